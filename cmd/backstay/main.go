@@ -1,0 +1,4 @@
+// Command backstay protects source repositories and Kubernetes applications in restore points.
+package main
+
+func main() {}

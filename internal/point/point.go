@@ -1,0 +1,255 @@
+// Package point is the vocabulary of restore points: what they are of, what they hold, and the narrow interfaces by which
+// leaves write and read them. It uses the standard library only and does nothing but answer questions about its values.
+package point
+
+import (
+	"context"
+	"io"
+	"io/fs"
+	"time"
+)
+
+// Kinds of parts.
+const (
+	KindGit = "git" // a bare repository
+	KindLFS = "lfs" // the Git LFS objects of a repository, inside its bare repository
+	KindDir = "dir" // a directory tree with attributes
+)
+
+// Kinds of subjects.
+const (
+	SubjectRepository = "repository"
+	SubjectDirectory  = "directory"
+)
+
+// Subject is what a restore point is of.
+type Subject struct {
+	Kind string `json:"kind"`
+	Name string `json:"name"` // unique within the vault: "github.com/acme/api"
+}
+
+// State says how a part, or a whole point, came out.
+type State string
+
+// States of parts. A point is Complete or Incomplete.
+const (
+	Stored  State = "stored"  // everything the source has of it was written in this run, or was there unchanged
+	Carried State = "carried" // the source failed; an older good copy stands in for it
+	Skipped State = "skipped" // left out on purpose, for the reason given
+	Failed  State = "failed"  // not in the point, for the reason given
+
+	Complete   State = "complete"
+	Incomplete State = "incomplete"
+)
+
+// Part is one separately restorable piece of a point.
+type Part struct {
+	Name        string     `json:"name"` // path in the point's tree without leading slash: "git/github.com/acme/api.git"
+	Kind        string     `json:"kind"`
+	State       State      `json:"state"`
+	Reason      string     `json:"reason,omitempty"`      // why it is carried, skipped or failed
+	CarriedFrom *time.Time `json:"carriedFrom,omitempty"` // when the copy that stands in was captured; only where carried
+	Bytes       int64      `json:"bytes"`                 // size of the part's files
+	NewBytes    int64      `json:"newBytes"`              // of these, bytes written in this run, before compression and deduplication
+	Revision    string     `json:"revision,omitempty"`    // the source's own name of the state captured: the commit HEAD named
+	Counts      []Count    `json:"counts,omitempty"`      // expected against stored
+	Notes       []string   `json:"notes,omitempty"`       // findings that take nothing away from the part: fsck warnings, alarms
+}
+
+// Count sets what the source says it has against what was stored, for one sort of item of a part.
+type Count struct {
+	Of              string   `json:"of"` // "refs", "lfs objects"
+	Expected        int64    `json:"expected"`
+	Stored          int64    `json:"stored"`
+	Excluded        int64    `json:"excluded,omitempty"`        // left out on purpose; Notes say by which rule
+	MissingAtSource []string `json:"missingAtSource,omitempty"` // named by the source, which has them no more
+}
+
+// Closes reports whether every expected item is accounted for.
+func (c Count) Closes() bool {
+	return c.Stored+c.Excluded+int64(len(c.MissingAtSource)) == c.Expected
+}
+
+// Ledger sums the parts of a point.
+type Ledger struct {
+	Expected        int   `json:"expected"` // parts
+	Stored          int   `json:"stored"`
+	Carried         int   `json:"carried"`
+	Skipped         int   `json:"skipped"`
+	Failed          int   `json:"failed"`
+	MissingAtSource int   `json:"missingAtSource"` // items of stored parts
+	Closed          bool  `json:"closed"`          // every part is stored or skipped, and every count closes
+	Bytes           int64 `json:"bytes"`
+	NewBytes        int64 `json:"newBytes"`
+}
+
+// LedgerOf sums parts.
+func LedgerOf(parts []Part) Ledger {
+	l := Ledger{Expected: len(parts), Closed: true}
+	for _, p := range parts {
+		switch p.State {
+		case Stored:
+			l.Stored++
+		case Carried:
+			l.Carried++
+		case Skipped:
+			l.Skipped++
+		default:
+			l.Failed++
+		}
+		l.Bytes += p.Bytes
+		l.NewBytes += p.NewBytes
+		for _, c := range p.Counts {
+			l.MissingAtSource += len(c.MissingAtSource)
+			l.Closed = l.Closed && (c.Closes() || p.State != Stored)
+		}
+	}
+	l.Closed = l.Closed && l.Carried == 0 && l.Failed == 0
+	return l
+}
+
+// State is Complete when the ledger closes and holds at least one stored part, else Incomplete.
+func (l Ledger) State() State {
+	if l.Closed && l.Stored > 0 {
+		return Complete
+	}
+	return Incomplete
+}
+
+// Point is a restore point as the catalog lists it. Parts is filled by Reader.Record only; listing reads no trees.
+type Point struct {
+	ID      string    `json:"id"` // 32 hexadecimal digits
+	Subject Subject   `json:"subject"`
+	Policy  string    `json:"policy,omitempty"`
+	Time    time.Time `json:"time"` // when the capture began, UTC
+	State   State     `json:"state"`
+	Holds   []Hold    `json:"holds,omitempty"`
+	Bytes   int64     `json:"bytes"`
+	Parts   []Part    `json:"parts,omitempty"`
+	// Revisions the point was taken at, by what they are of: {"git/github.com/acme/api.git": "<commit>"}.
+	Revisions map[string]string `json:"revisions,omitempty"`
+}
+
+// Hold keeps a point from expiring.
+type Hold struct {
+	Reason string    `json:"reason"`
+	Time   time.Time `json:"time"`
+}
+
+// Record is /backstay.json, the last file written into a point.
+type Record struct {
+	Version  int       `json:"version"` // of this document; 1
+	Point    Point     `json:"point"`   // with Parts
+	Ledger   Ledger    `json:"ledger"`
+	Finished time.Time `json:"finished"`
+	Tool     string    `json:"tool"` // "backstay 0.1.0"
+}
+
+// RecordVersion is the version of Record that this build writes.
+const RecordVersion = 1
+
+// Content says how a file is best cut and compressed.
+type Content int
+
+// Contents.
+const (
+	Text   Content = iota // JSON, lists, manifests: compressed
+	Packed                // compressed already and never edited in place: packs, LFS objects, assets
+	Block                 // images of disks, cut into fixed megabytes
+	Tree                  // ordinary files: cut by content
+)
+
+// Entry is one file or directory in a point's tree.
+type Entry struct {
+	Name string
+	Dir  bool
+	Size int64 // bytes of a file; sum of the files below a directory
+	Mode fs.FileMode
+	Time time.Time
+	// Link is where a symbolic link points.
+	Link string
+}
+
+// Reader reads the tree of one point. Paths are slash-separated, relative to the part or point it was opened on; "." is the root.
+// A path that is not there gives an error that is fault.ErrNotFound; bytes that do not check give fault.ErrCorrupt.
+// Safe for concurrent use.
+type Reader interface {
+	List(ctx context.Context, path string) ([]Entry, error)
+	Open(ctx context.Context, path string) (io.ReadSeekCloser, error)
+	// Extract writes the file or the tree at path to dest on the local disk, which must not exist, reading in parallel.
+	// Modes and times are restored; owners only where the process may.
+	Extract(ctx context.Context, path, dest string) error
+}
+
+// Prior is the newest good copy of a part in the vault: of an earlier point, or of a run that was cut short.
+type Prior struct {
+	Reader           // rooted at the part
+	Part   Part      // its entry in that point's record, state Stored or Carried
+	Time   time.Time // when it was captured
+}
+
+// Sink takes the parts of a draft. Safe for concurrent use; each part is named in exactly one call. A part may lie inside the
+// directory of another, as LFS objects do in their repository; what lies in it belongs to the inner part alone.
+type Sink interface {
+	// Part opens a part for writing. It never fails for what the source does; an error means that the vault cannot be written.
+	Part(ctx context.Context, name, kind string) (PartWriter, error)
+	// Skip leaves a part out on purpose.
+	Skip(name, kind, reason string)
+}
+
+// PartWriter writes one part. Put and Keep are safe for concurrent use. An error from the reader given to Put comes back
+// as it is and leaves nothing behind; every other error means that the vault failed, and the run must stop.
+// Exactly one of Store and Fail must end it.
+type PartWriter interface {
+	// Prior is the newest good copy of this part, nil when there is none.
+	Prior() *Prior
+	// Put writes a file at path below the part, reading r to its end. It returns the bytes read.
+	Put(ctx context.Context, path string, r io.Reader, c Content) (int64, error)
+	// Keep takes the entry at path, file or directory, over from Prior without reading it. "." keeps the whole part, but not the
+	// parts inside it.
+	Keep(ctx context.Context, path string) error
+	// Alarm records a finding that may mean the source was damaged, and holds the last point that has the part from expiring.
+	Alarm(ctx context.Context, finding string) error
+	// Store ends the part as stored, or as carried where CarriedFrom is set. The vault fills in Name, Kind, State, Bytes, NewBytes.
+	Store(ctx context.Context, p Part) error
+	// Fail ends the part as failed. Where there is a Prior, it is carried in its place with its date. What was put is dropped.
+	Fail(ctx context.Context, reason error) error
+}
+
+// Draft is a point being made. It is invisible until Commit, but checkpointed while it grows: the next run on the same subject
+// finds the parts that were ended as their Prior.
+type Draft interface {
+	Sink
+	// Checkpoint makes what was ended so far last, also if the draft is never committed. Drafts checkpoint themselves, too.
+	Checkpoint(ctx context.Context) error
+	// Commit publishes the point after checking that all it refers to is in the vault. Where no part was stored it publishes
+	// nothing and returns the reasons of the parts that failed.
+	Commit(ctx context.Context) (*Receipt, error)
+	// Abandon ends the draft without a point. What was checkpointed stays. Idempotent; a no-op after Commit.
+	Abandon(ctx context.Context) error
+}
+
+// Receipt is what Commit hands back.
+type Receipt struct {
+	Record
+	StoredBytes int64 // bytes this run wrote to the location, everything included
+}
+
+// Filter chooses points. Zero fields choose all.
+type Filter struct {
+	Subject *Subject
+	Policy  string
+}
+
+// Event is progress. Front ends turn events into bars, lines or nothing.
+type Event struct {
+	Part  string // name of the part, "" for the whole run
+	What  string // "refs", "receiving", "indexing", "storing", "restoring", "verifying"; one word
+	Done  int64
+	Total int64  // 0 while unknown
+	Unit  string // "B" for bytes, else a plural noun
+	Text  string // a remark worth a line of its own, "" for plain progress
+}
+
+// Observer is told of progress. Safe for concurrent use; it must return at once.
+type Observer func(Event)

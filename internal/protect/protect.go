@@ -1,0 +1,53 @@
+// Package protect holds the use cases: back up, restore, verify, expire. It owns the interfaces that sources, targets and
+// stores satisfy.
+package protect
+
+import (
+	"context"
+	"time"
+
+	"github.com/backstay/backstay/internal/point"
+)
+
+// Source is where a subject's parts come from.
+type Source interface {
+	Subject() point.Subject
+	// Capture writes every part the source should have into the sink. What the source does wrong ends as a failed part;
+	// an error means the run cannot go on: the vault failed, or ctx ended.
+	Capture(ctx context.Context, to point.Sink) error
+}
+
+// Store keeps points: a vault, or memory for tests.
+type Store interface {
+	Begin(ctx context.Context, s point.Subject, policy string) (point.Draft, error)
+	// Points lists points, newest first.
+	Points(ctx context.Context, f point.Filter) ([]point.Point, error)
+	// Open reads a point's record and gives access to its tree.
+	Open(ctx context.Context, id string) (*point.Record, point.Reader, error)
+	// Delete takes points out of the catalog. Points on hold are refused (fault.ErrRefused) and none is deleted then.
+	Delete(ctx context.Context, ids ...string) error
+	// Hold puts a hold on a point; an empty reason lifts all its holds.
+	Hold(ctx context.Context, id, reason string) error
+	// Verify checks points, all of them for no ids. With readData every stored byte is read and checked.
+	Verify(ctx context.Context, readData bool, ids ...string) (*Report, error)
+}
+
+// Report is what Verify found. It is good when Faults is empty.
+type Report struct {
+	Points int     `json:"points"`
+	Files  int64   `json:"files"`
+	Bytes  int64   `json:"bytes"` // read and checked
+	Blobs  int64   `json:"blobs"` // objects of the location compared with the checksums taken when they were written
+	Faults []Fault `json:"faults,omitempty"`
+}
+
+// Fault is one thing that is not as it was stored.
+type Fault struct {
+	Point string `json:"point,omitempty"`
+	Path  string `json:"path,omitempty"`
+	Blob  string `json:"blob,omitempty"`
+	What  string `json:"what"`
+}
+
+// Clock tells the time; tests replace it.
+type Clock func() time.Time
