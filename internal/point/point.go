@@ -159,15 +159,15 @@ const (
 	Tree                  // ordinary files: cut by content
 )
 
-// Entry is one file or directory in a point's tree.
+// Entry is one file, directory or symbolic link in a point's tree.
 type Entry struct {
-	Name string
-	Dir  bool
-	Size int64 // bytes of a file; sum of the files below a directory
-	Mode fs.FileMode
-	Time time.Time
-	// Link is where a symbolic link points.
-	Link string
+	Name string      // as listed, the base name; as put, the slash-separated path below the part
+	Mode fs.FileMode // type and permission bits; put with permissions 0, a file gets 0644 and a directory 0755
+	Size int64       // bytes of a file; sum of the files below a directory; ignored by Put
+	Time time.Time   // of modification; put as zero, the time of the point is taken
+	UID  uint32
+	GID  uint32
+	Link string // where a symbolic link points
 }
 
 // Reader reads the tree of one point. Paths are slash-separated, relative to the part or point it was opened on; "." is the root.
@@ -203,8 +203,9 @@ type Sink interface {
 type PartWriter interface {
 	// Prior is the newest good copy of this part, nil when there is none.
 	Prior() *Prior
-	// Put writes a file at path below the part, reading r to its end. It returns the bytes read.
-	Put(ctx context.Context, path string, r io.Reader, c Content) (int64, error)
+	// Put writes e below the part, reading a file's bytes from r to its end; parents are made as needed. It returns the bytes
+	// read. For a directory or a symbolic link r is nil.
+	Put(ctx context.Context, e Entry, r io.Reader, c Content) (int64, error)
 	// Keep takes the entry at path, file or directory, over from Prior without reading it. "." keeps the whole part, but not the
 	// parts inside it.
 	Keep(ctx context.Context, path string) error
