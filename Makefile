@@ -1,0 +1,43 @@
+# Everything a change needs, on a fresh Debian machine with Go, git and make. `make test` first; CONTRIBUTING.md has the rest.
+
+GO      ?= go
+LINT    := $(GO) tool -modfile=tools/go.mod golangci-lint
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+
+# The packages whose mistakes cost data run under the race detector in `make race`.
+RACE := ./internal/fault ./internal/point/... ./internal/policy ./internal/protect ./internal/git ./internal/vault/...
+
+.PHONY: build test race lint e2e bench verify servers debian
+
+build: ## bin/backstay
+	$(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/backstay ./cmd/backstay
+
+test: debian ## everything that needs no server but stock kopia and an S3 one, built from pinned modules at the first run
+	@test/servers/build.sh kopia versitygw >/dev/null
+	eval "$$(test/servers/build.sh kopia versitygw)" && $(GO) test -timeout 20m ./...
+
+race: debian
+	eval "$$(test/servers/build.sh kopia versitygw)" && $(GO) test -race -short -timeout 20m $(RACE)
+
+e2e: debian build ## the built program against Gitea, sshd, stock kopia, and the kill signal
+	@test/servers/build.sh kopia versitygw gitea >/dev/null
+	eval "$$(test/servers/build.sh kopia versitygw gitea)" && \
+		BACKSTAY_TEST_BINARY=$(CURDIR)/bin/backstay $(GO) test -tags e2e -count=1 -timeout 40m ./test/e2e
+
+lint: ## the linters of .golangci.yml, about 20, each with its reason
+	$(LINT) run ./...
+
+bench: build debian ## measures against git, stock kopia and restic; docs/performance.md keeps the results
+	eval "$$(test/servers/build.sh kopia)" && $(GO) run ./bench -backstay bin/backstay -kopia "$$BACKSTAY_TEST_KOPIA"
+
+verify: lint ## what is generated, formatted or tidied must be committed that way
+	$(LINT) fmt --diff ./...
+	$(GO) mod tidy -diff
+	$(GO) mod verify >/dev/null
+	git diff --exit-code
+
+servers: ## all test servers, into the user's cache directory; later runs take nothing
+	test/servers/build.sh
+
+debian: ## installs what tests run, where it is missing and we may
+	@test/debian.sh

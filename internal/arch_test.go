@@ -1,0 +1,208 @@
+package internal_test
+
+import (
+	"fmt"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"maps"
+	"os"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/fstest"
+)
+
+const module = "github.com/backstay/backstay"
+
+// row is what one package may import. Standard packages are free, but for those in doors.
+type row struct {
+	ours    string // packages of this module, space separated
+	foreign string // prefixes of import paths of other modules, and of standard packages in doors
+	tests   string // prefixes that only its tests may import besides; test support of ours and others' alike
+}
+
+// doors are standard packages that need leave like a foreign library.
+var doors = []string{"os/exec", "plugin", "unsafe", "C"}
+
+// table is the architecture: docs/design.md, "The house". Arrows point down. A change here is a commit of its own, with its reason.
+var table = map[string]row{
+	"cmd/backstay": {ours: "internal/cli"},
+
+	// The spine. It knows no leaf, and the first three know no library either.
+	"internal/fault":        {},
+	"internal/point":        {},
+	"internal/policy":       {ours: "internal/fault internal/point"},
+	"internal/point/memory": {ours: "internal/fault internal/point internal/protect"}, // test support: a store in memory
+	"internal/protect": {
+		ours: "internal/fault internal/point internal/policy", foreign: "golang.org/x/sync/errgroup",
+		tests: "internal/point/memory",
+	},
+
+	// Leaves: they satisfy protect's interfaces, and import neither it nor each other.
+	"internal/vault": {
+		ours:    "internal/fault internal/point",
+		foreign: "github.com/kopia/kopia golang.org/x/sync golang.org/x/sys/unix",
+		tests:   "internal/protect internal/vault/vaulttest internal/point/memory os/exec",
+	},
+	"internal/vault/vaulttest": {ours: "internal/fault internal/point internal/protect"}, // test support: what every store must pass
+	"internal/git": {
+		ours:    "internal/fault internal/point",
+		foreign: "os/exec golang.org/x/sync golang.org/x/sys/unix",
+		tests:   "internal/protect internal/point/memory",
+	},
+
+	// Front ends.
+	"internal/cli": {
+		ours: "internal/fault internal/point internal/policy internal/protect internal/vault internal/git",
+		// os/exec: --password-command runs what the user names.
+		foreign: "github.com/spf13/cobra github.com/spf13/pflag golang.org/x/term os/exec",
+		tests:   "github.com/rogpeppe/go-internal/testscript",
+	},
+
+	// Not part of the product: they drive the built program from outside.
+	"bench":    {foreign: "os/exec"},
+	"test/e2e": {tests: "os/exec"},
+	"internal": {}, // this test
+}
+
+func TestImportsFollowTheTable(t *testing.T) {
+	packages, err := readImports(os.DirFS(".."))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range violations(packages) {
+		t.Error(v)
+	}
+	for name := range table {
+		if _, found := packages[name]; !found {
+			t.Errorf("%s: in the table, not in the tree", name)
+		}
+	}
+}
+
+func TestPlantedViolationsAreReported(t *testing.T) {
+	tests := []struct {
+		name, file, imports, want string
+	}{
+		{"leaf to leaf", "internal/git/a.go", module + "/internal/vault", "internal/git imports internal/vault"},
+		{"leaf to front end", "internal/vault/a.go", module + "/internal/cli", "internal/vault imports internal/cli"},
+		{"spine to leaf", "internal/protect/a.go", module + "/internal/git", "internal/protect imports internal/git"},
+		{"second door to kopia", "internal/cli/a.go", "github.com/kopia/kopia/repo", "internal/cli imports github.com/kopia/kopia/repo"},
+		{"programs from the spine", "internal/protect/a.go", "os/exec", "internal/protect imports os/exec"},
+		{"library in the vocabulary", "internal/point/a.go", "golang.org/x/sync/errgroup", "internal/point imports golang.org/x/sync/errgroup"},
+		{"undeclared package", "internal/util/a.go", "fmt", "internal/util: not in the table"},
+		{"behind a build tag", "internal/git/a_windows.go", module + "/internal/vault", "internal/git imports internal/vault"},
+		{"from a test", "internal/git/a_test.go", module + "/internal/vault", "internal/git imports internal/vault in a test"},
+		{"a prefix is no path", "internal/vault/a.go", "github.com/kopia/kopiax", "internal/vault imports github.com/kopia/kopiax"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			source := fmt.Sprintf("package p\nimport _ %q\n", test.imports)
+			packages, err := readImports(fstest.MapFS{test.file: {Data: []byte(source)}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := violations(packages); !slices.Equal(got, []string{test.want}) {
+				t.Errorf("got %q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
+// imported is what the files of one package import: by product code, and by its tests alone.
+type imported struct{ code, tests map[string]bool }
+
+// readImports parses every Go file of the module at root, whatever its build tags say. Nested modules and testdata are left out.
+func readImports(root fs.FS) (map[string]imported, error) {
+	packages := map[string]imported{}
+	err := fs.WalkDir(root, ".", func(name string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if e.IsDir() {
+			_, err := fs.Stat(root, path.Join(name, "go.mod"))
+			if name != "." && (err == nil || e.Name() == "testdata" || strings.HasPrefix(e.Name(), ".")) {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if path.Ext(name) != ".go" {
+			return nil
+		}
+		source, err := fs.ReadFile(root, name)
+		if err != nil {
+			return err
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), name, source, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		p, found := packages[path.Dir(name)]
+		if !found {
+			p = imported{map[string]bool{}, map[string]bool{}}
+			packages[path.Dir(name)] = p
+		}
+		into := p.code
+		if strings.HasSuffix(name, "_test.go") {
+			into = p.tests
+		}
+		for _, spec := range file.Imports {
+			imports, err := strconv.Unquote(spec.Path.Value)
+			if err != nil {
+				return err
+			}
+			into[imports] = true
+		}
+		return nil
+	})
+	return packages, err
+}
+
+// violations lists what the table forbids, in order.
+func violations(packages map[string]imported) []string {
+	var found []string
+	for _, name := range slices.Sorted(maps.Keys(packages)) {
+		r, declared := table[name]
+		if !declared {
+			found = append(found, name+": not in the table")
+			continue
+		}
+		for _, imports := range slices.Sorted(maps.Keys(packages[name].code)) {
+			if short, allowed := r.allows(name, imports, false); !allowed {
+				found = append(found, fmt.Sprintf("%s imports %s", name, short))
+			}
+		}
+		for _, imports := range slices.Sorted(maps.Keys(packages[name].tests)) {
+			if short, allowed := r.allows(name, imports, true); !allowed {
+				found = append(found, fmt.Sprintf("%s imports %s in a test", name, short))
+			}
+		}
+	}
+	return found
+}
+
+// allows says whether the package of this row may import a path, and gives the path as messages show it.
+func (r row) allows(name, imports string, inTest bool) (short string, allowed bool) {
+	if ours, ok := strings.CutPrefix(imports, module+"/"); ok {
+		leave := strings.Fields(r.ours)
+		if inTest {
+			leave = append(leave, name) // an external test imports its own package
+			leave = append(leave, strings.Fields(r.tests)...)
+		}
+		return ours, slices.Contains(leave, ours)
+	}
+	standard := !strings.Contains(strings.Split(imports, "/")[0], ".")
+	if standard && !slices.Contains(doors, imports) {
+		return imports, true
+	}
+	leave := strings.Fields(r.foreign)
+	if inTest {
+		leave = append(leave, strings.Fields(r.tests)...)
+	}
+	return imports, slices.ContainsFunc(leave, func(prefix string) bool {
+		return imports == prefix || strings.HasPrefix(imports, prefix+"/")
+	})
+}
