@@ -1,0 +1,178 @@
+package vault
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sort"
+	"time"
+
+	"github.com/kopia/kopia/repo/blob"
+	"github.com/kopia/kopia/repo/format"
+
+	"github.com/backstay/backstay/internal/fault"
+)
+
+// formatBlobs are the two blobs without which nothing in the vault opens, in the order in which kopia writes them.
+var formatBlobs = []blob.ID{format.KopiaBlobCfgBlobID, format.KopiaRepositoryBlobID}
+
+// formatCopy is a copy of the format blobs. It is in clear, as they are: their secrets are encrypted under the password.
+type formatCopy struct {
+	id    blob.ID
+	Time  time.Time          `json:"time"`
+	Blobs map[blob.ID][]byte `json:"blobs"`
+}
+
+// copyFormat writes a copy of the format blobs as they are now, and removes the copies of before.
+func (v *Vault) copyFormat(ctx context.Context) error {
+	now := map[blob.ID][]byte{}
+	for _, id := range formatBlobs {
+		b, err := getBlob(ctx, v.store, id)
+		if err != nil {
+			return storageFault("copy format blobs", err)
+		}
+		now[id] = b
+	}
+	return v.keepFormat(ctx, now, nil)
+}
+
+// keepFormat writes a copy of blobs, calls then, and removes every other copy.
+func (v *Vault) keepFormat(ctx context.Context, blobs map[blob.ID][]byte, then func() error) error {
+	old, err := readFormatCopies(ctx, v.store)
+	if err != nil {
+		return err
+	}
+	b, err := json.Marshal(formatCopy{Time: v.now().UTC(), Blobs: blobs})
+	if err != nil {
+		return fmt.Errorf("encode copy of format blobs: %w", err)
+	}
+	id := formatName(b)
+	if err := v.store.PutBlob(ctx, id, &raw{b}, v.putOptions()); err != nil {
+		return storageFault("copy format blobs", err)
+	}
+	if then != nil {
+		if err := then(); err != nil {
+			return err
+		}
+	}
+	for _, c := range old {
+		if c.id == id {
+			continue
+		}
+		if err := v.store.DeleteBlob(ctx, c.id); err != nil && !errors.Is(err, blob.ErrBlobNotFound) {
+			return storageFault("remove old copy of format blobs", err)
+		}
+	}
+	return nil
+}
+
+// formatName names a copy by its bytes, so that a damaged one is known without a key.
+func formatName(b []byte) blob.ID {
+	h := sha256.Sum256(b)
+	return formatPrefix + blob.ID(hex.EncodeToString(h[:16]))
+}
+
+// readFormatCopies reads the undamaged copies of the format blobs, newest first.
+func readFormatCopies(ctx context.Context, st blob.Reader) ([]formatCopy, error) {
+	names, err := blob.ListAllBlobs(ctx, st, formatPrefix)
+	if err != nil {
+		return nil, storageFault("list copies of format blobs", err)
+	}
+	var copies []formatCopy
+	for _, m := range names {
+		b, err := getBlob(ctx, st, m.BlobID)
+		if err != nil {
+			return nil, storageFault("read copy of format blobs", err)
+		}
+		c := formatCopy{id: m.BlobID}
+		if formatName(b) != m.BlobID || json.Unmarshal(b, &c) != nil {
+			continue // Verify names it; another copy may be whole
+		}
+		copies = append(copies, c)
+	}
+	sort.Slice(copies, func(i, j int) bool { return copies[i].Time.After(copies[j].Time) })
+	return copies, nil
+}
+
+// same reports whether the format blobs of the location are as in the copy.
+func (c formatCopy) same(ctx context.Context, st blob.Reader) (bool, error) {
+	for _, id := range formatBlobs {
+		b, err := getBlob(ctx, st, id)
+		if errors.Is(err, blob.ErrBlobNotFound) {
+			return false, nil
+		}
+		if err != nil {
+			return false, storageFault("read format blobs", err)
+		}
+		if !bytes.Equal(b, c.Blobs[id]) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// opens reports whether password opens the copy.
+func (c formatCopy) opens(ctx context.Context, password fault.Secret) bool {
+	st := memoryStorage{blobs: c.Blobs}
+	_, err := format.NewManagerWithCache(ctx, st, 0, password.Reveal(), time.Now, format.NewMemoryBlobCache(time.Now))
+	return err == nil
+}
+
+// memoryStorage serves the blobs of a copy, to try a password on it.
+type memoryStorage struct {
+	blob.Storage // nil: nothing but GetBlob is used
+	blobs        map[blob.ID][]byte
+}
+
+// GetBlob gives a whole blob.
+func (s memoryStorage) GetBlob(_ context.Context, id blob.ID, _, _ int64, output blob.OutputBuffer) error {
+	b, ok := s.blobs[id]
+	if !ok {
+		return blob.ErrBlobNotFound
+	}
+	output.Reset()
+	_, err := output.Write(b)
+	return err
+}
+
+// ChangePassword gives the vault a new password. The old one opens nothing any more; who had it before could have kept the key
+// that it opened. Data is not written again.
+func (v *Vault) ChangePassword(ctx context.Context, password fault.Secret) error {
+	op := "change password of vault " + v.name
+	if password == "" {
+		return fault.New(op, fault.ErrInvalid, "empty password", "")
+	}
+	if err := v.writable(op); err != nil {
+		return err
+	}
+	ctx, done, err := v.operation(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	// kopia writes two blobs; a crash between them would lock everybody out. So what it writes is held back, kept as a copy first,
+	// and put in place then: at any time the old or the new password opens the blobs in place or a copy that Repair puts there.
+	v.store.mu.Lock()
+	v.store.staged = map[blob.ID][]byte{}
+	v.store.mu.Unlock()
+	err = v.rep.FormatManager().ChangePassword(ctx, password.Reveal())
+	v.store.mu.Lock()
+	staged := v.store.staged
+	v.store.staged = nil
+	v.store.mu.Unlock()
+	if err != nil {
+		return storageFault(op, err)
+	}
+	return fault.Wrap(op, nil, v.keepFormat(ctx, staged, func() error {
+		for _, id := range formatBlobs {
+			if err := v.store.PutBlob(ctx, id, &raw{staged[id]}, v.putOptions()); err != nil {
+				return storageFault("write "+string(id), err)
+			}
+		}
+		return nil
+	}), "")
+}
