@@ -1,0 +1,169 @@
+package protect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/point"
+)
+
+// Restorer brings one part back to a place: a directory on the local disk, which is empty or not there, or whatever else the
+// one who set it up meant. The reader is that of the whole point.
+type Restorer func(ctx context.Context, from point.Reader, part point.Part, to string) error
+
+// Restoration says what of a point is wanted, and where.
+type Restoration struct {
+	Part      string // full name, or the end of one that only one part has; "" for all parts
+	To        string
+	Restorers map[string]Restorer // by kind of part
+}
+
+// Restored is one part that was asked for, and where it went.
+type Restored struct {
+	Part point.Part `json:"part"`
+	To   string     `json:"to,omitempty"` // "" where the point does not hold the part
+}
+
+// Restore brings parts back. A single part goes to To itself, several to directories below it named like the parts. A part inside
+// another comes along with it. Parts that the point does not hold, because they were skipped or failed, are told by an error
+// that is fault.ErrIncomplete, after all others are back.
+func Restore(ctx context.Context, store Store, id string, r Restoration) ([]Restored, error) {
+	op := "restore point " + id
+	record, from, err := store.Open(ctx, id)
+	if err != nil {
+		return nil, fault.Wrap(op, nil, err, "")
+	}
+	parts, err := chosen(record.Point.Parts, r.Part)
+	if err != nil {
+		return nil, fault.Wrap(op, nil, err, "")
+	}
+	var (
+		done    []Restored
+		missing []string
+	)
+	for _, part := range parts {
+		if !filepath.IsLocal(filepath.FromSlash(part.Name)) {
+			return done, fault.New(op, fault.ErrCorrupt, fmt.Sprintf("part %q has a name that leads out of the point", part.Name), "")
+		}
+		if part.State == point.Failed || part.State == point.Skipped {
+			missing = append(missing, fmt.Sprintf("%s was %s: %s", part.Name, part.State, part.Reason))
+			done = append(done, Restored{Part: part})
+			continue
+		}
+		restore := r.Restorers[part.Kind]
+		if restore == nil {
+			return done, fault.New(op, fault.ErrUnsupported, fmt.Sprintf("%s: parts of the kind %q cannot go there", part.Name, part.Kind), "")
+		}
+		to := r.To
+		if len(parts) > 1 {
+			to = below(r.To, part.Name)
+		}
+		if err := restore(ctx, from, part, to); err != nil {
+			return done, fault.Wrap(op+": "+part.Name, nil, err, "")
+		}
+		done = append(done, Restored{part, to})
+	}
+	if len(missing) > 0 {
+		return done, fault.New(op, fault.ErrIncomplete, "not in the point: "+strings.Join(missing, "; "), "")
+	}
+	return done, nil
+}
+
+// chosen returns the outermost parts, or the one that name means.
+func chosen(parts []point.Part, name string) ([]point.Part, error) {
+	if name == "" {
+		var outer []point.Part
+		for _, p := range parts {
+			if !inside(p, parts) {
+				outer = append(outer, p)
+			}
+		}
+		return outer, nil
+	}
+	var found []point.Part
+	var names []string
+	for _, p := range parts {
+		names = append(names, p.Name)
+		switch {
+		case p.Name == name:
+			return []point.Part{p}, nil
+		case strings.HasSuffix("/"+strings.TrimSuffix(p.Name, ".git"), "/"+strings.TrimSuffix(name, ".git")):
+			found = append(found, p)
+		}
+	}
+	switch len(found) {
+	case 0:
+		hint := "parts there are: " + strings.Join(names[:min(len(names), candidatesShown)], ", ")
+		return nil, fault.New(fmt.Sprintf("find part %q", name), fault.ErrNotFound, "", hint)
+	case 1:
+		return found, nil
+	}
+	return nil, fault.New(fmt.Sprintf("find part %q", name), fault.ErrInvalid, fmt.Sprintf("%d parts end so", len(found)), "give more of its name")
+}
+
+// inside reports whether p lies in another part.
+func inside(p point.Part, parts []point.Part) bool {
+	for _, outer := range parts {
+		if strings.HasPrefix(p.Name, outer.Name+"/") {
+			return true
+		}
+	}
+	return false
+}
+
+// below joins a part's name to the directory it is restored under, without its first element, which says the kind.
+func below(dir, name string) string {
+	_, rest, found := strings.Cut(name, "/")
+	if !found {
+		rest = name
+	}
+	return filepath.Join(dir, filepath.FromSlash(rest))
+}
+
+// RestoreFiles is the Restorer of plain files: it writes the part's tree into the directory to.
+func RestoreFiles(ctx context.Context, from point.Reader, part point.Part, to string) error {
+	if err := Vacant(to); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(to, 0o755); err != nil {
+		return err
+	}
+	entries, err := from.List(ctx, part.Name)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.Name != filepath.Base(e.Name) || !filepath.IsLocal(e.Name) {
+			return fault.New("restore "+part.Name, fault.ErrCorrupt, fmt.Sprintf("entry %q is no file name", e.Name), "")
+		}
+		if err := from.Extract(ctx, path.Join(part.Name, e.Name), filepath.Join(to, e.Name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Vacant refuses (fault.ErrExists) a path where there is anything but an empty directory.
+func Vacant(dir string) error {
+	op := "restore to " + dir
+	const hint = "choose a directory that is empty or not there"
+	entries, err := os.ReadDir(dir)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	case err != nil:
+		if info, statErr := os.Stat(dir); statErr == nil && !info.IsDir() {
+			return fault.New(op, fault.ErrExists, "not a directory", hint)
+		}
+		return fault.Wrap(op, fault.ErrDenied, err, "")
+	case len(entries) > 0:
+		return fault.New(op, fault.ErrExists, "the directory is not empty", hint)
+	}
+	return nil
+}
