@@ -3,9 +3,7 @@ package vault
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"strings"
-	"syscall"
 
 	"github.com/kopia/kopia/repo"
 	"github.com/kopia/kopia/repo/blob"
@@ -35,13 +33,12 @@ func classify(err error) (kind error, hint string) {
 		return nil, ""
 	case errors.Is(err, readonly.ErrReadonly):
 		return fault.ErrRefused, ""
-	case errors.Is(err, blob.ErrInvalidCredentials), errors.Is(err, fs.ErrPermission):
-		return fault.ErrDenied, ""
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EROFS), errors.Is(err, syscall.EDQUOT):
-		return fault.ErrRefused, "the location takes no more: free space there or make it writable"
 	case errors.Is(err, blob.ErrBlobNotFound), errors.Is(err, content.ErrContentNotFound),
 		errors.Is(err, object.ErrObjectNotFound), damaged(err):
 		return fault.ErrCorrupt, hintRepair
+	}
+	if kind, hint = providerClass(err); kind != nil {
+		return kind, hint
 	}
 	return fault.ErrUnavailable, ""
 }
