@@ -23,7 +23,7 @@ const (
 	schemeWebDAVS = "webdavs"
 )
 
-// maxLocation is the longest location accepted, in bytes.
+// maxLocation is the longest location accepted, in bytes, also as String gives it.
 const maxLocation = 4096
 
 // Location says where a vault lives. It names no secret: credentials come from the environment, files, or the provider's default
@@ -69,11 +69,21 @@ func schemes() map[string]scheme {
 // ParseLocation reads a location: a path, or a URL whose scheme is file, s3, gs, azblob, sftp, webdav or webdavs. Anything else,
 // and a URL that carries a password or key, gives fault.ErrInvalid; the error never repeats what might be secret.
 func ParseLocation(raw string) (Location, error) {
+	tooLong := invalidLocation(fmt.Sprintf("it is longer than %d bytes", maxLocation), "")
+	if len(raw) > maxLocation {
+		return Location{}, tooLong
+	}
+	l, err := parseLocation(raw)
+	if err == nil && len(l.String()) > maxLocation { // escaped it is up to three times as long
+		return Location{}, tooLong
+	}
+	return l, err
+}
+
+func parseLocation(raw string) (Location, error) {
 	switch {
 	case raw == "":
 		return Location{}, invalidLocation("it is empty", "give a directory or a URL such as "+schemes()[schemeS3].example)
-	case len(raw) > maxLocation:
-		return Location{}, invalidLocation(fmt.Sprintf("longer than %d bytes", maxLocation), "")
 	case strings.ContainsRune(raw, 0):
 		return Location{}, invalidLocation("it has a NUL byte", "")
 	}
@@ -98,6 +108,9 @@ func pathLocation(raw string) (Location, error) {
 	abs, err := filepath.Abs(raw)
 	if err != nil {
 		return Location{}, fault.Wrap("parse location", fault.ErrInvalid, err, "give an absolute path")
+	}
+	if abs == "/" {
+		return Location{}, invalidLocation("the root directory is no place for a vault", "")
 	}
 	return Location{scheme: schemeFile, path: abs}, nil
 }

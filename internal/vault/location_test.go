@@ -50,6 +50,7 @@ func TestParseLocation(t *testing.T) {
 func TestParseLocationRefuses(t *testing.T) {
 	tests := []struct{ raw, cause, hint string }{
 		{"", "empty", "directory"},
+		{"/", "root directory", ""},
 		{"/a\x00b", "NUL", ""},
 		{"file:///a%00b", "NUL", ""},
 		{strings.Repeat("a", 5000), "longer", ""},
@@ -122,7 +123,7 @@ func TestSecretsInLocationsAreRefusedAndNotRepeated(t *testing.T) {
 
 func FuzzParseLocation(f *testing.F) {
 	for _, seed := range []string{
-		"/srv/vault", "vault", "file:///srv/a%20b", "s3://bucket/prefix?endpoint=host:9000&region=r&tls=false", "gs://b/p",
+		"/", "/srv/vault", "vault", "file:///srv/a%20b", "s3://bucket/prefix?endpoint=host:9000&region=r&tls=false", "gs://b/p",
 		"azblob://box/p?account=a", "sftp://ann@[::1]:22/v", "webdavs://host/dav", "s3://a:b@c", "s3:///", "file://%00", "://", "a:b",
 		"s3://b//../..", "sftp://a%2Fb@h/x", "s3://b?endpoint=[::1]:9", "webdav://h/%2e%2e/%2F", "file:////a//b",
 	} {
