@@ -1,0 +1,204 @@
+package git
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/point"
+)
+
+// RestoreOptions says what of a repository is brought back. The zero value brings back all of it.
+type RestoreOptions struct {
+	Refs    []string // full names, or patterns that end in "/*"; none means all
+	NoLFS   bool     // leave Git LFS objects out
+	Limits  Limits   // of git's checks
+	Part    string   // name of the part, for progress
+	Observe point.Observer
+}
+
+// RestoreBare makes dir a bare repository of the stored one; r is opened on its part. dir must not exist, or be empty. It
+// appears whole and checked, or not at all.
+func RestoreBare(ctx context.Context, r point.Reader, dir string, o RestoreOptions) error {
+	return restoreTo(ctx, r, dir, o, func(ctx context.Context, tmp string, l *RefList) error { return layBare(ctx, r, tmp, l, o) })
+}
+
+// restoreTo lets lay fill a directory beside dir, and gives it the name dir when all went well.
+func restoreTo(ctx context.Context, r point.Reader, dir string, o RestoreOptions, lay func(ctx context.Context, tmp string, l *RefList) error) error {
+	op := "restore to " + dir
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return fault.Wrap(op, fault.ErrInvalid, err, "")
+	}
+	if err := vacant(dir); err != nil {
+		return fault.Wrap(op, nil, err, "")
+	}
+	l, err := ReadRefs(ctx, r)
+	if err != nil {
+		return fault.Wrap(op, nil, err, "")
+	}
+	if l, err = chooseRefs(l, o.Refs); err != nil {
+		return fault.Wrap(op, nil, err, "")
+	}
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return fault.Wrap(op, nil, err, "")
+	}
+	tmp, err := os.MkdirTemp(filepath.Dir(dir), "."+filepath.Base(dir)+".backstay-")
+	if err != nil {
+		return fault.Wrap(op, nil, err, "")
+	}
+	defer os.RemoveAll(tmp) //nolint:errcheck // gone already when all went well
+	if err := lay(ctx, tmp, l); err != nil {
+		return fault.Wrap(op, nil, err, "")
+	}
+	return fault.Wrap(op, nil, settle(tmp, dir), "")
+}
+
+// vacant fails unless nothing, or an empty directory, is at dir.
+func vacant(dir string) error {
+	entries, err := os.ReadDir(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fault.Wrap("", fault.ErrRefused, err, "restore to a directory that does not exist yet")
+	case len(entries) > 0:
+		return fault.New("", fault.ErrRefused, "the directory is not empty", "restore to a directory that does not exist yet")
+	}
+	return nil
+}
+
+// settle renames tmp to dir, with the permissions that a directory made there would have.
+func settle(tmp, dir string) error {
+	if err := os.Chmod(tmp, 0o755); err != nil { //nolint:gosec // an ordinary repository, as git init makes it
+		return err
+	}
+	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fault.Wrap("", fault.ErrRefused, err, "")
+	}
+	return os.Rename(tmp, dir)
+}
+
+// chooseRefs returns the refs that match a name or pattern, and HEAD with what it points to. No names choose all.
+func chooseRefs(l *RefList, names []string) (*RefList, error) {
+	if len(names) == 0 {
+		return l, nil
+	}
+	chosen := &RefList{Format: l.Format}
+	matched := make([]bool, len(names))
+	for _, r := range l.Refs {
+		take := false
+		for i, name := range names {
+			if r.Name == name || (strings.HasSuffix(name, "/*") && strings.HasPrefix(r.Name, name[:len(name)-1])) {
+				take, matched[i] = true, true
+			}
+		}
+		if take {
+			chosen.Refs = append(chosen.Refs, r)
+		}
+	}
+	if i := slices.Index(matched, false); i >= 0 {
+		return nil, fault.New("", fault.ErrNotFound, fmt.Sprintf("the point has no ref %q", names[i]), "the point's refs are shown by backstay show --refs")
+	}
+	if chosen.find(head) == nil {
+		chosen.Refs = append(chosen.Refs, chosenHead(l, chosen))
+		slices.SortFunc(chosen.Refs, compareRefNames)
+	}
+	return chosen, nil
+}
+
+// chosenHead is the HEAD of a subset: the point's own where its branch is among the chosen, else the first branch chosen.
+func chosenHead(l, chosen *RefList) Ref {
+	if h := l.find(head); h != nil && h.Target != "" && chosen.find(h.Target) != nil {
+		return *h
+	}
+	for _, r := range chosen.Refs {
+		if strings.HasPrefix(r.Name, "refs/heads/") {
+			return Ref{Name: head, OID: r.OID, Target: r.Name}
+		}
+	}
+	return Ref{Name: head, Target: "refs/heads/main"}
+}
+
+// layBare fills the empty directory dir with a bare repository.
+func layBare(ctx context.Context, r point.Reader, dir string, l *RefList, o RestoreOptions) error {
+	if err := layObjects(ctx, r, dir, o); err != nil {
+		return err
+	}
+	if err := writeBare(dir, l); err != nil {
+		return err
+	}
+	return checkRestored(ctx, dir, l, o)
+}
+
+// layObjects brings the packs and the LFS objects. Nothing else of a stored tree is taken: the other files are made anew from
+// the list of refs.
+func layObjects(ctx context.Context, r point.Reader, dir string, o RestoreOptions) error {
+	if o.Observe != nil {
+		o.Observe(point.Event{Part: o.Part, What: "restoring"})
+	}
+	if err := r.Extract(ctx, "objects", filepath.Join(dir, "objects")); err != nil && !errors.Is(err, fault.ErrNotFound) {
+		return err
+	}
+	if o.NoLFS {
+		return nil
+	}
+	_, err := r.List(ctx, lfsObjects)
+	if errors.Is(err, fault.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := os.Mkdir(filepath.Join(dir, "lfs"), 0o755); err != nil {
+		return err
+	}
+	return r.Extract(ctx, lfsObjects, filepath.Join(dir, filepath.FromSlash(lfsObjects)))
+}
+
+// checkRestored makes sure that git reads the repository at dir, with the refs of l, and that everything they reach is there.
+func checkRestored(ctx context.Context, dir string, l *RefList, o RestoreOptions) error {
+	const op = "check the restored repository"
+	if o.Observe != nil {
+		o.Observe(point.Event{Part: o.Part, What: "verifying"})
+	}
+	found := &findings{}
+	cmd := gitCommand(ctx, dir, "rev-list", "--objects", "--all", "--quiet") // with HEAD, which may be detached
+	cmd.Stderr = found
+	if err := run(cmd, o.Limits.orDefaults().Memory); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if said := found.said(); said != "" {
+			err = errors.New(said)
+		}
+		return fault.Wrap(op, fault.ErrCorrupt, err, "verify the point with --read-data")
+	}
+	return compareRefs(ctx, dir, l)
+}
+
+// compareRefs fails unless git finds exactly the refs of l in the repository at dir.
+func compareRefs(ctx context.Context, dir string, l *RefList) error {
+	var out strings.Builder
+	cmd := gitCommand(ctx, dir, "for-each-ref", "--format=%(objectname) %(refname)")
+	cmd.Stdout = &out
+	if err := run(cmd, 0); err != nil {
+		return fault.Wrap("read the restored refs", fault.ErrCorrupt, err, "")
+	}
+	var want strings.Builder
+	for _, r := range l.Refs {
+		if r.Name != head && r.OID != "" {
+			want.WriteString(r.OID + " " + r.Name + "\n")
+		}
+	}
+	if out.String() != want.String() {
+		return fault.New("compare the restored refs", fault.ErrCorrupt, "git reads other refs than the point records", "")
+	}
+	return nil
+}
