@@ -7,7 +7,6 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -66,8 +65,8 @@ func (v *Vault) putLeaf(ctx context.Context, id blob.ID, l leaf) error {
 		return fmt.Errorf("encode %s: %w", id, err)
 	}
 	nonce := make([]byte, seal.NonceSize())
-	_, _ = rand.Read(nonce)                                     // never fails
-	sealed := seal.Seal(nonce, nonce, plain, []byte(id))        // a leaf under another's name does not open
+	_, _ = rand.Read(nonce)                                      // never fails
+	sealed := seal.Seal(nonce, nonce, plain, []byte(id))         // a leaf under another's name does not open
 	err = v.store.PutBlob(ctx, id, &raw{sealed}, v.putOptions()) // under the same lock as kopia's blobs
 	if err != nil {
 		v.store.returnSums(l.Sums)
@@ -179,5 +178,3 @@ func getBlob(ctx context.Context, st blob.Reader, id blob.ID) ([]byte, error) {
 func validID(id string) bool {
 	return len(id) == 32 && strings.Trim(id, "0123456789abcdef") == ""
 }
-
-var errTombstone = errors.New("expired")

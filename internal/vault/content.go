@@ -33,3 +33,6 @@ func writerOptions(c point.Content) object.WriterOptions {
 	}
 	return o
 }
+
+// noObject is the id of no object: what it belongs to is not stored.
+var noObject = object.EmptyID

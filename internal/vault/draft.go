@@ -1,0 +1,514 @@
+package vault
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/kopia/kopia/fs"
+	"github.com/kopia/kopia/repo"
+	"github.com/kopia/kopia/repo/manifest"
+	"github.com/kopia/kopia/repo/object"
+	"github.com/kopia/kopia/snapshot"
+
+	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/point"
+)
+
+const (
+	recordName      = "backstay.json"
+	checkpointEvery = time.Minute
+	lookBack        = 8 // points in which the last good copy of a part is sought
+	maxRecord       = 256 << 20
+)
+
+// draft is a point being made, in one write session of kopia's: a session for each part would make three blobs a part.
+type draft struct {
+	v       *Vault
+	w       repo.DirectRepositoryWriter
+	point   point.Point
+	past    []*past // of the subject, newest first
+	left    []manifest.ID
+	written atomic.Int64
+
+	flushing sync.Mutex // one checkpoint or commit at a time
+
+	mu          sync.Mutex
+	closed      bool
+	checked     map[object.ID]bool // objects known to be there
+	order       []string           // names of parts
+	open        map[string]bool
+	ended       map[string]ended
+	failures    []error
+	checkpoint  manifest.ID // the last
+	lastFlushed time.Time
+}
+
+// ended is a part that Store, Fail or Skip has ended.
+type ended struct {
+	part point.Part
+	node *node // stored; nil where the point has nothing of it
+}
+
+// past is an earlier point, or a checkpoint, of the draft's subject. Its record is read when it is asked for.
+type past struct {
+	saved
+	listed bool
+
+	mu     sync.Mutex
+	record *point.Record
+	root   *node
+	broken bool
+}
+
+// Begin starts a point of a subject.
+func (v *Vault) Begin(ctx context.Context, s point.Subject, policy string) (point.Draft, error) {
+	op := "begin point of " + s.Name
+	if err := v.writable(op); err != nil {
+		return nil, err
+	}
+	if s.Kind == "" || s.Name == "" {
+		return nil, fault.New(op, fault.ErrInvalid, "a subject has a kind and a name", "")
+	}
+	ctx, done, err := v.operation(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	l, err := v.manifests(ctx)
+	if err != nil {
+		return nil, fault.Wrap(op, nil, err, "")
+	}
+	if err := v.tidy(ctx, l); err != nil {
+		return nil, fault.Wrap(op, nil, err, "")
+	}
+	_, w, err := v.rep.NewDirectWriter(ctx, repo.WriteSessionOptions{Purpose: "backup"})
+	if err != nil {
+		return nil, storageFault(op, err)
+	}
+	now := v.now().UTC()
+	d := &draft{
+		v: v, w: w, lastFlushed: now,
+		point: point.Point{ID: randomID(), Subject: s, Policy: policy, Time: now},
+		open:  map[string]bool{}, ended: map[string]ended{}, checked: map[object.ID]bool{},
+	}
+	d.recall(l)
+	return d, nil
+}
+
+// recall notes the subject's past from the manifests.
+func (d *draft) recall(l *listing) {
+	points := 0
+	for _, s := range l.points {
+		if s.Subject == d.point.Subject && points < lookBack {
+			points++
+			d.past = append(d.past, &past{saved: s, listed: true})
+		}
+	}
+	for _, s := range l.drafts {
+		if s.Subject != d.point.Subject {
+			continue
+		}
+		d.left = append(d.left, s.manifest)
+		if len(d.left) <= lookBack {
+			d.past = append(d.past, &past{saved: s})
+		}
+	}
+	slices.SortStableFunc(d.past, func(a, b *past) int { return b.Time.Compare(a.Time) })
+}
+
+// load reads the record of an earlier point. A point that is damaged is passed over.
+func (d *draft) load(ctx context.Context, p *past) (*point.Record, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.broken || p.record != nil {
+		return p.record, nil
+	}
+	record, r, err := d.v.openSaved(ctx, p.saved)
+	if errors.Is(err, fault.ErrCorrupt) || errors.Is(err, fault.ErrNotFound) {
+		p.broken = true
+		return nil, nil //nolint:nilnil // no record
+	}
+	if err != nil {
+		return nil, err
+	}
+	p.record, p.root = record, r.root
+	return record, nil
+}
+
+// prior finds the newest good copy of a part; nil if there is none.
+func (d *draft) prior(ctx context.Context, name string) (*prior, error) {
+	for _, p := range d.past {
+		record, err := d.load(ctx, p)
+		if err != nil {
+			return nil, err
+		}
+		if record == nil {
+			continue
+		}
+		i := slices.IndexFunc(record.Point.Parts, func(p point.Part) bool { return p.Name == name })
+		if i < 0 || !good(record.Point.Parts[i].State) {
+			continue
+		}
+		found, err := d.take(ctx, p, record.Point.Parts[i])
+		if errors.Is(err, fault.ErrCorrupt) || errors.Is(err, fault.ErrNotFound) {
+			continue // an older copy may be whole
+		}
+		return found, err
+	}
+	return nil, nil //nolint:nilnil // there is none
+}
+
+// good reports whether a part of that state can stand in for a later one.
+func good(s point.State) bool { return s == point.Stored || s == point.Carried }
+
+// take makes a prior of a part of an earlier point, without the parts that lie inside it, and checks that it is all there.
+func (d *draft) take(ctx context.Context, p *past, part point.Part) (*prior, error) {
+	r := &reader{d.v, p.root}
+	n, err := r.find(ctx, part.Name)
+	if err != nil {
+		return nil, err
+	}
+	var inside [][]string
+	for _, other := range p.record.Point.Parts {
+		if below, ok := strings.CutPrefix(other.Name, part.Name+"/"); ok {
+			inside = append(inside, strings.Split(below, "/"))
+		}
+	}
+	bare, err := n.without(ctx, d.w, inside)
+	if err != nil {
+		return nil, err
+	}
+	if bare == nil {
+		bare = newDir(n.entry.Name)
+	}
+	if err := d.present(ctx, bare); err != nil {
+		return nil, err
+	}
+	at := p.Time
+	if part.CarriedFrom != nil {
+		at = *part.CarriedFrom
+	}
+	return &prior{Prior: point.Prior{Reader: &reader{d.v, bare}, Part: part, Time: at}, node: bare}, nil
+}
+
+// prior is a point.Prior with its tree.
+type prior struct {
+	point.Prior
+	node *node
+}
+
+// Part opens a part for writing.
+func (d *draft) Part(ctx context.Context, name, kind string) (point.PartWriter, error) {
+	ctx, done, err := d.v.operation(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	if err := d.takeName(name, true); err != nil {
+		return nil, err
+	}
+	found, err := d.prior(ctx, name)
+	if err != nil {
+		return nil, fault.Wrap("begin part "+name, nil, err, "")
+	}
+	return &part{d: d, name: name, kind: kind, prior: found, root: newDir("")}, nil
+}
+
+// Skip leaves a part out on purpose.
+func (d *draft) Skip(name, kind, reason string) {
+	if d.takeName(name, false) != nil {
+		return
+	}
+	d.end(ended{part: point.Part{Name: name, Kind: kind, State: point.Skipped, Reason: reason}})
+}
+
+// takeName takes a part's name, which a draft does once.
+func (d *draft) takeName(name string, open bool) error {
+	names, err := elements(name)
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case d.closed:
+		return fmt.Errorf("part %s: the draft has ended", name)
+	case len(names) == 0 || names[0] == recordName:
+		return fault.New("part "+quote(name), fault.ErrInvalid, "not a name for a part", "")
+	case slices.Contains(d.order, name):
+		return fmt.Errorf("part %s: named twice", name)
+	}
+	d.order = append(d.order, name)
+	if open {
+		d.open[name] = true
+	}
+	return nil
+}
+
+func (d *draft) end(e ended) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.open, e.part.Name)
+	d.ended[e.part.Name] = e
+}
+
+// checkpointIfDue checkpoints when the last one is a minute old.
+func (d *draft) checkpointIfDue(ctx context.Context) error {
+	d.mu.Lock()
+	due := d.v.now().Sub(d.lastFlushed) >= checkpointEvery
+	d.mu.Unlock()
+	if !due {
+		return nil
+	}
+	return d.Checkpoint(ctx)
+}
+
+// Checkpoint makes what was ended so far last, as a snapshot that is not listed.
+func (d *draft) Checkpoint(ctx context.Context) error {
+	op := "checkpoint point of " + d.point.Subject.Name
+	ctx, done, err := d.v.operation(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	d.flushing.Lock()
+	defer d.flushing.Unlock()
+	d.mu.Lock()
+	closed, last := d.closed, d.checkpoint
+	record, parts := d.record()
+	d.lastFlushed = d.v.now()
+	d.mu.Unlock()
+	if closed || len(parts) == 0 {
+		return nil
+	}
+	ctx = countWritten(ctx, &d.written)
+	m, err := d.snapshot(ctx, record, parts, draftPoint)
+	if err != nil {
+		return fault.Wrap(op, nil, err, "")
+	}
+	m.IncompleteReason = "checkpoint"
+	id, err := snapshot.SaveSnapshot(ctx, d.w, m)
+	if err != nil {
+		return storageFault(op, err)
+	}
+	if err := forget(ctx, d.w, last); err != nil {
+		return storageFault(op, err)
+	}
+	if err := d.w.Flush(ctx); err != nil {
+		return storageFault(op, err)
+	}
+	d.mu.Lock()
+	d.checkpoint = id
+	d.mu.Unlock()
+	return d.v.flushChecksums(ctx)
+}
+
+// forget deletes manifests of checkpoints. Where kopia cannot, because some manifest of the vault is damaged, they stay until the
+// vault is repaired: they are in nobody's way.
+func forget(ctx context.Context, w repo.RepositoryWriter, ids ...manifest.ID) error {
+	for _, id := range ids {
+		if id == "" {
+			continue
+		}
+		if err := w.DeleteManifest(ctx, id); err != nil {
+			if kind, _ := classify(err); errors.Is(kind, fault.ErrCorrupt) {
+				return nil
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// record returns the record of what was ended so far, and these parts, outer before inner. The caller holds mu.
+func (d *draft) record() (*point.Record, []ended) {
+	p := d.point
+	p.Revisions = map[string]string{}
+	var parts []ended
+	for _, name := range d.order {
+		e, ok := d.ended[name]
+		if !ok {
+			continue
+		}
+		parts = append(parts, e)
+		p.Parts = append(p.Parts, e.part)
+		if e.part.Revision != "" {
+			p.Revisions[name] = e.part.Revision
+		}
+	}
+	ledger := point.LedgerOf(p.Parts)
+	p.State, p.Bytes = ledger.State(), ledger.Bytes
+	slices.SortStableFunc(parts, func(a, b ended) int {
+		return strings.Count(a.part.Name, "/") - strings.Count(b.part.Name, "/")
+	})
+	return &point.Record{
+		Version: point.RecordVersion, Point: p, Ledger: ledger, Finished: d.v.now().UTC(), Tool: d.v.tool,
+	}, parts
+}
+
+// snapshot writes the tree of a point, the record last, and returns its manifest.
+func (d *draft) snapshot(ctx context.Context, record *point.Record, parts []ended, state string) (*snapshot.Manifest, error) {
+	root := newDir("")
+	for _, e := range parts {
+		if e.node == nil {
+			continue
+		}
+		names, err := elements(e.part.Name)
+		if err != nil {
+			return nil, err
+		}
+		if err := root.replace(ctx, d.w, names, e.node.copy()); err != nil {
+			return nil, fmt.Errorf("place part %s: %w", e.part.Name, err)
+		}
+	}
+	if state == listedPoint {
+		// Present looks at what was kept and at what was written alike: the index must know it all before it is named.
+		if err := d.present(ctx, root); err != nil {
+			return nil, err
+		}
+	}
+	entry, err := d.writeRecord(ctx, record)
+	if err != nil {
+		return nil, err
+	}
+	root.kids[recordName] = &node{entry: *entry}
+	rootEntry, err := root.write(ctx, d.w)
+	if err != nil {
+		return nil, err
+	}
+	s := summary(rootEntry)
+	return &snapshot.Manifest{
+		Source:    sourceOf(record.Point.Subject),
+		StartTime: fs.UTCTimestampFromTime(record.Point.Time),
+		EndTime:   fs.UTCTimestampFromTime(record.Finished),
+		Stats: snapshot.Stats{
+			TotalFileSize: s.TotalFileSize, TotalFileCount: int32(s.TotalFileCount), TotalDirectoryCount: int32(s.TotalDirCount), //nolint:gosec // display
+		},
+		RootEntry: rootEntry,
+		Tags:      labelsOf(&record.Point, state),
+	}, nil
+}
+
+// sourceOf is where stock kopia lists the points of a subject.
+func sourceOf(s point.Subject) snapshot.SourceInfo {
+	return snapshot.SourceInfo{Host: hostname, UserName: username, Path: "/" + s.Kind + "/" + s.Name}
+}
+
+// writeRecord writes the record. Its prefix packs it with the directories, so that a point in which nothing changed is one pack.
+func (d *draft) writeRecord(ctx context.Context, record *point.Record) (*snapshot.DirEntry, error) {
+	b, err := json.MarshalIndent(record, "", " ")
+	if err != nil {
+		return nil, fmt.Errorf("encode record: %w", err)
+	}
+	w := d.w.NewObjectWriter(ctx, object.WriterOptions{Prefix: "r", Compressor: compressor, MetadataCompressor: compressor})
+	defer w.Close() //nolint:errcheck // returns its buffers; Result tells of errors
+	if _, err := w.Write(b); err != nil {
+		return nil, storageFault("write record", err)
+	}
+	oid, err := w.Result()
+	if err != nil {
+		return nil, storageFault("write record", err)
+	}
+	return &snapshot.DirEntry{
+		Name: recordName, Type: snapshot.EntryTypeFile, Permissions: 0o644, FileSize: int64(len(b)),
+		ModTime: fs.UTCTimestampFromTime(record.Finished), ObjectID: oid,
+	}, nil
+}
+
+// Commit publishes the point.
+func (d *draft) Commit(ctx context.Context) (*point.Receipt, error) {
+	op := "commit point of " + d.point.Subject.Name
+	ctx, done, err := d.v.operation(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	d.flushing.Lock()
+	defer d.flushing.Unlock()
+	d.mu.Lock()
+	closed, open, failures := d.closed, slices.Sorted(maps.Keys(d.open)), d.failures
+	record, parts := d.record()
+	d.closed = d.closed || len(open) == 0
+	d.mu.Unlock()
+	switch {
+	case closed:
+		return nil, fmt.Errorf("%s: the draft has ended", op)
+	case len(open) > 0:
+		return nil, fmt.Errorf("%s: part %s was not ended", op, open[0])
+	}
+	ctx = countWritten(ctx, &d.written)
+	if record.Ledger.Stored == 0 {
+		return nil, errors.Join(d.nothing(op, failures), d.release(ctx))
+	}
+	if err := d.publish(ctx, record, parts); err != nil {
+		return nil, errors.Join(fault.Wrap(op, nil, err, ""), d.release(ctx))
+	}
+	if err := d.release(ctx); err != nil {
+		return nil, err
+	}
+	return &point.Receipt{Record: *record, StoredBytes: d.written.Load()}, nil
+}
+
+// nothing explains why there is no point.
+func (d *draft) nothing(op string, failures []error) error {
+	if len(failures) == 0 {
+		return fault.New(op, fault.ErrIncomplete, "no part was stored", "")
+	}
+	return fmt.Errorf("%s: %w", op, errors.Join(failures...))
+}
+
+// publish writes the point, makes it visible in one flush, and enters it in the catalogue.
+func (d *draft) publish(ctx context.Context, record *point.Record, parts []ended) error {
+	m, err := d.snapshot(ctx, record, parts, listedPoint)
+	if err != nil {
+		return err
+	}
+	if _, err := snapshot.SaveSnapshot(ctx, d.w, m); err != nil {
+		return storageFault("write manifest", err)
+	}
+	if err := forget(ctx, d.w, append(d.left, d.checkpoint)...); err != nil {
+		return storageFault("delete checkpoints", err)
+	}
+	if err := d.w.Flush(ctx); err != nil {
+		return storageFault("write point", err)
+	}
+	return d.v.enter(ctx, record.Point.ID, m)
+}
+
+// enter puts a published point into the catalogue.
+func (v *Vault) enter(ctx context.Context, id string, m *snapshot.Manifest) error {
+	return v.putLeaf(ctx, pointLeaf(id), leaf{Snapshot: m})
+}
+
+// Abandon ends the draft without a point.
+func (d *draft) Abandon(ctx context.Context) error {
+	d.mu.Lock()
+	closed := d.closed
+	d.mu.Unlock()
+	if closed {
+		return nil
+	}
+	err := d.Checkpoint(ctx)
+	d.flushing.Lock()
+	defer d.flushing.Unlock()
+	d.mu.Lock()
+	closed, d.closed = d.closed, true
+	d.mu.Unlock()
+	if closed {
+		return err
+	}
+	return errors.Join(err, d.release(ctx))
+}
+
+// release ends kopia's session. What was not flushed is dropped.
+func (d *draft) release(ctx context.Context) error {
+	return storageFault("end session", d.w.Close(ctx))
+}

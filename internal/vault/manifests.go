@@ -1,0 +1,257 @@
+package vault
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"sort"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/kopia/kopia/repo/content"
+	"github.com/kopia/kopia/repo/content/index"
+	"github.com/kopia/kopia/repo/manifest"
+	"github.com/kopia/kopia/repo/object"
+	"github.com/kopia/kopia/snapshot"
+
+	"github.com/backstay/backstay/internal/point"
+)
+
+// Labels of kopia's manifests. The prefix makes them visible to `kopia snapshot list --tags`.
+const (
+	labelType      = manifest.TypeLabelKey
+	labelState     = "tag:backstay" // listedPoint or draftPoint
+	labelID        = "tag:id"
+	labelKind      = "tag:kind"
+	labelSubject   = "tag:subject"
+	labelPolicy    = "tag:policy"
+	labelTime      = "tag:time"
+	labelOutcome   = "tag:state"
+	labelBytes     = "tag:bytes"
+	labelRevisions = "tag:revisions" // JSON, left out where it would be longer than maxRevisions
+
+	listedPoint = "point"
+	draftPoint  = "draft"
+
+	typeHold    = "backstay-hold"
+	labelPoint  = "point"
+	labelReason = "reason"
+	labelHeld   = "time"
+
+	maxRevisions = 4 << 10
+)
+
+// manifestContents is kopia's prefix of the contents that hold manifests.
+const manifestContents content.IDPrefix = manifest.ContentPrefix
+
+// listing is what all manifests of the vault say.
+type listing struct {
+	points   []saved // newest first
+	drafts   []saved // checkpoints, newest first
+	holds    map[string][]hold
+	contents int // kopia contents that hold manifests
+	unread   []unread
+}
+
+// saved is a point, or the checkpoint of a draft, as its manifest's labels tell it.
+type saved struct {
+	point.Point
+	manifest manifest.ID
+	root     object.ID
+}
+
+type hold struct {
+	point.Hold
+	manifest manifest.ID
+}
+
+// unread is a content of manifests that could not be read.
+type unread struct {
+	id  content.ID
+	err error
+}
+
+// manifestEntry is one version of a manifest as kopia stores it.
+type manifestEntry struct {
+	ID       manifest.ID       `json:"id"`
+	Labels   map[string]string `json:"labels"`
+	Modified time.Time         `json:"modified"`
+	Deleted  bool              `json:"deleted"`
+	Data     struct {          // of a snapshot; the rest of it is not needed
+		Incomplete string `json:"incomplete"`
+		RootEntry  struct {
+			Object json.RawMessage `json:"obj"`
+		} `json:"rootEntry"`
+	} `json:"data"`
+}
+
+// manifests reads all manifests. It does so past kopia's own loader, which keeps all bodies in memory, writes the lot anew when
+// there are sixteen contents of them, and gives up altogether when one of them cannot be read.
+func (v *Vault) manifests(ctx context.Context) (*listing, error) {
+	if err := v.rep.Refresh(ctx); err != nil {
+		return nil, storageFault("read indexes", err)
+	}
+	var mu sync.Mutex
+	entries := map[manifest.ID]manifestEntry{}
+	l := &listing{holds: map[string][]hold{}}
+	contents := v.rep.ContentReader()
+	err := contents.IterateContents(ctx, content.IterateOptions{
+		Range:    index.PrefixRange(manifestContents),
+		Parallel: 8,
+	}, func(i content.Info) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		read, err := readManifests(ctx, contents, i.ContentID)
+		mu.Lock()
+		defer mu.Unlock()
+		l.contents++
+		if err != nil {
+			l.unread = append(l.unread, unread{i.ContentID, err})
+			return nil
+		}
+		for _, e := range read {
+			if old, ok := entries[e.ID]; !ok || e.Modified.After(old.Modified) {
+				entries[e.ID] = e
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, storageFault("list manifests", err)
+	}
+	for _, e := range entries {
+		l.add(e)
+	}
+	for _, list := range [][]saved{l.points, l.drafts} {
+		sort.Slice(list, func(i, j int) bool {
+			a, b := list[i], list[j]
+			if !a.Time.Equal(b.Time) {
+				return a.Time.After(b.Time)
+			}
+			return a.ID > b.ID
+		})
+	}
+	return l, nil
+}
+
+// readManifests decodes one content of manifests.
+func readManifests(ctx context.Context, contents content.Reader, id content.ID) ([]manifestEntry, error) {
+	b, err := contents.GetContent(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	unzip, err := gzip.NewReader(bytes.NewReader(b))
+	if err != nil {
+		return nil, fmt.Errorf("unpack manifests: %w", err)
+	}
+	return decodeManifests(unzip)
+}
+
+// decodeManifests decodes {"entries":[…]}.
+func decodeManifests(r io.Reader) ([]manifestEntry, error) {
+	d := json.NewDecoder(r)
+	for _, want := range []json.Token{json.Delim('{'), "entries", json.Delim('[')} {
+		got, err := d.Token()
+		if err != nil {
+			return nil, fmt.Errorf("parse manifests: %w", err)
+		}
+		if got != want {
+			return nil, fmt.Errorf("parse manifests: %v where %v belongs", got, want)
+		}
+	}
+	var entries []manifestEntry
+	for d.More() {
+		var e manifestEntry
+		if err := d.Decode(&e); err != nil {
+			return nil, fmt.Errorf("parse manifests: %w", err)
+		}
+		entries = append(entries, e)
+	}
+	return entries, nil
+}
+
+// add files an entry under what it is. What is neither a point, a draft nor a hold belongs to kopia.
+func (l *listing) add(e manifestEntry) {
+	if e.Deleted {
+		return
+	}
+	switch e.Labels[labelType] {
+	case typeHold:
+		at, _ := time.Parse(time.RFC3339Nano, e.Labels[labelHeld])
+		id := e.Labels[labelPoint]
+		l.holds[id] = append(l.holds[id], hold{point.Hold{Reason: e.Labels[labelReason], Time: at}, e.ID})
+	case snapshot.ManifestType:
+		s, ok := savedFrom(e)
+		switch {
+		case !ok:
+		case e.Labels[labelState] == listedPoint && e.Data.Incomplete == "":
+			l.points = append(l.points, s)
+		case e.Labels[labelState] == draftPoint:
+			l.drafts = append(l.drafts, s)
+		}
+	}
+}
+
+// savedFrom reads a point from its labels.
+func savedFrom(e manifestEntry) (saved, bool) {
+	s := saved{manifest: e.ID, Point: point.Point{
+		ID:      e.Labels[labelID],
+		Subject: point.Subject{Kind: e.Labels[labelKind], Name: e.Labels[labelSubject]},
+		Policy:  e.Labels[labelPolicy],
+		State:   point.State(e.Labels[labelOutcome]),
+	}}
+	var err error
+	if s.Time, err = time.Parse(time.RFC3339Nano, e.Labels[labelTime]); err != nil || !validID(s.ID) {
+		return s, false
+	}
+	s.Bytes, _ = strconv.ParseInt(e.Labels[labelBytes], 10, 64)
+	if r := e.Labels[labelRevisions]; r != "" && json.Unmarshal([]byte(r), &s.Revisions) != nil {
+		return s, false
+	}
+	return s, json.Unmarshal(e.Data.RootEntry.Object, &s.root) == nil
+}
+
+// labelsOf is the reverse of savedFrom.
+func labelsOf(p *point.Point, state string) map[string]string {
+	labels := map[string]string{
+		labelState:   state,
+		labelID:      p.ID,
+		labelKind:    p.Subject.Kind,
+		labelSubject: p.Subject.Name,
+		labelTime:    p.Time.UTC().Format(time.RFC3339Nano),
+		labelOutcome: string(p.State),
+		labelBytes:   strconv.FormatInt(p.Bytes, 10),
+	}
+	if p.Policy != "" {
+		labels[labelPolicy] = p.Policy
+	}
+	if r, err := json.Marshal(p.Revisions); err == nil && len(p.Revisions) > 0 && len(r) <= maxRevisions {
+		labels[labelRevisions] = string(r)
+	}
+	return labels
+}
+
+// holdsOf returns the holds on a point, oldest first.
+func (l *listing) holdsOf(id string) []point.Hold {
+	var holds []point.Hold
+	for _, h := range l.holds[id] {
+		holds = append(holds, h.Hold)
+	}
+	sort.Slice(holds, func(i, j int) bool { return holds[i].Time.Before(holds[j].Time) })
+	return holds
+}
+
+// find returns the point of an id.
+func (l *listing) find(id string) (saved, bool) {
+	for _, s := range l.points {
+		if s.ID == id {
+			return s, true
+		}
+	}
+	return saved{}, false
+}

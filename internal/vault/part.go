@@ -1,0 +1,255 @@
+package vault
+
+import (
+	"context"
+	"fmt"
+	"io"
+	iofs "io/fs"
+	"strings"
+	"sync"
+
+	"github.com/kopia/kopia/fs"
+	"github.com/kopia/kopia/repo/object"
+	"github.com/kopia/kopia/snapshot"
+
+	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/point"
+)
+
+// modeBits are the bits of a mode that are kept.
+const modeBits = iofs.ModePerm | iofs.ModeSetuid | iofs.ModeSetgid | iofs.ModeSticky
+
+// part writes one part of a draft.
+type part struct {
+	d          *draft
+	name, kind string
+	prior      *prior
+
+	mu       sync.Mutex
+	ended    bool
+	root     *node
+	newBytes int64
+	notes    []string
+}
+
+// Prior is the newest good copy of the part.
+func (p *part) Prior() *point.Prior {
+	if p.prior == nil {
+		return nil
+	}
+	return &p.prior.Prior
+}
+
+// Put writes a file, a directory or a symbolic link.
+func (p *part) Put(ctx context.Context, e point.Entry, r io.Reader, c point.Content) (int64, error) {
+	names, err := elements(e.Name)
+	if err != nil {
+		return 0, err
+	}
+	n, err := p.newNode(e, len(names))
+	if err != nil {
+		return 0, err
+	}
+	ctx, done, err := p.d.v.operation(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer done()
+	ctx = countWritten(ctx, &p.d.written)
+	var read int64
+	switch n.entry.Type {
+	case snapshot.EntryTypeSymlink:
+		r = strings.NewReader(e.Link)
+		fallthrough
+	case snapshot.EntryTypeFile:
+		if n.entry.ObjectID, read, err = p.d.store(ctx, r, c); err != nil {
+			return read, err
+		}
+		n.entry.FileSize = read
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ended {
+		return 0, fmt.Errorf("put %s: part %s has ended", quote(e.Name), p.name)
+	}
+	if err := p.root.put(ctx, p.d.w, names, n); err != nil {
+		return 0, err
+	}
+	p.newBytes += read
+	return read, nil
+}
+
+// newNode makes the node of an entry, without its object.
+func (p *part) newNode(e point.Entry, depth int) (*node, error) {
+	n := &node{entry: snapshot.DirEntry{UserID: e.UID, GroupID: e.GID, Permissions: snapshot.Permissions(e.Mode & modeBits)}}
+	switch e.Mode.Type() {
+	case 0:
+		n.entry.Type = snapshot.EntryTypeFile
+	case iofs.ModeDir:
+		n.entry.Type, n.kids = snapshot.EntryTypeDirectory, map[string]*node{}
+	case iofs.ModeSymlink:
+		n.entry.Type = snapshot.EntryTypeSymlink
+	default:
+		return nil, fault.New("put "+quote(e.Name), fault.ErrUnsupported, "a "+e.Mode.Type().String()+" cannot be stored", "")
+	}
+	if depth == 0 && !n.isDir() {
+		return nil, fault.New("put "+quote(e.Name), fault.ErrInvalid, "a part is a directory", "")
+	}
+	if e.Mode&modeBits == 0 {
+		n.entry.Permissions = 0o644
+		if n.isDir() {
+			n.entry.Permissions = 0o755
+		}
+	}
+	if e.Time.IsZero() {
+		e.Time = p.d.point.Time
+	}
+	n.entry.ModTime = fs.UTCTimestampFromTime(e.Time)
+	return n, nil
+}
+
+// store writes the bytes of r as an object. An error of r comes back as it is.
+func (d *draft) store(ctx context.Context, r io.Reader, c point.Content) (object.ID, int64, error) {
+	w := d.w.NewObjectWriter(ctx, writerOptions(c))
+	defer w.Close() //nolint:errcheck // returns its buffers; Result tells of errors
+	source := &latch{r: r}
+	n, err := io.CopyBuffer(struct{ io.Writer }{w}, source, make([]byte, 128<<10))
+	if source.err != nil {
+		return noObject, n, source.err
+	}
+	if err != nil {
+		return noObject, n, storageFault("write file", err)
+	}
+	oid, err := w.Result()
+	return oid, n, storageFault("write file", err)
+}
+
+// latch remembers the error of a reader, to tell it from errors of the vault.
+type latch struct {
+	r   io.Reader
+	err error
+}
+
+// Read reads on.
+func (l *latch) Read(p []byte) (int, error) {
+	n, err := l.r.Read(p)
+	if err != nil && err != io.EOF { //nolint:errorlint // io.Reader's contract is the value itself
+		l.err = err
+	}
+	return n, err
+}
+
+// Keep takes an entry over from the prior copy.
+func (p *part) Keep(ctx context.Context, path string) error {
+	op := "keep " + quote(path) + " of " + p.name
+	names, err := elements(path)
+	if err != nil {
+		return err
+	}
+	if p.prior == nil {
+		return fault.New(op, fault.ErrNotFound, "there is no earlier copy of the part", "")
+	}
+	ctx, done, err := p.d.v.operation(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	n, err := (&reader{p.d.v, p.prior.node}).find(ctx, path)
+	if err != nil {
+		return fault.Wrap(op, nil, err, "")
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ended {
+		return fmt.Errorf("%s: the part has ended", op)
+	}
+	return fault.Wrap(op, nil, p.root.put(ctx, p.d.w, names, n.copy()), "")
+}
+
+// Alarm records a finding and holds the last point that has the part.
+func (p *part) Alarm(ctx context.Context, finding string) error {
+	p.mu.Lock()
+	p.notes = append(p.notes, "alarm: "+finding)
+	p.mu.Unlock()
+	for _, past := range p.d.past {
+		if !past.listed {
+			continue
+		}
+		record, err := p.d.load(ctx, past)
+		if err != nil {
+			return err
+		}
+		if record == nil {
+			continue
+		}
+		for _, q := range record.Point.Parts {
+			if q.Name == p.name && q.State == point.Stored {
+				return p.d.v.Hold(ctx, past.ID, "alarm: "+p.name+": "+finding)
+			}
+		}
+	}
+	return nil
+}
+
+// Store ends the part as stored, or as carried.
+func (p *part) Store(ctx context.Context, q point.Part) error {
+	n, err := p.close(ctx, "store part "+p.name, p.root)
+	if err != nil {
+		return err
+	}
+	q.Name, q.Kind, q.State = p.name, p.kind, point.Stored
+	if q.CarriedFrom != nil {
+		q.State = point.Carried
+	}
+	q.Bytes, q.NewBytes, q.Notes = size(&n.entry), p.newBytes, append(q.Notes, p.notes...)
+	p.d.end(ended{q, n})
+	return p.d.checkpointIfDue(ctx)
+}
+
+// Fail ends the part as failed, or carries its prior copy.
+func (p *part) Fail(ctx context.Context, reason error) error {
+	var kept *node
+	q := point.Part{Name: p.name, Kind: p.kind, State: point.Failed}
+	if p.prior != nil {
+		kept = p.prior.node.copy()
+		q = p.prior.Part
+		at := p.prior.Time
+		q.State, q.CarriedFrom, q.NewBytes = point.Carried, &at, 0
+	}
+	n, err := p.close(ctx, "end part "+p.name, kept)
+	if err != nil {
+		return err
+	}
+	q.Reason, q.Notes = strings.TrimSpace(reason.Error()), p.notes
+	p.d.mu.Lock()
+	p.d.failures = append(p.d.failures, fmt.Errorf("%s: %w", p.name, reason))
+	p.d.mu.Unlock()
+	p.d.end(ended{q, n})
+	return p.d.checkpointIfDue(ctx)
+}
+
+// close ends the part, writes the directories of its tree and returns it.
+func (p *part) close(ctx context.Context, op string, n *node) (*node, error) {
+	ctx, done, err := p.d.v.operation(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ended {
+		return nil, fmt.Errorf("%s: it has ended already", op)
+	}
+	if n == nil {
+		p.ended, p.root = true, nil
+		return nil, nil //nolint:nilnil // the point has nothing of the part
+	}
+	if n.entry.ModTime == 0 && len(n.kids) == 0 && n.kids != nil {
+		n.entry.ModTime = fs.UTCTimestampFromTime(p.d.point.Time)
+	}
+	if _, err := n.write(countWritten(ctx, &p.d.written), p.d.w); err != nil {
+		return nil, fault.Wrap(op, nil, err, "")
+	}
+	p.ended, p.root = true, nil
+	return n, nil
+}

@@ -1,0 +1,313 @@
+package vault
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/kopia/kopia/repo"
+	"github.com/kopia/kopia/repo/blob"
+	"github.com/kopia/kopia/repo/manifest"
+	"github.com/kopia/kopia/snapshot"
+
+	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/point"
+)
+
+// Points lists points, newest first. When points that the catalogue knows are missing, it gives the ones that are there together
+// with an error (fault.ErrCorrupt) that says how many are lost.
+func (v *Vault) Points(ctx context.Context, f point.Filter) ([]point.Point, error) {
+	ctx, done, err := v.operation(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	l, missing, err := v.compare(ctx)
+	if err != nil {
+		return nil, fault.Wrap("list points of vault "+v.name, nil, err, "")
+	}
+	list := []point.Point{}
+	for _, s := range l.points {
+		if (f.Subject == nil || *f.Subject == s.Subject) && (f.Policy == "" || f.Policy == s.Policy) {
+			p := s.Point
+			p.Holds = l.holdsOf(p.ID)
+			list = append(list, p)
+		}
+	}
+	return list, v.alarm(l, missing)
+}
+
+// alarm is the error about points that should be there; nil when all are.
+func (v *Vault) alarm(l *listing, missing []string) error {
+	switch {
+	case len(missing) > 0:
+		return fault.New("vault "+v.name, fault.ErrCorrupt,
+			fmt.Sprintf("%d of %d points are lost", len(missing), len(missing)+len(l.points)), hintRepair)
+	case len(l.unread) > 0:
+		return fault.Wrap("vault "+v.name+": read manifests", fault.ErrCorrupt, l.unread[0].err, hintRepair)
+	}
+	return nil
+}
+
+// compare reads the manifests and the catalogue, and returns the ids of points that only the catalogue knows.
+func (v *Vault) compare(ctx context.Context) (*listing, []string, error) {
+	// The catalogue is read first: a point is entered there after its manifest is written.
+	c, err := v.readCatalogue(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	l, err := v.manifests(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	missing := c.missing(l)
+	if len(missing) == 0 {
+		return l, nil, nil
+	}
+	// What was expired between the two is not missing.
+	if c, err = v.readCatalogue(ctx); err != nil {
+		return nil, nil, err
+	}
+	return l, slices.DeleteFunc(missing, func(id string) bool { return !c.points[id] }), nil
+}
+
+// missing returns the ids of points in the catalogue that have no manifest, in order.
+func (c *catalogue) missing(l *listing) []string {
+	there := make(map[string]bool, len(l.points))
+	for _, s := range l.points {
+		there[s.ID] = true
+	}
+	var ids []string
+	for id := range c.points {
+		if !there[id] {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// tidy mends what a run that was cut short left undone: points that are not in the catalogue, and too many small contents of
+// manifests, each of which costs every reader a request.
+func (v *Vault) tidy(ctx context.Context, l *listing) error {
+	c, err := v.readCatalogue(ctx)
+	if err != nil {
+		return err
+	}
+	for _, s := range l.points {
+		if c.points[s.ID] || c.tombstones[s.ID] {
+			continue
+		}
+		m, err := snapshot.LoadSnapshot(ctx, v.rep, s.manifest)
+		if err != nil {
+			return storageFault("read manifest of point "+s.ID, err)
+		}
+		if err := v.enter(ctx, s.ID, m); err != nil {
+			return err
+		}
+	}
+	if len(l.unread) > 0 || l.contents < 64+(len(l.points)+len(l.drafts))/20 {
+		return nil
+	}
+	return v.session(ctx, "compact manifests", func(ctx context.Context, w repo.DirectRepositoryWriter) error {
+		_, err := w.FindManifests(ctx, map[string]string{labelType: typeHold}) // kopia compacts on reading
+		return err
+	})
+}
+
+// Open reads a point's record and gives access to its tree.
+func (v *Vault) Open(ctx context.Context, id string) (*point.Record, point.Reader, error) {
+	ctx, done, err := v.operation(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer done()
+	l, err := v.manifests(ctx)
+	if err != nil {
+		return nil, nil, fault.Wrap("open point "+id, nil, err, "")
+	}
+	s, ok := l.find(id)
+	if !ok {
+		return nil, nil, v.absent(ctx, l, id)
+	}
+	record, r, err := v.openSaved(ctx, s)
+	if err != nil {
+		return nil, nil, fault.Wrap("open point "+id, nil, err, "")
+	}
+	record.Point.Holds = l.holdsOf(id)
+	return record, r, nil
+}
+
+// absent explains why a point is not there.
+func (v *Vault) absent(ctx context.Context, l *listing, id string) error {
+	op := "point " + id
+	c, err := v.readCatalogue(ctx)
+	if err != nil {
+		return fault.Wrap(op, nil, err, "")
+	}
+	if c.points[id] {
+		return fault.New(op, fault.ErrCorrupt, "it is in the catalogue, but lost", hintRepair)
+	}
+	if err := v.alarm(l, c.missing(l)); err != nil {
+		return fault.Wrap(op, nil, err, "")
+	}
+	return fault.New(op, fault.ErrNotFound, "no such point", "`backstay points` lists them")
+}
+
+// openSaved reads the record of a point or a checkpoint.
+func (v *Vault) openSaved(ctx context.Context, s saved) (*point.Record, *reader, error) {
+	r := &reader{v, &node{entry: snapshot.DirEntry{Type: snapshot.EntryTypeDirectory, Permissions: 0o755, ObjectID: s.root}}}
+	f, err := r.Open(ctx, recordName)
+	if errors.Is(err, fault.ErrNotFound) {
+		return nil, nil, fault.New("point "+s.ID, fault.ErrCorrupt, "it has no record", hintRepair)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	defer f.Close() //nolint:errcheck // read only
+	b, err := io.ReadAll(io.LimitReader(f, maxRecord))
+	if err != nil {
+		return nil, nil, err
+	}
+	record, err := decodeRecord(b)
+	if err != nil {
+		return nil, nil, fault.Wrap("record of point "+s.ID, nil, err, "")
+	}
+	if record.Point.ID != s.ID {
+		return nil, nil, fault.New("record of point "+s.ID, fault.ErrCorrupt, "it is of another point", hintRepair)
+	}
+	return record, r, nil
+}
+
+// decodeRecord reads /backstay.json.
+func decodeRecord(b []byte) (*point.Record, error) {
+	var record point.Record
+	if err := json.Unmarshal(b, &record); err != nil {
+		return nil, fault.Wrap("decode", fault.ErrCorrupt, err, hintRepair)
+	}
+	if record.Version > point.RecordVersion {
+		return nil, fault.New("decode", fault.ErrUnsupported, fmt.Sprintf("version %d", record.Version), "use a newer backstay")
+	}
+	return &record, nil
+}
+
+// Hold puts a hold on a point; an empty reason lifts all its holds.
+func (v *Vault) Hold(ctx context.Context, id, reason string) error {
+	op := "hold point " + id
+	if err := v.writable(op); err != nil {
+		return err
+	}
+	l, err := v.manifests(ctx)
+	if err != nil {
+		return fault.Wrap(op, nil, err, "")
+	}
+	if _, ok := l.find(id); !ok {
+		return v.absent(ctx, l, id)
+	}
+	if reason == "" && len(l.holds[id]) == 0 {
+		return nil
+	}
+	return v.session(ctx, op, func(ctx context.Context, w repo.DirectRepositoryWriter) error {
+		if reason == "" {
+			return deleteManifests(ctx, w, v, manifestsOf(l.holds[id]))
+		}
+		labels := map[string]string{
+			labelType: typeHold, labelPoint: id, labelReason: reason, labelHeld: v.now().UTC().Format(time.RFC3339Nano),
+		}
+		_, err := w.PutManifest(ctx, labels, struct{}{})
+		return err
+	})
+}
+
+func manifestsOf(holds []hold) []manifest.ID {
+	var ids []manifest.ID
+	for _, h := range holds {
+		ids = append(ids, h.manifest)
+	}
+	return ids
+}
+
+// deleteManifests deletes manifests. kopia takes the later of two versions by their time, so that a deletion by a clock that is
+// behind the one that wrote would be lost in silence.
+func deleteManifests(ctx context.Context, w repo.RepositoryWriter, v *Vault, ids []manifest.ID) error {
+	for _, id := range ids {
+		m, err := w.GetManifest(ctx, id, nil)
+		if errors.Is(err, manifest.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if now := v.now(); !m.ModTime.Before(now) {
+			return fault.New("delete", fault.ErrRefused,
+				"it was written at "+m.ModTime.Format(time.RFC3339)+", and it is "+now.Format(time.RFC3339), "set this machine's clock")
+		}
+		if err := w.DeleteManifest(ctx, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Delete takes points out of the catalog.
+func (v *Vault) Delete(ctx context.Context, ids ...string) error {
+	op := "delete points"
+	if len(ids) == 0 {
+		return nil
+	}
+	if err := v.writable(op); err != nil {
+		return err
+	}
+	l, err := v.manifests(ctx)
+	if err != nil {
+		return fault.Wrap(op, nil, err, "")
+	}
+	var manifests []manifest.ID
+	var held []string
+	for _, id := range ids {
+		s, ok := l.find(id)
+		if !ok {
+			return v.absent(ctx, l, id)
+		}
+		manifests = append(manifests, s.manifest)
+		if len(l.holds[id]) > 0 {
+			held = append(held, id)
+		}
+	}
+	if len(held) > 0 {
+		return fault.New(op, fault.ErrRefused, "on hold: "+strings.Join(held, ", "), "lift the hold with `backstay hold --lift`")
+	}
+	// The tombstone goes first: a crash must not leave a point that the catalogue misses without reason.
+	for _, id := range ids {
+		if err := v.putLeaf(ctx, tombstoneLeaf(id), leaf{}); err != nil {
+			return fault.Wrap(op, nil, err, "")
+		}
+	}
+	if err := v.session(ctx, op, func(ctx context.Context, w repo.DirectRepositoryWriter) error {
+		return deleteManifests(ctx, w, v, manifests)
+	}); err != nil {
+		return err
+	}
+	for _, id := range ids {
+		v.strike(ctx, id)
+	}
+	return nil
+}
+
+// strike removes an expired point's leaf and then its tombstone. On a store with object lock both may have to stay, which does
+// no harm.
+func (v *Vault) strike(ctx context.Context, id string) {
+	for _, b := range []blob.ID{pointLeaf(id), tombstoneLeaf(id)} {
+		if err := v.store.DeleteBlob(ctx, b); err != nil && !errors.Is(err, blob.ErrBlobNotFound) {
+			return
+		}
+	}
+}
+
+func pointLeaf(id string) blob.ID     { return pointPrefix + blob.ID(id) }
+func tombstoneLeaf(id string) blob.ID { return tombstonePrefix + blob.ID(id) }
