@@ -32,7 +32,7 @@ func gitCommand(ctx context.Context, dir string, args ...string) *exec.Cmd {
 		cmd.Dir = string(os.PathSeparator) // or git would discover the repository around the current directory
 	}
 	cmd.Env = append(cleanEnviron(os.Environ()),
-		"HOME="+os.DevNull, "XDG_CONFIG_HOME="+os.DevNull, "GIT_CONFIG_GLOBAL="+os.DevNull, "GIT_CONFIG_NOSYSTEM=1", "LC_ALL=C")
+		"HOME="+os.DevNull, "XDG_CONFIG_HOME="+os.DevNull, "GIT_CONFIG_GLOBAL="+os.DevNull)
 	cmd.Env = append(cmd.Env, configEnviron(
 		"protocol.allow", "never",
 		"core.hooksPath", os.DevNull,
@@ -54,18 +54,18 @@ func command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// cleanEnviron drops from environ all that steers git, and adds what keeps it from asking, fetching and rewriting.
+// cleanEnviron drops from environ what steers git and what is secret to Backstay, and adds what keeps git from asking,
+// fetching and rewriting. HOME stays.
 func cleanEnviron(environ []string) []string {
 	var env []string
 	for _, kv := range environ {
 		name, _, _ := strings.Cut(kv, "=")
-		if strings.HasPrefix(name, "GIT_") || strings.HasPrefix(name, "SSH_ASKPASS") || name == "HOME" || name == "XDG_CONFIG_HOME" ||
-			strings.HasPrefix(name, "LC_") || name == "LANGUAGE" || name == "BACKSTAY_PASSWORD" {
+		if strings.HasPrefix(name, "GIT_") || strings.HasPrefix(name, "BACKSTAY_") || strings.HasPrefix(name, "SSH_ASKPASS") {
 			continue
 		}
 		env = append(env, kv)
 	}
-	return append(env, "GIT_TERMINAL_PROMPT=0", "GIT_ASKPASS=", "GIT_NO_LAZY_FETCH=1", "GIT_NO_REPLACE_OBJECTS=1",
+	return append(env, "LC_ALL=C", "GIT_CONFIG_NOSYSTEM=1", "GIT_TERMINAL_PROMPT=0", "GIT_ASKPASS=", "GIT_NO_LAZY_FETCH=1", "GIT_NO_REPLACE_OBJECTS=1",
 		"GIT_OPTIONAL_LOCKS=0", "GIT_GRAFT_FILE="+os.DevNull)
 }
 
