@@ -22,8 +22,8 @@ type Change struct {
 	After  string `json:"after,omitempty"`
 }
 
-// Differ tells how a part of one kind changed, item by item. Readers are those of the whole points.
-type Differ func(ctx context.Context, part string, before, after point.Reader, tell func(Change)) error
+// Differ tells how a part of one kind changed, item by item; what it tells need not name the part. Readers are rooted at the part.
+type Differ func(ctx context.Context, before, after point.Reader, tell func(Change)) error
 
 // Diff tells what changed from one point to another. Parts of a kind without a Differ are compared file by file.
 func Diff(ctx context.Context, store Store, before, after string, differs map[string]Differ, tell func(Change)) error {
@@ -52,7 +52,11 @@ func Diff(ctx context.Context, store Store, before, after string, differs map[st
 			if differ == nil {
 				differ = DiffFiles
 			}
-			if err := differ(ctx, name, oldTree, freshTree, tell); err != nil {
+			ofPart := func(c Change) {
+				c.Part = name
+				tell(c)
+			}
+			if err := differ(ctx, within{oldTree, name}, within{freshTree, name}, ofPart); err != nil {
 				return fault.Wrap(op+": "+name, nil, err, "")
 			}
 		}
@@ -73,16 +77,16 @@ func held(parts []point.Part) map[string]point.Part {
 
 // DiffFiles compares two trees by the type, mode, size, owner, time and link of their files. It holds one directory at a time in
 // memory, and those above it.
-func DiffFiles(ctx context.Context, part string, before, after point.Reader, tell func(Change)) error {
-	return diffDirectory(ctx, part, ".", before, after, tell)
+func DiffFiles(ctx context.Context, before, after point.Reader, tell func(Change)) error {
+	return diffDirectory(ctx, ".", before, after, tell)
 }
 
-func diffDirectory(ctx context.Context, part, dir string, before, after point.Reader, tell func(Change)) error {
-	old, err := before.List(ctx, path.Join(part, dir))
+func diffDirectory(ctx context.Context, dir string, before, after point.Reader, tell func(Change)) error {
+	old, err := before.List(ctx, dir)
 	if err != nil {
 		return err
 	}
-	fresh, err := after.List(ctx, path.Join(part, dir))
+	fresh, err := after.List(ctx, dir)
 	if err != nil {
 		return err
 	}
@@ -92,23 +96,23 @@ func diffDirectory(ctx context.Context, part, dir string, before, after point.Re
 	for len(old) > 0 || len(fresh) > 0 {
 		switch {
 		case len(fresh) == 0 || len(old) > 0 && old[0].Name < fresh[0].Name:
-			tell(Change{Part: part, Item: path.Join(dir, old[0].Name), What: "removed", Before: attributes(old[0])})
+			tell(Change{Item: path.Join(dir, old[0].Name), What: "removed", Before: attributes(old[0])})
 			old = old[1:]
 		case len(old) == 0 || fresh[0].Name < old[0].Name:
-			tell(Change{Part: part, Item: path.Join(dir, fresh[0].Name), What: "added", After: attributes(fresh[0])})
+			tell(Change{Item: path.Join(dir, fresh[0].Name), What: "added", After: attributes(fresh[0])})
 			fresh = fresh[1:]
 		default:
 			was, is := old[0], fresh[0]
 			old, fresh = old[1:], fresh[1:]
 			item := path.Join(dir, is.Name)
 			if was.Mode.IsDir() && is.Mode.IsDir() {
-				if err := diffDirectory(ctx, part, item, before, after, tell); err != nil {
+				if err := diffDirectory(ctx, item, before, after, tell); err != nil {
 					return err
 				}
 				continue
 			}
 			if attributes(was) != attributes(is) {
-				tell(Change{Part: part, Item: item, What: "changed", Before: attributes(was), After: attributes(is)})
+				tell(Change{Item: item, What: "changed", Before: attributes(was), After: attributes(is)})
 			}
 		}
 	}

@@ -11,48 +11,64 @@ import (
 	"github.com/backstay/backstay/internal/policy"
 )
 
-// Expiry says what Expire looks at and by which rules.
+// Expiry says by which rules points expire.
 type Expiry struct {
 	Retention policy.Retention
-	Filter    point.Filter
 	Now       time.Time
-	Zone      *time.Location // of days, weeks, months and years
+	Zone      *time.Location // of hours, days, weeks, months and years
 	DryRun    bool           // decide only
 }
 
-// Expired is what Expire did, or would do on a dry run.
+// Expired is what Expire decided and did.
 type Expired struct {
 	Decisions []policy.Decision
-	Deleted   int // points taken out; on a dry run those that would be
+	Deleted   int // points; none on a dry run
 }
 
-// Expire deletes the points that retention lets go. Points that the store will not let go yet (fault.ErrLocked, ErrRefused)
-// do not keep it from deleting the others; they are told in the error.
-func Expire(ctx context.Context, store Store, e Expiry) (*Expired, error) {
-	points, err := store.Points(ctx, e.Filter)
-	if err != nil {
-		return nil, fault.Wrap("expire points", nil, err, "")
-	}
+// Expire deletes those of points that retention lets go. points must hold all of a subject's points or none. A point that
+// the store will not let go (fault.ErrLocked, fault.ErrRefused) does not keep it from deleting the others; the error tells.
+func Expire(ctx context.Context, store Store, points []point.Point, e Expiry) (*Expired, error) {
 	expired := &Expired{Decisions: e.Retention.Decide(points, e.Now, e.Zone)}
-	var refused []error
+	var ids []string
 	for _, d := range expired.Decisions {
-		if d.Keep {
-			continue
+		if !d.Keep {
+			ids = append(ids, d.Point.ID)
 		}
-		err := error(nil)
-		if !e.DryRun {
-			err = store.Delete(ctx, d.Point.ID)
-		}
-		switch {
+	}
+	if e.DryRun || len(ids) == 0 {
+		return expired, nil
+	}
+	var err error
+	expired.Deleted, err = deleteAll(ctx, store, ids)
+	return expired, fault.Wrap("expire points", nil, err, "")
+}
+
+// deleteAll deletes points, all at once if it may, else each that it may.
+func deleteAll(ctx context.Context, store Store, ids []string) (deleted int, _ error) {
+	err := store.Delete(ctx, ids...)
+	if err == nil {
+		return len(ids), nil
+	}
+	if !stays(err) || len(ids) == 1 {
+		return 0, err
+	}
+	var refused []error
+	for _, id := range ids {
+		switch err := store.Delete(ctx, id); {
 		case err == nil:
-			expired.Deleted++
-		case errors.Is(err, fault.ErrLocked), errors.Is(err, fault.ErrRefused):
+			deleted++
+		case stays(err):
 			refused = append(refused, err)
 		default:
-			return expired, fault.Wrap("expire points", nil, err, "")
+			return deleted, errors.Join(append(refused, err)...)
 		}
 	}
-	return expired, fault.Wrap("expire points", nil, errors.Join(refused...), "")
+	return deleted, errors.Join(refused...)
+}
+
+// stays reports whether the store refused to delete for good reason.
+func stays(err error) bool {
+	return errors.Is(err, fault.ErrLocked) || errors.Is(err, fault.ErrRefused)
 }
 
 // Verify checks points, all of them for no ids. What is not as it was stored is in the report, and the error is fault.ErrCorrupt.

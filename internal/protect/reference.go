@@ -3,6 +3,7 @@ package protect
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -36,9 +37,10 @@ func Resolve(ctx context.Context, store Store, ref string, asOf time.Time) (*poi
 			fmt.Sprintf("give an id, at least %d digits of one, %s, or %s:SUBJECT", minPrefix, latest, latest))
 	}
 	points, err := store.Points(ctx, point.Filter{})
-	if err != nil {
+	if err != nil && (byTime || !errors.Is(err, fault.ErrCorrupt)) {
 		return nil, fault.Wrap(op, nil, err, "")
 	}
+	// A store that has lost points can still have the one that is named; which is the newest, it cannot tell.
 	switch {
 	case len(points) == 0:
 		return nil, fault.New(op, fault.ErrNotFound, "the vault holds no points", "make one with `backstay backup`")

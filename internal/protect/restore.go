@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path"
 	"path/filepath"
@@ -14,7 +15,7 @@ import (
 )
 
 // Restorer brings one part back to a place: a directory on the local disk, which is empty or not there, or whatever else the
-// one who set it up meant. The reader is that of the whole point.
+// one who set it up meant. The reader is rooted at the part.
 type Restorer func(ctx context.Context, from point.Reader, part point.Part, to string) error
 
 // Restoration says what of a point is wanted, and where.
@@ -64,7 +65,7 @@ func Restore(ctx context.Context, store Store, id string, r Restoration) ([]Rest
 		if len(parts) > 1 {
 			to = below(r.To, part.Name)
 		}
-		if err := restore(ctx, from, part, to); err != nil {
+		if err := restore(ctx, within{from, part.Name}, part, to); err != nil {
 			return done, fault.Wrap(op+": "+part.Name, nil, err, "")
 		}
 		done = append(done, Restored{part, to})
@@ -126,6 +127,24 @@ func below(dir, name string) string {
 	return filepath.Join(dir, filepath.FromSlash(rest))
 }
 
+// within is a reader rooted at a directory of another.
+type within struct {
+	point.Reader
+	dir string
+}
+
+func (w within) List(ctx context.Context, p string) ([]point.Entry, error) {
+	return w.Reader.List(ctx, path.Join(w.dir, p))
+}
+
+func (w within) Open(ctx context.Context, p string) (io.ReadSeekCloser, error) {
+	return w.Reader.Open(ctx, path.Join(w.dir, p))
+}
+
+func (w within) Extract(ctx context.Context, p, dest string) error {
+	return w.Reader.Extract(ctx, path.Join(w.dir, p), dest)
+}
+
 // RestoreFiles is the Restorer of plain files: it writes the part's tree into the directory to.
 func RestoreFiles(ctx context.Context, from point.Reader, part point.Part, to string) error {
 	if err := Vacant(to); err != nil {
@@ -134,7 +153,7 @@ func RestoreFiles(ctx context.Context, from point.Reader, part point.Part, to st
 	if err := os.MkdirAll(to, 0o755); err != nil {
 		return err
 	}
-	entries, err := from.List(ctx, part.Name)
+	entries, err := from.List(ctx, ".")
 	if err != nil {
 		return err
 	}
@@ -142,7 +161,7 @@ func RestoreFiles(ctx context.Context, from point.Reader, part point.Part, to st
 		if e.Name != filepath.Base(e.Name) || !filepath.IsLocal(e.Name) {
 			return fault.New("restore "+part.Name, fault.ErrCorrupt, fmt.Sprintf("entry %q is no file name", e.Name), "")
 		}
-		if err := from.Extract(ctx, path.Join(part.Name, e.Name), filepath.Join(to, e.Name)); err != nil {
+		if err := from.Extract(ctx, e.Name, filepath.Join(to, e.Name)); err != nil {
 			return err
 		}
 	}
