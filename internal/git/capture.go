@@ -35,6 +35,8 @@ type capture struct {
 	now    *RefList // what is stored of what the source advertises
 	part   point.Part
 	new    *scratch // holds the new pack; nil where nothing arrived
+
+	pointers []Pointer // to LFS objects, of this capture and all before
 }
 
 // stored is what a prior copy says of itself.
@@ -141,10 +143,7 @@ func readStored(ctx context.Context, r point.Reader) (*stored, error) {
 	if err != nil && !errors.Is(err, fault.ErrNotFound) {
 		return nil, err
 	}
-	raw, err = readAll(ctx, r, lfsFile, maxPointerList)
-	if err == nil {
-		s.pointers, err = decodePointers(raw)
-	}
+	s.pointers, _, err = readPointers(ctx, r)
 	if err != nil && !errors.Is(err, fault.ErrNotFound) {
 		return nil, err
 	}
@@ -165,14 +164,19 @@ func readAll(ctx context.Context, r point.Reader, path string, limit int64) ([]b
 	return raw, err
 }
 
+func (c *capture) dial(ctx context.Context) (err error) {
+	if c.remote == nil {
+		c.remote, err = Dial(ctx, c.source.url, c.source.o.Options)
+	}
+	return err
+}
+
 // listRefs asks the source for its refs and decides which are stored.
 func (c *capture) listRefs(ctx context.Context) error {
-	remote, err := Dial(ctx, c.source.url, c.source.o.Options)
-	if err != nil {
+	if err := c.dial(ctx); err != nil {
 		return err
 	}
-	c.remote = remote
-	all, err := remote.ListRefs(ctx)
+	all, err := c.remote.ListRefs(ctx)
 	if err != nil {
 		return err
 	}
@@ -215,6 +219,7 @@ func (c *capture) unchanged(ctx context.Context) error {
 	if err := c.w.Keep(ctx, "."); err != nil {
 		return inVault(err)
 	}
+	c.pointers = c.before.pointers
 	c.part.Notes = mergeNotes(c.prior.Part.Notes, c.part.Notes)
 	return inVault(c.w.Store(ctx, c.part))
 }
@@ -352,14 +357,13 @@ func (c *capture) putIndex(ctx context.Context, name string) error {
 
 // finish stores everything but the new pack, which is in the vault already, and ends the part.
 func (c *capture) finish(ctx context.Context, had *packSet) error {
-	pointers, err := c.pointers(ctx)
-	if err != nil {
+	if err := c.findPointers(ctx); err != nil {
 		return err
 	}
 	if err := c.keepPacks(ctx, had); err != nil {
 		return inVault(err)
 	}
-	if err := c.putFiles(ctx, pointers); err != nil {
+	if err := c.putFiles(ctx); err != nil {
 		return inVault(err)
 	}
 	if err := c.alarms(ctx, had); err != nil {
@@ -386,7 +390,7 @@ func (c *capture) keepPacks(ctx context.Context, had *packSet) error {
 }
 
 // putFiles stores the files that make the part a bare repository, and our own lists.
-func (c *capture) putFiles(ctx context.Context, pointers []Pointer) error {
+func (c *capture) putFiles(ctx context.Context) error {
 	for _, dir := range bareDirs() {
 		if _, err := c.w.Put(ctx, point.Entry{Name: dir, Mode: fs.ModeDir}, nil, point.Text); err != nil {
 			return err
@@ -397,8 +401,8 @@ func (c *capture) putFiles(ctx context.Context, pointers []Pointer) error {
 	if tips := c.olderTips(); len(tips) > 0 {
 		files = append(files, plainFile{tipsFile, encodeTips(tips)})
 	}
-	if len(pointers) > 0 {
-		files = append(files, plainFile{lfsFile, encodePointers(pointers)})
+	if len(c.pointers) > 0 {
+		files = append(files, plainFile{lfsFile, encodePointers(c.pointers, nil)})
 	}
 	for _, f := range files {
 		if !storable(f.path) { // only in our own list then, from which a restore makes it again
