@@ -1,4 +1,45 @@
-// Command backstay protects source repositories and Kubernetes applications in restore points.
+// Command backstay backs up git repositories into an encrypted, deduplicated vault and brings them back.
 package main
 
-func main() {}
+import (
+	"context"
+	"math"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"github.com/backstay/backstay/internal/cli"
+)
+
+// version is set by the linker.
+var version = "0.1.0-dev"
+
+// softMemory is what the garbage collector tries to stay below, in bytes: a pod of 128 MiB has to do.
+const softMemory = 96 << 20
+
+func main() { os.Exit(run()) }
+
+func run() int {
+	tuneMemory()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // from then on a second signal ends the process at once
+	return cli.Run(ctx, cli.Process{
+		Args:    os.Args[1:],
+		Stdin:   os.Stdin,
+		Stdout:  os.Stdout,
+		Stderr:  os.Stderr,
+		Getenv:  os.Getenv,
+		Clock:   time.Now,
+		Version: version,
+	})
+}
+
+// tuneMemory leaves alone what the user has set by GOMEMLIMIT.
+func tuneMemory() {
+	if debug.SetMemoryLimit(-1) == math.MaxInt64 {
+		debug.SetMemoryLimit(softMemory)
+	}
+}

@@ -1,0 +1,210 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/vault"
+)
+
+// Environment variables of the command line.
+const (
+	envLocation    = "BACKSTAY_LOCATION"
+	envPassword    = "BACKSTAY_PASSWORD"
+	envNewPassword = "BACKSTAY_NEW_PASSWORD"
+)
+
+// maxPassword is the longest password accepted, in bytes.
+const maxPassword = 4096
+
+// access says what a command does with the vault.
+type access int
+
+const (
+	toRead          access = iota
+	toWrite                // points are made, changed or deleted
+	toWriteOrCreate        // and the default vault is made where it is missing
+)
+
+// openVault is the openStore of the product.
+func openVault(ctx context.Context, a *app, want access) (store, error) {
+	return a.openVault(ctx, want)
+}
+
+func (a *app) openVault(ctx context.Context, want access) (*vault.Vault, error) {
+	location, isDefault, err := a.location()
+	if err != nil {
+		return nil, err
+	}
+	create := isDefault && want == toWriteOrCreate
+	password, err := a.vaultPassword(ctx, location, isDefault, create)
+	if err != nil {
+		return nil, err
+	}
+	o := a.vaultOptions()
+	o.ReadOnly = want == toRead
+	v, err := vault.Open(ctx, location, password, o)
+	if !create || !errors.Is(err, fault.ErrNotFound) {
+		return v, err
+	}
+	if err := vault.Create(ctx, location, password, o); err != nil && !errors.Is(err, fault.ErrExists) { // made by another run meanwhile
+		return nil, err
+	}
+	a.told.notice("made a vault at %s", location)
+	return vault.Open(ctx, location, password, o)
+}
+
+func (a *app) vaultOptions() vault.Options {
+	return vault.Options{Tool: "backstay " + a.Version, Clock: a.Clock}
+}
+
+// location is the vault's, and whether it is the default because nobody named one.
+func (a *app) location() (_ vault.Location, isDefault bool, err error) {
+	named := a.global.location
+	if named == "" {
+		named = a.Getenv(envLocation)
+	}
+	if named == "" {
+		location, err := vault.DefaultLocation(a.Getenv)
+		return location, true, err
+	}
+	location, err := vault.ParseLocation(named)
+	return location, false, err
+}
+
+// vaultPassword finds the vault's password: from a flag, from the environment, or for the default vault from its file, which it
+// makes with create.
+func (a *app) vaultPassword(ctx context.Context, location vault.Location, isDefault, create bool) (fault.Secret, error) {
+	password, err := a.password(ctx, passwordSource{a.global.passwordFile, a.global.passwordCommand, envPassword})
+	if err != nil || password != "" {
+		return password, err
+	}
+	if !isDefault {
+		return "", fault.New("find the vault's password", fault.ErrInvalid, "none is given", "set "+envPassword+", --password-file or --password-command")
+	}
+	file, err := vault.DefaultPasswordFile(a.Getenv)
+	if err != nil {
+		return "", err
+	}
+	password, err = readPasswordFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		switch {
+		case !emptyDir(location.Path()):
+			return "", fault.New("open "+location.String(), fault.ErrDenied, "its password file "+file+" is missing",
+				"put the copy of it back, or set "+envPassword)
+		case create:
+			return a.makePassword(file)
+		}
+		return "", fault.New("open the default vault", fault.ErrNotFound, "there is none yet, and no password file "+file,
+			"`backstay backup` makes it; name another with --location or "+envLocation)
+	}
+	return password, err
+}
+
+// emptyDir reports whether a directory has nothing in it, or is not there.
+func emptyDir(dir string) bool {
+	entries, err := os.ReadDir(dir)
+	return len(entries) == 0 && (err == nil || errors.Is(err, fs.ErrNotExist))
+}
+
+// makePassword writes a new random password to file.
+func (a *app) makePassword(file string) (fault.Secret, error) {
+	password := fault.Secret(rand.Text())
+	if err := writePasswordFile(file, password); err != nil {
+		return "", fault.Wrap("make the default vault's password", fault.ErrDenied, err, "")
+	}
+	a.told.notice("wrote the new vault's password to %s: keep a copy of it elsewhere, for without it no point can ever be restored", file)
+	return password, nil
+}
+
+// writePasswordFile makes file, which must not exist, and has it on the disk before anything is encrypted with what it holds.
+func writePasswordFile(file string, password fault.Secret) error {
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(password.Reveal() + "\n")
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err != nil {
+		return errors.Join(err, os.Remove(file)) // half a password would be taken for the whole
+	}
+	return nil
+}
+
+// passwordSource is where a password may come from, the flags first. At most one flag may be set.
+type passwordSource struct{ file, command, env string }
+
+// password reads a password; it is empty where no source is set.
+func (a *app) password(ctx context.Context, from passwordSource) (fault.Secret, error) {
+	switch {
+	case from.file != "" && from.command != "":
+		return "", fault.New("find the password", fault.ErrInvalid, "a file and a command are given", "give one of them")
+	case from.file != "":
+		return readPasswordFile(from.file)
+	case from.command != "":
+		return a.passwordOf(ctx, from.command)
+	}
+	return fault.Secret(a.Getenv(from.env)), nil
+}
+
+func readPasswordFile(file string) (fault.Secret, error) {
+	op := "read password file " + file
+	f, err := os.Open(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", fault.Wrap(op, fault.ErrNotFound, err, "")
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		return "", fault.Wrap(op, fault.ErrDenied, err, "")
+	}
+	if err != nil {
+		return "", fault.Wrap(op, fault.ErrInvalid, err, "")
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxPassword+2))
+	if err != nil {
+		return "", fault.Wrap(op, fault.ErrInvalid, err, "")
+	}
+	return checkPassword(op, text)
+}
+
+// passwordOf runs a command of the shell and takes what it prints. It may ask the user something on the terminal.
+func (a *app) passwordOf(ctx context.Context, command string) (fault.Secret, error) {
+	const op = "run the password command"
+	var out bytes.Buffer
+	cmd := exec.CommandContext(ctx, "sh", "-c", command)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = a.Stdin, &out, a.Stderr
+	if err := cmd.Run(); err != nil {
+		if ctx.Err() != nil {
+			return "", ctx.Err()
+		}
+		return "", fault.Wrap(op, fault.ErrDenied, err, "")
+	}
+	return checkPassword(op, out.Bytes())
+}
+
+// checkPassword takes a password as files and commands give it, with a newline at its end or without.
+func checkPassword(op string, text []byte) (fault.Secret, error) {
+	password := strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r")
+	switch {
+	case password == "":
+		return "", fault.New(op, fault.ErrInvalid, "the password is empty", "")
+	case len(password) > maxPassword:
+		return "", fault.New(op, fault.ErrInvalid, fmt.Sprintf("the password has more than %d bytes", maxPassword), "")
+	case strings.ContainsAny(password, "\n\x00"):
+		return "", fault.New(op, fault.ErrInvalid, "the password has more than one line", "")
+	}
+	return fault.Secret(password), nil
+}

@@ -1,0 +1,142 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/point"
+	"github.com/backstay/backstay/internal/protect"
+)
+
+const backupHelp = `
+Backup makes a restore point of a git repository: all its refs, everything they reach, and its Git LFS objects.
+The repository is named by a URL (https, ssh, git, file), by user@host:path, or by a local path. Only what is new since the
+last point is fetched, and only what the vault does not have is stored.
+
+The user name and password or token for the server come from BACKSTAY_GIT_USERNAME and BACKSTAY_GIT_PASSWORD, from
+--git-token-file, or from your netrc file; never from the URL.`
+
+const backupExample = `  backstay backup .
+  backstay backup https://github.com/acme/api.git
+  backstay backup git@github.com:acme/api.git --json
+  backstay backup --directory /srv/data`
+
+type backupOptions struct {
+	gitOptions
+	directory bool
+	policy    string
+}
+
+func newBackupCommand(a *app) *cobra.Command {
+	var o backupOptions
+	cmd := &cobra.Command{
+		Use:     "backup REPOSITORY",
+		GroupID: groupPoints,
+		Short:   "Make a restore point of a repository",
+		Long:    exits(backupHelp, "3   the point was made, but something is missing in it"),
+		Example: backupExample,
+		Args:    takes(1, 1),
+		RunE: a.runs(func(ctx context.Context, args []string) error {
+			return a.backup(ctx, args[0], o)
+		}),
+	}
+	o.gitOptions.bind(cmd)
+	flags := cmd.Flags()
+	flags.BoolVar(&o.allRefs, "all-refs", false, "take also refs that forges make up, such as refs/pull/*/merge")
+	flags.BoolVar(&o.skipLFS, "skip-lfs", false, "leave Git LFS objects out")
+	flags.BoolVar(&o.directory, "directory", false, "back up a plain directory with its files, not a git repository")
+	flags.StringVar(&o.policy, "policy", "", "record that the point belongs to the policy `NAME`")
+	return cmd
+}
+
+// backupDocument is what `backup --json` prints.
+type backupDocument struct {
+	Version     int          `json:"version"`
+	Point       point.Point  `json:"point"`
+	Ledger      point.Ledger `json:"ledger"`
+	Requests    int64        `json:"requests"` // to the source
+	StoredBytes int64        `json:"storedBytes"`
+	Seconds     float64      `json:"seconds"`
+}
+
+func (a *app) backup(ctx context.Context, what string, o backupOptions) error {
+	observe, wipe := a.observer()
+	src, err := a.source(what, o, observe)
+	if err != nil {
+		return err
+	}
+	return a.withStore(ctx, toWriteOrCreate, func(s store) error {
+		began := a.Clock()
+		receipt, err := protect.Backup(ctx, s, src, o.policy)
+		wipe()
+		if receipt == nil {
+			return err
+		}
+		doc := backupDocument{
+			Version: documentVersion, Point: receipt.Point, Ledger: receipt.Ledger,
+			StoredBytes: receipt.StoredBytes, Seconds: seconds(a.Clock().Sub(began)),
+		}
+		if counted, ok := src.(interface{ Requests() int64 }); ok {
+			doc.Requests = counted.Requests()
+		}
+		return errors.Join(err, a.tellBackup(doc))
+	})
+}
+
+func (a *app) tellBackup(doc backupDocument) error {
+	if a.global.json {
+		return a.document(doc)
+	}
+	a.say("point %s of %s", doc.Point.ID, doc.Point.Subject.Name)
+	for _, p := range doc.Point.Parts {
+		for _, note := range p.Notes {
+			a.say("note: %s: %s", p.Name, note)
+		}
+		for _, c := range p.Counts {
+			for _, item := range c.MissingAtSource {
+				a.say("missing at source: %s: %s", p.Name, item)
+			}
+		}
+	}
+	a.say("%s: %s, %s, %s stored, %.1f s", a.verdict(doc.Point.State), ledgerLine(doc.Point.Parts, doc.Ledger),
+		plural(doc.Requests, "request", "requests"), size(doc.StoredBytes), doc.Seconds)
+	return nil
+}
+
+// source is what a user named on the command line.
+func (a *app) source(what string, o backupOptions, observe point.Observer) (protect.Source, error) {
+	if o.directory {
+		return nil, fault.New("back up "+what, fault.ErrUnsupported, "plain directories are not supported yet", "")
+	}
+	return a.gitSource(what, o.gitOptions, observe)
+}
+
+// gitOptions say how a repository is reached, and what of it is taken.
+type gitOptions struct {
+	tokenFile string
+	caFile    string
+	allRefs   bool
+	skipLFS   bool
+}
+
+func (o *gitOptions) bind(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&o.tokenFile, "git-token-file", "", "read the token or password for the git server from `FILE`")
+	cmd.Flags().StringVar(&o.caFile, "ca-file", "", "trust also the certificate authorities in `FILE` (PEM)")
+}
+
+// hostname names this machine in subjects; a test sets it by the environment.
+func (a *app) hostname() (string, error) {
+	if name := a.Getenv("BACKSTAY_HOSTNAME"); name != "" {
+		return name, nil
+	}
+	name, err := os.Hostname()
+	if err != nil || name == "" {
+		return "", fault.New("find this machine's name", fault.ErrInvalid, fmt.Sprint(err), "set BACKSTAY_HOSTNAME")
+	}
+	return name, nil
+}

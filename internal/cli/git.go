@@ -1,0 +1,117 @@
+package cli
+
+import (
+	"context"
+	"maps"
+	"slices"
+
+	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/git"
+	"github.com/backstay/backstay/internal/point"
+	"github.com/backstay/backstay/internal/protect"
+)
+
+// Environment variables for git servers.
+const (
+	envGitUsername = "BACKSTAY_GIT_USERNAME"
+	envGitPassword = "BACKSTAY_GIT_PASSWORD"
+)
+
+func (a *app) gitSource(repository string, o gitOptions, observe point.Observer) (*git.Source, error) {
+	connection, err := a.gitConnection(o)
+	if err != nil {
+		return nil, err
+	}
+	hostname, err := a.hostname()
+	if err != nil {
+		return nil, err
+	}
+	return git.NewSource(repository, git.SourceOptions{
+		Options: connection, Hostname: hostname, AllRefs: o.allRefs, SkipLFS: o.skipLFS, Observe: observe,
+	})
+}
+
+// gitConnection says how git servers are reached.
+func (a *app) gitConnection(o gitOptions) (git.Options, error) {
+	connection := git.Options{
+		Username:  a.Getenv(envGitUsername),
+		Password:  fault.Secret(a.Getenv(envGitPassword)),
+		CAFile:    o.caFile,
+		UserAgent: "backstay/" + a.Version,
+	}
+	if o.tokenFile == "" {
+		return connection, nil
+	}
+	var err error
+	connection.Password, err = readPasswordFile(o.tokenFile)
+	return connection, err
+}
+
+// restorers bring parts back to the place that the options name.
+func (a *app) restorers(o restoreOptions, observe point.Observer) (map[string]protect.Restorer, error) {
+	push := isURL(o.to)
+	switch {
+	case push && o.checkout:
+		return nil, fault.New("restore", fault.ErrInvalid, "a repository that is pushed cannot be checked out", "drop --checkout")
+	case push || o.checkout:
+		return nil, fault.New("restore", fault.ErrUnsupported, "not built yet", "restore to a directory")
+	}
+	bare := func(ctx context.Context, from point.Reader, part point.Part, to string) error {
+		return git.RestoreBare(ctx, from, to, git.RestoreOptions{Refs: o.refs, Part: part.Name, Observe: observe})
+	}
+	return map[string]protect.Restorer{
+		point.KindGit: bare, point.KindLFS: protect.RestoreFiles, point.KindDir: protect.RestoreFiles,
+	}, nil
+}
+
+// differs compare parts whose files say less than what they mean.
+func (a *app) differs() map[string]protect.Differ {
+	return map[string]protect.Differ{point.KindGit: diffRefs}
+}
+
+// diffRefs tells which refs of a repository came, went or moved.
+func diffRefs(ctx context.Context, before, after point.Reader, tell func(protect.Change)) error {
+	old, err := refValues(ctx, before)
+	if err != nil {
+		return err
+	}
+	fresh, err := refValues(ctx, after)
+	if err != nil {
+		return err
+	}
+	names := maps.Clone(old)
+	maps.Copy(names, fresh)
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		was, is := old[name], fresh[name]
+		switch {
+		case was == is:
+		case was == "":
+			tell(protect.Change{Item: name, What: "added", After: is})
+		case is == "":
+			tell(protect.Change{Item: name, What: "removed", Before: was})
+		default:
+			tell(protect.Change{Item: name, What: "changed", Before: was, After: is})
+		}
+	}
+	return nil
+}
+
+// refValues are the object ids of a repository's refs, and the targets of symbolic ones.
+func refValues(ctx context.Context, r point.Reader) (map[string]string, error) {
+	list, err := git.ReadRefs(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	values := make(map[string]string, len(list.Refs))
+	for _, ref := range list.Refs {
+		values[ref.Name] = refValue(ref)
+	}
+	return values, nil
+}
+
+func refValue(r git.Ref) string {
+	if r.Target != "" {
+		return "-> " + r.Target
+	}
+	return r.OID
+}

@@ -1,0 +1,317 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/point"
+	"github.com/backstay/backstay/internal/protect"
+)
+
+const pointsHelp = `
+Points lists restore points, newest first. Their times are in UTC.`
+
+type pointsOptions struct{ pointFilter }
+
+func newPointsCommand(a *app) *cobra.Command {
+	var o pointsOptions
+	cmd := &cobra.Command{
+		Use:     "points",
+		GroupID: groupPoints,
+		Short:   "List restore points",
+		Long:    exits(pointsHelp),
+		Example: "  backstay points\n  backstay points --subject github.com/acme/api --json",
+		Args:    takes(0, 0),
+		RunE: a.runs(func(ctx context.Context, _ []string) error {
+			return a.points(ctx, o)
+		}),
+	}
+	o.pointFilter.bind(cmd)
+	return cmd
+}
+
+// pointFilter chooses points by flags.
+type pointFilter struct{ subject, policy string }
+
+func (f *pointFilter) bind(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.subject, "subject", "", "only points of the subject `NAME`")
+	cmd.Flags().StringVar(&f.policy, "policy", "", "only points of the policy `NAME`")
+}
+
+// list returns the points chosen, newest first. A subject's name is enough: its kind need not be told.
+func (f *pointFilter) list(ctx context.Context, s store) ([]point.Point, error) {
+	all, err := s.Points(ctx, point.Filter{Policy: f.policy})
+	if err != nil {
+		return nil, err
+	}
+	chosen := []point.Point{} // never null in JSON
+	for _, p := range all {
+		if f.subject == "" || p.Subject.Name == f.subject {
+			chosen = append(chosen, p)
+		}
+	}
+	return chosen, nil
+}
+
+// pointsDocument is what `points --json` prints.
+type pointsDocument struct {
+	Version int           `json:"version"`
+	Points  []point.Point `json:"points"`
+}
+
+func (a *app) points(ctx context.Context, o pointsOptions) error {
+	return a.withStore(ctx, toRead, func(s store) error {
+		points, err := o.list(ctx, s)
+		if err != nil {
+			return err
+		}
+		if a.global.json {
+			return a.document(pointsDocument{documentVersion, points})
+		}
+		if len(points) == 0 {
+			a.say("no points")
+			return nil
+		}
+		rows := make([][]string, len(points))
+		for i, p := range points {
+			rows[i] = []string{shortID(p.ID), stamp(p.Time), p.Subject.Name, string(p.State), size(p.Bytes), holdsOf(p)}
+		}
+		return a.table([]string{"ID", "TIME (UTC)", "SUBJECT", "STATE", "SIZE", "HOLD"}, rows)
+	})
+}
+
+// shortID is enough of an id to refer to it in any vault of a person's making.
+func shortID(id string) string { return id[:min(len(id), 12)] }
+
+func holdsOf(p point.Point) string {
+	var reasons []string
+	for _, h := range p.Holds {
+		reasons = append(reasons, h.Reason)
+	}
+	return strings.Join(reasons, "; ")
+}
+
+const referenceHelp = `
+A point is named by its id, by the first digits of it (four at least), by latest, or by latest:SUBJECT.`
+
+const showHelp2 = `
+Show tells what is in a restore point: its parts, their states, and what was expected against what was stored.` + referenceHelp
+
+type showOptions struct{ asOf timeFlag }
+
+func newShowCommand(a *app) *cobra.Command {
+	var o showOptions
+	cmd := &cobra.Command{
+		Use:               "show POINT",
+		GroupID:           groupPoints,
+		Short:             "Tell what is in a restore point",
+		Long:              exits(showHelp2),
+		Example:           "  backstay show latest\n  backstay show 3f2a91c0 --json",
+		Args:              takes(1, 1),
+		ValidArgsFunction: a.completePoints(1),
+		RunE: a.runs(func(ctx context.Context, args []string) error {
+			return a.show(ctx, args[0], o)
+		}),
+	}
+	o.asOf.bind(cmd)
+	return cmd
+}
+
+// showDocument is what `show --json` prints.
+type showDocument struct {
+	Version  int          `json:"version"`
+	Point    point.Point  `json:"point"`
+	Ledger   point.Ledger `json:"ledger"`
+	Finished time.Time    `json:"finished"`
+	Tool     string       `json:"tool"`
+}
+
+func (a *app) show(ctx context.Context, ref string, o showOptions) error {
+	return a.withStore(ctx, toRead, func(s store) error {
+		p, err := protect.Resolve(ctx, s, ref, o.asOf.Time)
+		if err != nil {
+			return err
+		}
+		record, _, err := s.Open(ctx, p.ID)
+		if err != nil {
+			return err
+		}
+		record.Point.Holds = p.Holds
+		if a.global.json {
+			return a.document(showDocument{documentVersion, record.Point, record.Ledger, record.Finished, record.Tool})
+		}
+		return a.tellRecord(record)
+	})
+}
+
+func (a *app) tellRecord(r *point.Record) error {
+	p := r.Point
+	for _, line := range [][2]string{
+		{"point", p.ID}, {"subject", p.Subject.Name + " (" + p.Subject.Kind + ")"}, {"policy", p.Policy},
+		{"taken", stamp(p.Time) + " UTC, in " + r.Finished.Sub(p.Time).Round(100*time.Millisecond).String()},
+		{"made by", r.Tool}, {"on hold", holdsOf(p)},
+	} {
+		if line[1] != "" {
+			fmt.Fprintf(a.Stdout, "%-8s %s\n", line[0], printable(line[1]))
+		}
+	}
+	fmt.Fprintln(a.Stdout)
+	rows := make([][]string, len(p.Parts))
+	for i, part := range p.Parts {
+		rows[i] = []string{part.Name, part.Kind, string(part.State), size(part.Bytes), size(part.NewBytes), countsOf(part)}
+	}
+	if err := a.table([]string{"PART", "KIND", "STATE", "SIZE", "NEW", "HOLDS"}, rows); err != nil {
+		return err
+	}
+	fmt.Fprintln(a.Stdout)
+	for _, part := range p.Parts {
+		for _, remark := range remarks(part) {
+			fmt.Fprintln(a.Stdout, printable(part.Name+": "+remark))
+		}
+	}
+	_, err := fmt.Fprintf(a.Stdout, "%s: %s\n", a.verdict(p.State), ledgerLine(p.Parts, r.Ledger))
+	return err
+}
+
+func countsOf(p point.Part) string {
+	var counts []string
+	for _, c := range p.Counts {
+		text := fmt.Sprintf("%d of %d %s", c.Stored, c.Expected, c.Of)
+		if c.Excluded > 0 {
+			text += fmt.Sprintf(" (%d excluded)", c.Excluded)
+		}
+		counts = append(counts, text)
+	}
+	return strings.Join(counts, ", ")
+}
+
+// remarks are what a part's line in the table has no room for.
+func remarks(p point.Part) []string {
+	var all []string
+	if p.CarriedFrom != nil {
+		all = append(all, "the copy of "+stamp(*p.CarriedFrom)+" UTC stands in")
+	}
+	if p.Reason != "" {
+		all = append(all, p.Reason)
+	}
+	for _, c := range p.Counts {
+		for _, item := range c.MissingAtSource {
+			all = append(all, "missing at source: "+item)
+		}
+	}
+	if p.Revision != "" {
+		all = append(all, "at "+p.Revision)
+	}
+	return append(all, p.Notes...)
+}
+
+const diffHelp = `
+Diff tells what changed from one restore point to another: refs of repositories, files of directories.` + referenceHelp
+
+func newDiffCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:               "diff POINT POINT",
+		GroupID:           groupPoints,
+		Short:             "Tell what changed between two restore points",
+		Long:              exits(diffHelp),
+		Example:           "  backstay diff 3f2a91c0 latest",
+		Args:              takes(2, 2),
+		ValidArgsFunction: a.completePoints(2),
+		RunE: a.runs(func(ctx context.Context, args []string) error {
+			return a.diff(ctx, args[0], args[1])
+		}),
+	}
+}
+
+// diffDocument is what `diff --json` prints.
+type diffDocument struct {
+	Version int              `json:"version"`
+	Before  string           `json:"before"`
+	After   string           `json:"after"`
+	Changes []protect.Change `json:"changes"`
+}
+
+func (a *app) diff(ctx context.Context, before, after string) error {
+	return a.withStore(ctx, toRead, func(s store) error {
+		old, err := protect.Resolve(ctx, s, before, time.Time{})
+		if err != nil {
+			return err
+		}
+		fresh, err := protect.Resolve(ctx, s, after, time.Time{})
+		if err != nil {
+			return err
+		}
+		doc := diffDocument{Version: documentVersion, Before: old.ID, After: fresh.ID, Changes: []protect.Change{}}
+		shown := 0
+		tell := func(c protect.Change) {
+			shown++
+			if a.global.json {
+				doc.Changes = append(doc.Changes, c)
+				return
+			}
+			fmt.Fprintln(a.Stdout, printable(changeLine(c)))
+		}
+		if err := protect.Diff(ctx, s, old.ID, fresh.ID, a.differs(), tell); err != nil {
+			return err
+		}
+		if a.global.json {
+			return a.document(doc)
+		}
+		if shown == 0 {
+			a.say("no difference")
+		}
+		return nil
+	})
+}
+
+func changeLine(c protect.Change) string {
+	sign := map[string]string{"added": "+", "removed": "-", "changed": "~"}[c.What]
+	line := sign + " " + c.Part
+	if c.Item != "" {
+		line += " " + c.Item
+	}
+	switch {
+	case c.Before != "" && c.After != "":
+		return line + "  " + c.Before + " -> " + c.After
+	case c.Before+c.After != "":
+		return line + "  " + c.Before + c.After
+	}
+	return line
+}
+
+// timeFlag is a point in time. A date alone means the end of that day; without a zone it is local time.
+type timeFlag struct{ time.Time }
+
+func (t *timeFlag) bind(cmd *cobra.Command) {
+	cmd.Flags().Var(t, "as-of", "with latest: the newest point not later than `TIME` (2026-01-31, \"2026-01-31 12:00\", RFC 3339)")
+}
+
+func (t *timeFlag) String() string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.Format(time.RFC3339)
+}
+
+// Set and Type make timeFlag a flag.
+func (t *timeFlag) Set(s string) error {
+	for _, layout := range []string{time.RFC3339, "2006-01-02 15:04:05", "2006-01-02 15:04", "2006-01-02T15:04:05", "2006-01-02T15:04"} {
+		if parsed, err := time.ParseInLocation(layout, s, time.Local); err == nil {
+			t.Time = parsed
+			return nil
+		}
+	}
+	day, err := time.ParseInLocation(time.DateOnly, s, time.Local)
+	if err != nil {
+		return fault.New("time", fault.ErrInvalid, "not a date or time", `write 2026-01-31, "2026-01-31 12:00" or 2026-01-31T12:00:00Z`)
+	}
+	t.Time = day.AddDate(0, 0, 1).Add(-time.Nanosecond)
+	return nil
+}
+
+func (*timeFlag) Type() string { return "time" }

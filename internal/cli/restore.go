@@ -1,0 +1,119 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/protect"
+)
+
+const restoreHelp = `
+Restore brings a restore point back, or one part of it.
+
+With --to DIR, a single part goes to DIR itself, which becomes a bare repository with all refs; several parts go to
+DIR/<host>/<owner>/<name>.git. DIR must be empty or not there. With --checkout the repository becomes a working clone.
+With --to URL a single repository is pushed there: its refs, and its Git LFS objects before them.
+
+With --as-of, latest means the newest point that is not later than that time. With --ref only the named refs come back.` + referenceHelp
+
+const restoreExample = `  backstay restore latest --to /tmp/api.git
+  backstay restore latest:github.com/acme/api --as-of 2026-01-31 --to /tmp/api --checkout
+  backstay restore 3f2a91c0 --part wiki --to https://git.example.org/acme/wiki.git`
+
+type restoreOptions struct {
+	gitOptions
+	to       string
+	part     string
+	refs     []string
+	asOf     timeFlag
+	checkout bool
+}
+
+func newRestoreCommand(a *app) *cobra.Command {
+	var o restoreOptions
+	cmd := &cobra.Command{
+		Use:     "restore POINT --to DIR|URL",
+		GroupID: groupPoints,
+		Short:   "Bring a restore point back",
+		Long: exits(restoreHelp, "3   restored, but the point lacks some of what was asked for",
+			"6   there is something at the destination", "7   the stored data is damaged"),
+		Example:           restoreExample,
+		Args:              takes(1, 1),
+		ValidArgsFunction: a.completePoints(1),
+		RunE: a.runs(func(ctx context.Context, args []string) error {
+			return a.restore(ctx, args[0], o)
+		}),
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&o.to, "to", "", "`DIR` to restore into, or URL to push to")
+	flags.StringVar(&o.part, "part", "", "only the part `NAME`; its end is enough: acme/api")
+	flags.StringArrayVar(&o.refs, "ref", nil, "only the `REF`; repeat for more")
+	flags.BoolVar(&o.checkout, "checkout", false, "make a clone with a working tree, not a bare repository")
+	o.asOf.bind(cmd)
+	o.gitOptions.bind(cmd)
+	_ = cmd.RegisterFlagCompletionFunc("part", a.completeParts)
+	_ = cmd.MarkFlagDirname("to")
+	return cmd
+}
+
+// restoreDocument is what `restore --json` prints.
+type restoreDocument struct {
+	Version int                `json:"version"`
+	Point   string             `json:"point"`
+	Parts   []protect.Restored `json:"parts"`
+	Seconds float64            `json:"seconds"`
+}
+
+func (a *app) restore(ctx context.Context, ref string, o restoreOptions) error {
+	if o.to == "" {
+		return fault.New("restore", fault.ErrInvalid, "no destination", "say where with --to DIR or --to URL")
+	}
+	observe, wipe := a.observer()
+	defer wipe()
+	restorers, err := a.restorers(o, observe)
+	if err != nil {
+		return err
+	}
+	if !isURL(o.to) {
+		if err := protect.Vacant(o.to); err != nil {
+			return err
+		}
+	}
+	return a.withStore(ctx, toRead, func(s store) error {
+		began := a.Clock()
+		p, err := protect.Resolve(ctx, s, ref, o.asOf.Time)
+		if err != nil {
+			return err
+		}
+		done, err := protect.Restore(ctx, s, p.ID, protect.Restoration{Part: o.part, To: o.to, Restorers: restorers})
+		wipe()
+		if len(done) == 0 {
+			return err
+		}
+		doc := restoreDocument{documentVersion, p.ID, done, seconds(a.Clock().Sub(began))}
+		return errors.Join(err, a.tellRestore(doc, p.Subject.Name+" as of "+stamp(p.Time)+" UTC"))
+	})
+}
+
+func (a *app) tellRestore(doc restoreDocument, what string) error {
+	if a.global.json {
+		return a.document(doc)
+	}
+	for _, r := range doc.Parts {
+		if r.To != "" {
+			a.say("restored %s to %s", r.Part.Name, r.To)
+		}
+	}
+	a.say("%s, %.1f s", what, doc.Seconds)
+	return nil
+}
+
+// isURL tells a place to push to from a directory: it has a scheme, or is of the form user@host:path.
+func isURL(to string) bool {
+	before, _, colon := strings.Cut(to, ":")
+	return strings.Contains(to, "://") || colon && strings.Contains(before, "@") && !strings.Contains(before, "/")
+}
