@@ -3,7 +3,9 @@ package git
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -215,10 +217,191 @@ func requireSame(t *testing.T, source, restored string) {
 	}
 }
 
-func TestCaptureAndRestore(t *testing.T) {
+// requestsToList is what a list of refs costs: the server's greeting, and the list.
+const requestsToList = 2
+
+func TestRepositoriesComeBack(t *testing.T) {
+	cases := []struct {
+		name string
+		args []string // of git init
+		make func(s *sourceRepo)
+	}{
+		{name: "empty", make: func(*sourceRepo) {}},
+		{name: "ordinary", make: func(s *sourceRepo) {
+			s.commit("refs/heads/main", "a", "1")
+			s.commit("refs/heads/main", "b", "2")
+		}},
+		{name: "unborn HEAD", make: func(s *sourceRepo) {
+			s.commit("refs/heads/other", "a", "1")
+			s.git("symbolic-ref", "HEAD", "refs/heads/not-there")
+		}},
+		{name: "detached HEAD", make: func(s *sourceRepo) {
+			s.git("update-ref", "--no-deref", "HEAD", s.commit("refs/heads/main", "a", "1"))
+		}},
+		{name: "detached HEAD on a commit that no ref reaches", make: func(s *sourceRepo) {
+			first := s.commit("refs/heads/main", "a", "1")
+			s.git("update-ref", "--no-deref", "HEAD", s.commitOn(first, "a", "2"))
+		}},
+		{name: "SHA-256", args: []string{"--object-format=sha256"}, make: func(s *sourceRepo) {
+			s.commit("refs/heads/main", "a", "1")
+			s.git("tag", "-m", "one", "v1", "refs/heads/main")
+		}},
+		{name: "SHA-256 and empty", args: []string{"--object-format=sha256"}, make: func(*sourceRepo) {}},
+		{name: "5,000 refs", make: func(s *sourceRepo) {
+			oid := s.commit("refs/heads/main", "a", "1")
+			var lines strings.Builder
+			for i := range 5000 {
+				fmt.Fprintf(&lines, "create refs/pull/%d/head %s\n", i, oid)
+			}
+			s.gitIn(lines.String(), "update-ref", "--stdin")
+			s.git("pack-refs", "--all")
+		}},
+		{name: "tags of tags, of a tree and of a blob", make: func(s *sourceRepo) {
+			s.commit("refs/heads/main", "a", "1")
+			s.git("tag", "-m", "one", "v1", "refs/heads/main")
+			s.git("tag", "-m", "two", "nested", "v1")
+			s.git("tag", "light", "refs/heads/main")
+			s.git("tag", "-m", "tree", "of-tree", "refs/heads/main^{tree}")
+			s.git("tag", "of-blob", "refs/heads/main:a")
+		}},
+		{name: "notes and replace refs", make: func(s *sourceRepo) {
+			first := s.commit("refs/heads/main", "a", "1")
+			second := s.commit("refs/heads/main", "a", "2")
+			s.git("notes", "add", "-m", "remark", second)
+			s.git("update-ref", "refs/replace/"+second, s.commitOn(first, "a", "3"))
+		}},
+		{name: "symbolic refs", make: func(s *sourceRepo) {
+			s.commit("refs/heads/main", "a", "1")
+			s.git("symbolic-ref", "refs/remotes/origin/HEAD", "refs/heads/main")
+		}},
+		{name: "names that are not UTF-8", make: func(s *sourceRepo) {
+			s.commit("refs/heads/caf\xe9", "na\xefve", "1")
+			s.commit("refs/heads/main", "tab\tand\nline", "2")
+			s.git("symbolic-ref", "refs/heads/symb\xf4lique", "refs/heads/main")
+		}},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			s := newRepo(t, c.args...)
+			c.make(s)
+			b := newBench(t, s.dir)
+			r := b.backup()
+			requireSame(t, s.dir, b.restore(r.Point.ID))
+
+			again := b.backup()
+			if again.Ledger.NewBytes != 0 || b.last.Requests() != requestsToList {
+				t.Errorf("unchanged, yet %d bytes in %d requests", again.Ledger.NewBytes, b.last.Requests())
+			}
+			requireSame(t, s.dir, b.restore(again.Point.ID))
+		})
+	}
+}
+
+// A stored part is a repository by itself, for those who read the vault without Backstay.
+func TestStoredPartIsARepository(t *testing.T) {
 	s := newRepo(t)
 	s.commit("refs/heads/main", "a", "1")
-	s.commit("refs/heads/main", "b", "2")
+	s.git("symbolic-ref", "refs/remotes/origin/HEAD", "refs/heads/main")
 	b := newBench(t, s.dir)
+	r := b.backup()
+	dir := filepath.Join(t.TempDir(), "stored.git")
+	if err := b.part(r.Point.ID).Extract(t.Context(), ".", dir); err != nil {
+		t.Fatal(err)
+	}
+	if want, got := look(t, s.dir), look(t, dir); got != want {
+		t.Errorf("git reads\n%s\nof the stored part; the source is\n%s", got, want)
+	}
+}
+
+// TestHistoryOfChanges changes one repository in every way that a server allows, and restores every point.
+func TestHistoryOfChanges(t *testing.T) {
+	s := newRepo(t)
+	b := newBench(t, s.dir)
+	first := s.commit("refs/heads/main", "a", "1")
+	var looks, ids []string
+	steps := []struct {
+		name   string
+		change func()
+		fetch  bool // whether anything new must be fetched
+	}{
+		{"the first", func() { s.commit("refs/heads/foo", "a", "2") }, true},
+		{"a commit more", func() { s.commit("refs/heads/main", "b", "3") }, true},
+		{"foo becomes foo/bar", func() {
+			oid := s.git("rev-parse", "refs/heads/foo")
+			s.git("update-ref", "-d", "refs/heads/foo")
+			s.git("update-ref", "refs/heads/foo/bar", oid)
+		}, false},
+		{"a new branch on an old commit", func() { s.git("update-ref", "refs/heads/old", first) }, false},
+		{"a tag on what is there", func() { s.git("tag", "-m", "one", "v1", first) }, true},
+		{"a forced push", func() { s.git("update-ref", "refs/heads/main", s.commitOn(first, "c", "4")) }, true},
+		{"gone from the server for good", func() {
+			s.git("update-ref", "-d", "refs/heads/foo/bar")
+			s.git("reflog", "expire", "--expire=now", "--all")
+			s.git("repack", "-q", "-a", "-d")
+			s.git("prune", "--expire=now")
+			s.commit("refs/heads/main", "d", "5")
+		}, true},
+		{"reset to an older commit", func() { s.git("update-ref", "refs/heads/main", first) }, false},
+		{"nothing left", func() {
+			for _, ref := range []string{"refs/heads/main", "refs/heads/old", "refs/tags/v1"} {
+				s.git("update-ref", "-d", ref)
+			}
+		}, false},
+		{"and a new beginning", func() { s.commit("refs/heads/main", "z", "26") }, true},
+	}
+	for _, step := range steps {
+		step.change()
+		looks = append(looks, look(t, s.dir))
+		ids = append(ids, b.backup().Point.ID)
+		if fetched := b.last.Requests() > requestsToList; fetched != step.fetch {
+			t.Errorf("%s: fetched is %v", step.name, fetched)
+		}
+	}
+	for i, step := range steps {
+		dir := b.restore(ids[i])
+		if got := look(t, dir); got != looks[i] {
+			t.Errorf("%s: restored\n%s\nwas\n%s", step.name, got, looks[i])
+		}
+		if _, err := runGit(t.Context(), dir, "", "fsck", "--full"); err != nil {
+			t.Errorf("%s: fsck: %v", step.name, err)
+		}
+	}
+}
+
+func TestOnlyNewObjectsAreReceived(t *testing.T) {
+	s := newRepo(t)
+	noise := rand.New(rand.NewPCG(1, 2))
+	b := newBench(t, s.dir)
+	for step := range 5 {
+		content := make([]byte, 100_000)
+		for i := range content {
+			content[i] = byte(noise.Uint32())
+		}
+		s.commit("refs/heads/main", fmt.Sprintf("file%d", step), string(content))
+		r := b.backup()
+		if least, most := int64(100_000), int64(105_000); r.Ledger.NewBytes < least || r.Ledger.NewBytes > most {
+			t.Errorf("step %d stored %d bytes of 100,000 new ones", step, r.Ledger.NewBytes)
+		}
+		if received := b.last.Received(); received > 105_000 {
+			t.Errorf("step %d received %d bytes of 100,000 new ones", step, received)
+		}
+	}
+}
+
+func TestRefsThatForgesMakeUpAreLeftOut(t *testing.T) {
+	s := newRepo(t)
+	oid := s.commit("refs/heads/main", "a", "1")
+	s.git("update-ref", "refs/pull/1/head", oid)
+	s.git("update-ref", "refs/pull/1/merge", oid)
+	b := newBench(t, s.dir)
+	r := b.backup()
+	part := r.Point.Parts[0]
+	if c := part.Counts[0]; c.Expected != 3 || c.Stored != 2 || c.Excluded != 1 {
+		t.Errorf("counts are %+v", c)
+	}
+	if len(part.Notes) != 1 || part.Revision != oid {
+		t.Errorf("notes are %q, the revision is %s", part.Notes, part.Revision)
+	}
+	b.o.AllRefs = true
 	requireSame(t, s.dir, b.restore(b.backup().Point.ID))
 }
