@@ -1,0 +1,203 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// gitea is a running Gitea behind a proxy that speaks TLS with a certificate of its own.
+type gitea struct {
+	url    string // https://127.0.0.1:PORT
+	ca     string // file of the certificate
+	token  string // of owner
+	client *http.Client
+	dir    string // its data
+}
+
+const owner = "acme"
+
+// startGitea starts a fresh Gitea, which ends with the test.
+func startGitea(t *testing.T) *gitea {
+	t.Helper()
+	binary := program(t, "BACKSTAY_TEST_GITEA")
+	dir := t.TempDir()
+	port := freePort(t)
+	forward := &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(&url.URL{Scheme: "http", Host: "127.0.0.1:" + port})
+			r.Out.Host = r.In.Host
+			r.SetXForwarded() // Gitea makes the addresses of LFS objects from it
+		},
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) }, // it is not up yet
+	}
+	proxy := httptest.NewTLSServer(forward)
+	t.Cleanup(proxy.Close)
+	g := &gitea{url: proxy.URL, client: proxy.Client(), dir: dir, ca: filepath.Join(dir, "ca.pem")}
+	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: proxy.Certificate().Raw})
+	if err := os.WriteFile(g.ca, certificate, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	config := filepath.Join(dir, "app.ini")
+	if err := os.WriteFile(config, []byte(giteaConfig(dir, filepath.Dir(binary), port, g.url)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run := func(args ...string) string {
+		cmd := exec.CommandContext(t.Context(), binary, append([]string{"--config", config}, args...)...)
+		cmd.Env = append(cleanEnv(), "HOME="+dir, "GITEA_WORK_DIR="+dir)
+		r := finish(t, cmd)
+		if r.exit != 0 {
+			t.Fatalf("gitea %v: exit %d\n%s%s", args, r.exit, r.stdout, r.stderr)
+		}
+		return r.stdout
+	}
+	run("migrate")
+	run("admin", "user", "create", "--admin", "--username", owner, "--password", "unused-but-long", "--email", "a@example.com",
+		"--must-change-password=false")
+	said := strings.Fields(run("admin", "user", "generate-access-token", "--username", owner, "--scopes", "all", "--raw"))
+	g.token = said[len(said)-1] // after lines of its log
+
+	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+	serve := exec.CommandContext(ctx, binary, "--config", config, "web")
+	serve.Env = append(cleanEnv(), "HOME="+dir, "GITEA_WORK_DIR="+dir)
+	serve.Cancel = func() error { return serve.Process.Signal(os.Interrupt) }
+	serve.WaitDelay = 10 * time.Second
+	var log bytes.Buffer
+	serve.Stdout, serve.Stderr = &log, &log
+	if err := serve.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		stop()
+		serve.Wait() //nolint:errcheck // it was interrupted
+		if t.Failed() {
+			t.Logf("gitea said:\n%s", log.Bytes())
+		}
+	})
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		if g.healthy(t) {
+			return g
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("gitea is not up after a minute")
+		}
+	}
+}
+
+func (g *gitea) healthy(t *testing.T) bool {
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, g.url+"/api/healthz", http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := g.client.Do(request)
+	if err != nil {
+		return false
+	}
+	defer response.Body.Close()
+	return response.StatusCode == http.StatusOK
+}
+
+func giteaConfig(dir, program, port, root string) string {
+	return fmt.Sprintf(`
+RUN_USER = %[1]s
+RUN_MODE = prod
+WORK_PATH = %[2]s
+I_AM_BEING_UNSAFE_RUNNING_AS_ROOT = true
+[server]
+HTTP_ADDR = 127.0.0.1
+HTTP_PORT = %[4]s
+ROOT_URL = %[5]s/
+STATIC_ROOT_PATH = %[3]s/static
+OFFLINE_MODE = true
+DISABLE_SSH = true
+LFS_START_SERVER = true
+LFS_JWT_SECRET = AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA
+[lfs]
+PATH = %[2]s/lfs
+[repository]
+ROOT = %[2]s/repositories
+[database]
+DB_TYPE = sqlite3
+PATH = %[2]s/gitea.db
+[security]
+INSTALL_LOCK = true
+SECRET_KEY = test
+[oauth2]
+JWT_SECRET = AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA
+[log]
+MODE = console
+LEVEL = Warn
+[indexer]
+ISSUE_INDEXER_TYPE = db
+[cron]
+ENABLED = false
+`, userName(), dir, program, port, root)
+}
+
+func userName() string {
+	if os.Getuid() == 0 {
+		return "root"
+	}
+	return os.Getenv("USER")
+}
+
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	return port
+}
+
+// create makes an empty repository and returns its URL.
+func (g *gitea) create(t *testing.T, name string) string {
+	t.Helper()
+	body, err := json.Marshal(map[string]any{"name": name, "private": true, "default_branch": "main"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.url+"/api/v1/user/repos", bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Authorization", "token "+g.token)
+	request.Header.Set("Content-Type", "application/json")
+	response, err := g.client.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusCreated {
+		text, _ := io.ReadAll(response.Body)
+		t.Fatalf("create %s: %s: %s", name, response.Status, text)
+	}
+	return g.url + "/" + owner + "/" + name + ".git"
+}
+
+// gitEnv makes git trust the certificate and send the token.
+func (g *gitea) gitEnv() []string {
+	return []string{
+		"GIT_SSL_CAINFO=" + g.ca, "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=http.extraHeader",
+		"GIT_CONFIG_VALUE_0=Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte(owner+":"+g.token)),
+	}
+}
