@@ -242,6 +242,34 @@ type Filter struct {
 	Policy  string
 }
 
+// Report is what verifying found. It is good when Faults is empty.
+type Report struct {
+	Points int     `json:"points"`
+	Files  int64   `json:"files"`
+	Bytes  int64   `json:"bytes"` // read and checked
+	Blobs  int64   `json:"blobs"` // objects of the location compared with the checksums taken when they were written
+	Faults []Fault `json:"faults,omitempty"`
+}
+
+// Fault is one thing that is not as it was stored.
+type Fault struct {
+	Point string `json:"point,omitempty"`
+	Path  string `json:"path,omitempty"`
+	Blob  string `json:"blob,omitempty"`
+	What  string `json:"what"`
+}
+
+// String names the place and what is wrong there.
+func (f Fault) String() string {
+	s := f.What
+	for _, place := range []string{f.Blob, f.Path, f.Point} {
+		if place != "" {
+			s = place + ": " + s
+		}
+	}
+	return s
+}
+
 // Event is progress. Front ends turn events into bars, lines or nothing.
 type Event struct {
 	Part  string // name of the part, "" for the whole run

@@ -84,14 +84,3 @@ func Verify(ctx context.Context, store Store, readData bool, ids ...string) (*Re
 	}
 	return report, nil
 }
-
-// String names the place and what is wrong there.
-func (f Fault) String() string {
-	s := f.What
-	for _, place := range []string{f.Blob, f.Path, f.Point} {
-		if place != "" {
-			s = place + ": " + s
-		}
-	}
-	return s
-}

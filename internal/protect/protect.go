@@ -32,22 +32,11 @@ type Store interface {
 	Verify(ctx context.Context, readData bool, ids ...string) (*Report, error)
 }
 
-// Report is what Verify found. It is good when Faults is empty.
-type Report struct {
-	Points int     `json:"points"`
-	Files  int64   `json:"files"`
-	Bytes  int64   `json:"bytes"` // read and checked
-	Blobs  int64   `json:"blobs"` // objects of the location compared with the checksums taken when they were written
-	Faults []Fault `json:"faults,omitempty"`
-}
-
-// Fault is one thing that is not as it was stored.
-type Fault struct {
-	Point string `json:"point,omitempty"`
-	Path  string `json:"path,omitempty"`
-	Blob  string `json:"blob,omitempty"`
-	What  string `json:"what"`
-}
+// Report and Fault are what Verify answers with.
+type (
+	Report = point.Report
+	Fault  = point.Fault
+)
 
 // Clock tells the time; tests replace it.
 type Clock func() time.Time
