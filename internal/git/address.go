@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -45,6 +46,14 @@ func (g *addressGuard) dial(ctx context.Context, network, address string) (net.C
 		d.Control = func(_, resolved string, _ syscall.RawConn) error { return g.check(resolved, own) }
 	}
 	return d.DialContext(ctx, network, address)
+}
+
+// look finds out where a source is to which others connect for us. A name that cannot be resolved here is taken to be far away.
+func (g *addressGuard) look(ctx context.Context) {
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", g.host)
+	if err == nil && slices.ContainsFunc(addrs, isNear) {
+		g.near.Store(true)
+	}
 }
 
 // allowProxy lets connections to a proxy through, wherever it is.

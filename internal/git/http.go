@@ -13,7 +13,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/backstay/backstay/internal/fault"
@@ -22,9 +21,6 @@ import (
 // maxRedirects is how many redirects of one request are followed.
 const maxRedirects = 5
 
-// maxRetryAfter is the longest time that a server can make us wait within one call.
-const maxRetryAfter = 30 * time.Second
-
 // web is an HTTP client for one source: its credentials go to the source's own origin only, redirects are followed by its rules.
 type web struct {
 	client   *http.Client
@@ -32,6 +28,7 @@ type web struct {
 	user     string
 	password fault.Secret
 	agent    string
+	idle     time.Duration
 	traffic  *traffic
 }
 
@@ -49,7 +46,7 @@ func newWeb(u *URL, o Options, guard *addressGuard, t *traffic) (*web, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &web{client: client, origin: origin, user: user, password: password, agent: o.UserAgent, traffic: t}, nil
+	return &web{client: client, origin: origin, user: user, password: password, agent: o.UserAgent, idle: o.IdleTimeout, traffic: t}, nil
 }
 
 // credentials chooses them: the options' before the netrc file's. Beside a lone token servers take nearly any user name; x-access-token is
@@ -151,6 +148,32 @@ func (w *web) do(ctx context.Context, watch *watch, c call) (*http.Response, err
 	return nil, fault.New("", fault.ErrRefused, "the server redirects in circles", "")
 }
 
+// exchange is do under a watch of its own, which lasts until the answer's body is closed. Errors, also of the body, have their class.
+func (w *web) exchange(ctx context.Context, c call) (*http.Response, error) {
+	watched, watch := newWatch(ctx, w.idle)
+	resp, err := w.do(watched, watch, c)
+	if err != nil {
+		defer watch.stop()
+		return nil, watch.explain(watched, err)
+	}
+	body := *resp
+	resp.Body = &readCloser{
+		Reader: readFunc(func(p []byte) (int, error) {
+			n, err := body.Body.Read(p)
+			if err != nil && !errors.Is(err, io.EOF) {
+				err = watch.explain(watched, err)
+			}
+			return n, err
+		}),
+		Closer: closeFunc(func() error {
+			defer watch.stop()
+			discard(&body)
+			return nil
+		}),
+	}
+	return resp, nil
+}
+
 // send makes one request to at.
 func (w *web) send(ctx context.Context, watch *watch, c call, at *url.URL) (*http.Response, error) {
 	if err := refuseLiteral(at.Hostname()); err != nil {
@@ -177,7 +200,9 @@ func (w *web) send(ctx context.Context, watch *watch, c call, at *url.URL) (*htt
 	}
 	req.Header.Set("User-Agent", w.agent)
 	w.traffic.requests.Add(1)
+	watch.wait()
 	resp, err := w.client.Do(req)
+	watch.rest()
 	if err != nil {
 		return nil, redacted(err)
 	}
@@ -188,6 +213,8 @@ func (w *web) send(ctx context.Context, watch *watch, c call, at *url.URL) (*htt
 // open gives the body to send, and its size; -1 for none.
 func (c call) open(w *watch) (io.Reader, int64, error) {
 	switch {
+	case c.stream != nil && c.size == 0:
+		return http.NoBody, 0, nil
 	case c.stream != nil:
 		body, err := c.stream()
 		if err != nil {
@@ -204,6 +231,14 @@ type readCloser struct {
 	io.Reader
 	io.Closer
 }
+
+type readFunc func(p []byte) (int, error)
+
+func (f readFunc) Read(p []byte) (int, error) { return f(p) }
+
+type closeFunc func() error
+
+func (f closeFunc) Close() error { return f() }
 
 // redacted is an error of the HTTP client without the query of the URL, which may be a signature.
 func redacted(err error) error {
@@ -304,7 +339,10 @@ type statusError struct {
 }
 
 func (e *statusError) Error() string {
-	text := "the server answers " + strconv.Itoa(e.code) + " " + http.StatusText(e.code)
+	text := "the server answers " + strings.TrimSpace(strconv.Itoa(e.code)+" "+http.StatusText(e.code))
+	if e.retryAfter > 0 {
+		text += ", and to come back in " + e.retryAfter.String()
+	}
 	if e.said != "" {
 		text += ": " + e.said
 	}
@@ -338,13 +376,4 @@ func parseRetryAfter(value string) time.Duration {
 		return 0
 	}
 	return time.Duration(seconds) * time.Second
-}
-
-// retryAfter decides whether a failed reading of refs is worth another try, and how long to wait before.
-func retryAfter(err error, wait time.Duration) (time.Duration, bool) {
-	var status *statusError
-	if errors.As(err, &status) {
-		return max(wait, status.retryAfter), fault.Of(err).Retry && status.retryAfter <= maxRetryAfter
-	}
-	return wait, errors.Is(err, syscall.ECONNRESET)
 }

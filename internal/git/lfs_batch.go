@@ -9,9 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -130,10 +128,10 @@ func (s *lfsServer) batch(ctx context.Context, a *lfsAccess, operation string, p
 		header[name] = values
 	}
 	var answer lfsBatchAnswer
-	asked := time.Now()
-	err = s.retrying(ctx, func() error {
+	var asked time.Time
+	err = retrying(ctx, s.opt.retryWait, passesInTime, func() error {
 		asked = time.Now()
-		return s.askJSON(ctx, a.web, call{method: http.MethodPost, url: a.endpoint.JoinPath("objects", "batch"), header: header, body: body}, &answer)
+		return askJSON(ctx, a.web, call{method: http.MethodPost, url: a.endpoint.JoinPath("objects", "batch"), header: header, body: body}, &answer)
 	})
 	if err != nil {
 		return nil, batchError(err)
@@ -166,21 +164,16 @@ func batchError(err error) error {
 	return err
 }
 
-// askJSON sends c and reads the JSON document that answers it into answer; nil for none.
-func (s *lfsServer) askJSON(ctx context.Context, web *web, c call, answer any) error {
-	watched, w := newWatch(ctx, s.opt.IdleTimeout)
-	defer w.stop()
-	resp, err := web.do(watched, w, c)
+// askJSON sends c and reads the JSON document that answers it.
+func askJSON(ctx context.Context, web *web, c call, answer any) error {
+	resp, err := web.exchange(ctx, c)
 	if err != nil {
-		return classify(cause(watched, s.opt.IdleTimeout, err))
+		return err
 	}
-	defer discard(resp)
-	if answer == nil {
-		return nil
-	}
+	defer resp.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, lfsAnswerMax))
 	if err != nil {
-		return classify(cause(watched, s.opt.IdleTimeout, err))
+		return err
 	}
 	if err := json.Unmarshal(text, answer); err != nil {
 		return fault.New("", fault.ErrCorrupt, "the LFS server's answer is not the JSON that it should be", "")
@@ -188,153 +181,70 @@ func (s *lfsServer) askJSON(ctx context.Context, web *web, c call, answer any) e
 	return nil
 }
 
-// retrying calls f again, up to three times in all, while its error is one that passes.
-func (s *lfsServer) retrying(ctx context.Context, f func() error) error {
-	wait := s.opt.retryWait
-	for try := 1; ; try++ {
-		err := f()
-		if err == nil || !fault.Of(err).Retry || try == tries || ctx.Err() != nil {
-			return err
-		}
-		if err := pause(ctx, err, wait); err != nil {
-			return err
-		}
-		wait *= 3
-	}
-}
-
-// pause waits before the next try after err: as long as the server asks, where that is bearable. It returns err where it is not.
-func pause(ctx context.Context, err error, wait time.Duration) error {
-	var status *statusError
-	if errors.As(err, &status) {
-		if status.retryAfter > maxRetryAfter {
-			return err
-		}
-		wait = max(wait, status.retryAfter)
-	}
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-timer.C:
-		return nil
-	}
-}
-
-func (s *lfsServer) download(ctx context.Context, ps []Pointer, each eachObject) ([]LFSMissing, error) {
-	a, err := s.access(ctx, "download")
+func (s *lfsServer) upload(ctx context.Context, ps []Pointer, open func(p Pointer) (io.ReadCloser, error)) error {
+	a, err := s.access(ctx, "upload")
 	if err != nil {
-		return nil, err
+		return err
 	}
-	d := &lfsDownload{server: s, access: a, each: each}
 	for chunk := range slices.Chunk(ps, lfsBatchMax) {
-		objects, err := s.batch(ctx, a, "download", chunk)
+		objects, err := s.batch(ctx, a, "upload", chunk)
 		if err != nil {
-			return d.missing, err
+			return err
 		}
 		g, gctx := errgroup.WithContext(ctx)
 		g.SetLimit(lfsParallel)
 		for _, p := range chunk {
-			g.Go(func() error { return d.object(gctx, p, objects[p.OID]) })
+			g.Go(func() error {
+				return retrying(gctx, s.opt.retryWait, passesInTime, func() error { return put(gctx, a.web, p, objects[p.OID], open) })
+			})
 		}
 		if err := g.Wait(); err != nil {
-			return d.missing, err
-		}
-	}
-	return d.missing, d.corrupt
-}
-
-// lfsDownload is one run of downloads.
-type lfsDownload struct {
-	server *lfsServer
-	access *lfsAccess
-	each   eachObject
-
-	mu      sync.Mutex
-	missing []LFSMissing
-	corrupt error // the first object whose bytes were wrong
-}
-
-func (d *lfsDownload) miss(p Pointer, reason string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.missing = append(d.missing, LFSMissing{p, reason})
-}
-
-// object brings one object in.
-func (d *lfsDownload) object(ctx context.Context, p Pointer, o lfsObject) error {
-	watched, w := newWatch(ctx, d.server.opt.IdleTimeout)
-	defer w.stop()
-	body := &resumingReader{size: p.Size, from: func(offset int64, renew bool) (io.ReadCloser, error) {
-		if renew {
-			objects, err := d.server.batch(ctx, d.access, "download", []Pointer{p})
-			if err != nil {
-				return nil, err
-			}
-			o = objects[p.OID]
-		}
-		r, err := d.open(watched, w, p, o, offset)
-		return r, classifyNil(cause(watched, d.server.opt.IdleTimeout, err))
-	}}
-	body.classify = func(err error) error { return classify(cause(watched, d.server.opt.IdleTimeout, err)) }
-	body.pause = func(err error) error { return pause(ctx, err, d.server.opt.retryWait) }
-	defer body.close()
-	if _, ok := o.Actions["download"]; ok || o.Error != nil {
-		switch err := body.open(o.Error == nil && o.Actions["download"].expires(time.Now())); {
-		case errors.Is(err, errMissing):
-			d.miss(p, printable(err.Error()))
-			return nil
-		case err != nil:
 			return err
 		}
 	}
-	corrupt, stop := hand(ctx, p, body, d.each)
-	if corrupt != nil {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		if d.corrupt == nil {
-			d.corrupt = corrupt
-		}
-	}
-	return stop
-}
-
-var errMissing = errors.New("missing at source")
-
-func classifyNil(err error) error {
-	if err == nil {
-		return nil
-	}
-	return classify(err)
-}
-
-// open asks for an object from offset on.
-func (d *lfsDownload) open(ctx context.Context, w *watch, p Pointer, o lfsObject, offset int64) (io.ReadCloser, error) {
-	return nil, errors.New("todo" + strconv.FormatInt(offset, 10) + p.OID + o.OID)
-}
-
-type resumingReader struct {
-	size     int64
-	from     func(offset int64, renew bool) (io.ReadCloser, error)
-	classify func(error) error
-	pause    func(error) error
-}
-
-func (r *resumingReader) Read(p []byte) (int, error) { return 0, io.EOF }
-func (r *resumingReader) open(renew bool) error      { return nil }
-func (r *resumingReader) close()                     {}
-
-func (s *lfsServer) upload(ctx context.Context, ps []Pointer, open func(p Pointer) (io.ReadCloser, error)) error {
 	return nil
 }
 
-// sshLFS finds the LFS server of a source that is reached by ssh.
-type sshLFS struct {
-	ssh     *sshTransport
-	traffic *traffic
+// put sends one object, if the server wants it, and has the server verify it, if the server wants that.
+func put(ctx context.Context, web *web, p Pointer, o lfsObject, open func(p Pointer) (io.ReadCloser, error)) error {
+	if o.Error != nil {
+		return o.Error.fault(p.OID)
+	}
+	action, ok := o.Actions["upload"]
+	if !ok {
+		return nil // it is there
+	}
+	c, err := action.call(http.MethodPut, o.Authenticated)
+	if err != nil {
+		return err
+	}
+	if c.header.Get("Content-Type") == "" {
+		c.header.Set("Content-Type", "application/octet-stream")
+	}
+	c.stream, c.size = func() (io.ReadCloser, error) { return open(p) }, p.Size
+	if err := tell(ctx, web, c); err != nil {
+		return fault.Wrap("LFS object "+p.OID, nil, err, "")
+	}
+	action, ok = o.Actions["verify"]
+	if !ok {
+		return nil
+	}
+	if c, err = action.call(http.MethodPost, o.Authenticated); err != nil {
+		return err
+	}
+	c.header.Set("Accept", lfsMediaType)
+	c.header.Set("Content-Type", lfsMediaType)
+	if c.body, err = json.Marshal(lfsObject{OID: p.OID, Size: p.Size}); err != nil {
+		return err
+	}
+	return fault.Wrap("verify LFS object "+p.OID, nil, tell(ctx, web, c), "")
 }
 
-func (l *sshLFS) access(ctx context.Context, operation string) (*lfsAccess, error) {
-	return nil, nil
+// tell sends c; that the server takes it is all of the answer.
+func tell(ctx context.Context, web *web, c call) error {
+	resp, err := web.exchange(ctx, c)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
 }

@@ -106,9 +106,12 @@ func (s *server) sideBand() string {
 	return ""
 }
 
+// maxAcks bounds the acknowledgements of a server.
+const maxAcks = 1_000_000
+
 // parseFetchV0 reads up to the pack. Without multi_ack the server acknowledges what is in common once or a few times, or says NAK.
 func parseFetchV0(s *server, pkts *pktReader) (io.Reader, error) {
-	for first := true; first || pkts.acknowledges(); first = false {
+	for n := 0; n == 0 || pkts.acknowledges(); n++ {
 		data, kind, err := pkts.next()
 		switch {
 		case errors.Is(err, io.EOF):
@@ -117,6 +120,8 @@ func parseFetchV0(s *server, pkts *pktReader) (io.Reader, error) {
 			return nil, err
 		case kind != pktData || (!bytes.HasPrefix(data, []byte("NAK")) && !bytes.HasPrefix(data, []byte("ACK "))):
 			return nil, malformed("%.100q where the server should acknowledge", data)
+		case n > maxAcks:
+			return nil, malformed("more than %d acknowledgements", maxAcks)
 		}
 	}
 	if s.sideBand() == "" {

@@ -96,47 +96,22 @@ func fetchRequestV2(s *server, agent string, wants, haves []string) []byte {
 	return append(b, flushPkt...)
 }
 
-// parseFetchV2 reads up to the pack.
+// parseFetchV2 reads up to the pack. After our "done" nothing is acknowledged any more.
 func parseFetchV2(_ *server, pkts *pktReader) (io.Reader, error) {
-	for {
-		line, kind, err := pkts.line()
-		switch {
-		case errors.Is(err, io.EOF):
-			return nil, io.ErrUnexpectedEOF
-		case err != nil:
-			return nil, err
-		case kind != pktData:
-			return nil, malformed("no pack in the answer")
-		}
-		switch line {
-		case "packfile":
-			return &packReader{pkts: pkts}, nil
-		case "shallow-info":
-			return nil, errShallow()
-		case "acknowledgments", "wanted-refs":
-			if err := skipSection(pkts); err != nil {
-				return nil, err
-			}
-		default:
-			return nil, malformed("section %.100q in the answer", line)
-		}
+	line, kind, err := pkts.line()
+	switch {
+	case errors.Is(err, io.EOF):
+		return nil, io.ErrUnexpectedEOF
+	case err != nil:
+		return nil, err
+	case kind != pktData:
+		return nil, malformed("no pack in the answer")
+	case line == "shallow-info":
+		return nil, errShallow()
+	case line != "packfile":
+		return nil, malformed("section %.100q in the answer", line)
 	}
-}
-
-// skipSection reads up to the delimiter that ends a section.
-func skipSection(pkts *pktReader) error {
-	for {
-		switch _, kind, err := pkts.next(); {
-		case errors.Is(err, io.EOF):
-			return io.ErrUnexpectedEOF
-		case err != nil:
-			return err
-		case kind == pktDelim:
-			return nil
-		case kind != pktData:
-			return malformed("no pack in the answer")
-		}
-	}
+	return &packReader{pkts: pkts}, nil
 }
 
 func errShallow() error {

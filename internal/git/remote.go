@@ -164,34 +164,21 @@ type RefList struct {
 	Refs   []Ref  // HEAD first where it is advertised, then sorted by the bytes of their names
 }
 
-// tries is how often reading refs is tried where the server is unavailable for the moment.
-const tries = 3
-
 // ListRefs asks for all refs, in one request beside the greeting. Of an older server (v0, v1) the greeting is the list. A server over
 // http that is unavailable for the moment is tried again, three times in all.
 // Errors: fault.ErrNotFound, ErrDenied, ErrUnsupported (a shallow source among others), ErrThrottled, ErrUnavailable, ErrCorrupt.
 func (r *Remote) ListRefs(ctx context.Context) (*RefList, error) {
 	var list *RefList
-	wait := r.opt.retryWait
-	for try := 1; ; try++ {
-		err := r.converse(ctx, func(ctx context.Context, w *watch) (err error) {
+	err := retrying(ctx, r.opt.retryWait, isHiccup, func() error {
+		return r.converse(ctx, func(ctx context.Context, w *watch) (err error) {
 			list, err = r.listRefs(ctx, w)
 			return err
 		})
-		if err == nil {
-			return list, nil
-		}
-		after, again := retryAfter(err, wait)
-		if !again || try == tries || ctx.Err() != nil {
-			return nil, fault.Wrap("list the refs of "+r.url.String(), nil, err, "")
-		}
-		select {
-		case <-ctx.Done():
-			return nil, fault.Wrap("list the refs of "+r.url.String(), nil, ctx.Err(), "")
-		case <-time.After(after):
-		}
-		wait *= 3
+	})
+	if err != nil {
+		return nil, fault.Wrap("list the refs of "+r.url.String(), nil, err, "")
 	}
+	return list, nil
 }
 
 // Fetch writes to pack a self-contained pack of all that wants reach and haves do not, in one request, and returns its bytes. The pack
@@ -221,11 +208,10 @@ func (r *Remote) Fetch(ctx context.Context, wants, haves []string, pack io.Write
 func (r *Remote) converse(ctx context.Context, f func(ctx context.Context, w *watch) error) error {
 	watched, w := newWatch(ctx, r.opt.IdleTimeout)
 	defer w.stop()
-	err := f(watched, w)
+	err := w.explain(watched, f(watched, w))
 	if err == nil {
 		return nil
 	}
-	err = classify(cause(watched, r.opt.IdleTimeout, err))
 	r.server = nil
 	r.transport.hangUp() //nolint:errcheck // the error that led here is the one to tell
 	return err

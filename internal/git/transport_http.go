@@ -142,7 +142,3 @@ func drained(resp *http.Response) io.ReadCloser {
 		return nil
 	})}
 }
-
-type closeFunc func() error
-
-func (f closeFunc) Close() error { return f() }

@@ -2,8 +2,13 @@ package git
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"io"
 	"os/exec"
 	"strings"
+
+	"github.com/backstay/backstay/internal/fault"
 )
 
 // sshTransport runs the system's ssh, with the user's configuration, agent and known hosts. Host keys are checked as that
@@ -56,4 +61,66 @@ func (t *sshTransport) program(ctx context.Context, args []string) *exec.Cmd {
 // quoteShell quotes s for a shell, as git does.
 func quoteShell(s string) string {
 	return "'" + strings.NewReplacer("'", `'\''`, "!", `'\!'`).Replace(s) + "'"
+}
+
+// sshLFS finds the LFS server of a source that is reached by ssh.
+type sshLFS struct {
+	ssh     *sshTransport
+	traffic *traffic
+}
+
+// access asks the server, by git-lfs-authenticate, where its LFS objects are and what opens them.
+func (l *sshLFS) access(ctx context.Context, operation string) (*lfsAccess, error) {
+	text, err := l.authenticate(ctx, operation)
+	if err != nil {
+		return nil, err
+	}
+	var answer lfsAction // the same document but for the name
+	if err := json.Unmarshal(text, &answer); err != nil {
+		return nil, fault.New("", fault.ErrCorrupt, "the answer to git-lfs-authenticate is not the JSON that it should be", "")
+	}
+	c, err := answer.call("", false)
+	if err != nil {
+		return nil, err
+	}
+	guard := newAddressGuard(l.ssh.url.Host)
+	guard.look(ctx)
+	client, err := newHTTPClient(l.ssh.opt, guard)
+	if err != nil {
+		return nil, err
+	}
+	web := &web{client: client, origin: c.url, agent: l.ssh.opt.UserAgent, idle: l.ssh.opt.IdleTimeout, traffic: l.traffic}
+	return &lfsAccess{web: web, endpoint: c.url, header: c.header}, nil
+}
+
+// exitNoCommand is the exit status of a shell that finds no such command.
+const exitNoCommand = 127
+
+func (l *sshLFS) authenticate(ctx context.Context, operation string) ([]byte, error) {
+	if err := refuseLiteral(l.ssh.url.Host); err != nil {
+		return nil, err
+	}
+	watched, w := newWatch(ctx, l.ssh.opt.IdleTimeout)
+	defer w.stop()
+	cmd := l.ssh.command(watched, "git-lfs-authenticate "+quoteShell(l.ssh.url.Path)+" "+operation)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	l.traffic.requests.Add(1)
+	c, err := start(cmd, 0)
+	if err != nil {
+		return nil, err
+	}
+	text, readErr := io.ReadAll(io.LimitReader(w.answer(l.traffic.counted(out)), smallFile))
+	out.Close()
+	err = c.wait()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.ExitCode() == exitNoCommand {
+		return nil, errNoLFS("the server does not know git-lfs-authenticate", err)
+	}
+	if err == nil {
+		err = readErr
+	}
+	return text, w.explain(watched, err)
 }

@@ -19,13 +19,18 @@ type watch struct {
 	end   context.CancelCauseFunc
 }
 
-// newWatch starts a watch and returns the context that it ends. The caller must call stop.
+// newWatch makes a watch and returns the context that it ends. It begins to count with the first wait. The caller must call stop.
 func newWatch(ctx context.Context, limit time.Duration) (context.Context, *watch) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	w := &watch{limit: limit, end: cancel}
 	w.timer = time.AfterFunc(limit, func() { cancel(errIdle) })
+	w.timer.Stop()
 	return ctx, w
 }
+
+// wait counts from now on, rest no more.
+func (w *watch) wait() { w.timer.Reset(w.limit) }
+func (w *watch) rest() { w.timer.Stop() }
 
 func (w *watch) stop() {
 	w.timer.Stop()
@@ -45,24 +50,26 @@ type watchedReader struct {
 }
 
 func (r *watchedReader) Read(p []byte) (int, error) {
-	r.w.timer.Reset(r.w.limit)
+	r.w.wait()
 	n, err := r.r.Read(p)
 	if r.ours {
-		r.w.timer.Stop()
+		r.w.rest()
 	} else {
-		r.w.timer.Reset(r.w.limit)
+		r.w.wait()
 	}
 	return n, err
 }
 
-// cause puts the reason for which ctx ended in the place of the error that followed from it.
-func cause(ctx context.Context, limit time.Duration, err error) error {
+// explain gives err, which ended an exchange under ctx, its class: the reason for which ctx ended, if it did, is the true one.
+func (w *watch) explain(ctx context.Context, err error) error {
 	switch why := context.Cause(ctx); {
-	case err == nil || why == nil:
-		return err
+	case err == nil:
+		return nil
+	case why == nil:
+		return classify(err)
 	case errors.Is(why, errIdle):
-		return fault.New("", fault.ErrUnavailable, errIdle.Error()+" for "+limit.String(), "raise the idle timeout if the server is known to be slow")
+		return fault.New("", fault.ErrUnavailable, errIdle.Error()+" for "+w.limit.String(), "raise the idle timeout if the server is known to be slow")
 	default:
-		return why
+		return classify(why)
 	}
 }
