@@ -29,7 +29,7 @@ var doors = []string{"os/exec", "plugin", "unsafe", "C"}
 
 // table is the architecture: docs/design.md, "The house". Arrows point down. A change here is a commit of its own, with its reason.
 var table = map[string]row{
-	"cmd/backstay": {ours: "internal/cli"},
+	"cmd/backstay": {ours: "internal/cli", tests: "github.com/rogpeppe/go-internal/testscript"},
 
 	// The spine. It knows no leaf, and the first three know no library either.
 	"internal/fault":        {},

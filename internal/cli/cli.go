@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -62,7 +63,7 @@ func Run(ctx context.Context, p Process) int {
 }
 
 func (a *app) run(ctx context.Context) (exit int) {
-	a.told = messages{w: a.Stderr, clock: a.Clock}
+	a.told.w, a.told.clock = a.Stderr, a.Clock
 	defer func() {
 		if bug := recover(); bug != nil {
 			exit = a.told.fail(fault.Wrap("bug", nil, fmt.Errorf("%v\n%s", bug, debug.Stack()), "please report this with the lines above"))
@@ -74,12 +75,14 @@ func (a *app) run(ctx context.Context) (exit int) {
 	root.SetOut(a.Stdout)
 	root.SetErr(a.Stderr)
 	err := root.ExecuteContext(ctx)
-	a.configureMessages() // also where flags were wrong and nothing ran
 	if err == nil {
 		return 0
 	}
-	if !a.started && fault.Of(err).Exit == 1 {
-		err = fault.Wrap("", fault.ErrInvalid, err, "")
+	if !a.started {
+		if fault.Of(err).Exit == 1 {
+			err = fault.Wrap("", fault.ErrInvalid, err, "")
+		}
+		a.told.json = a.told.json || slices.Contains(a.Args, "--json") // flags after a wrong one were not read
 	}
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(err, context.Canceled) {
 		err = fault.Wrap("", context.Canceled, err, "") // whatever broke did so because the run was interrupted

@@ -90,7 +90,7 @@ func ledgerLine(parts []point.Part, l point.Ledger) string {
 		}
 	}
 	for _, c := range totals(parts) {
-		text := fmt.Sprintf("%d %s", c.Stored, c.Of)
+		text := plural(c.Stored, strings.TrimSuffix(c.Of, "s"), c.Of)
 		if c.Stored != c.Expected {
 			text = fmt.Sprintf("%d of %d %s", c.Stored, c.Expected, c.Of)
 		}

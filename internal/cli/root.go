@@ -66,10 +66,11 @@ func subcommandOnly(cmd *cobra.Command, args []string) error {
 		return nil
 	}
 	hint := "see `" + cmd.CommandPath() + " --help`"
+	cmd.SuggestionsMinimumDistance = 2
 	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 		hint = "did you mean " + strings.Join(near, " or ") + "?"
 	}
-	return fault.New(fmt.Sprintf("unknown command %q", args[0]), fault.ErrInvalid, "", hint)
+	return fault.New("", fault.ErrInvalid, fmt.Sprintf("unknown command %q", args[0]), hint)
 }
 
 func showHelp(cmd *cobra.Command, _ []string) error { return cmd.Help() }
