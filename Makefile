@@ -10,7 +10,7 @@ RACE := ./internal/fault ./internal/point/... ./internal/policy ./internal/prote
 .PHONY: build test race lint e2e bench verify servers debian
 
 build: ## bin/backstay
-	$(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/backstay ./cmd/backstay
+	$(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/backstay ./cmd/backstay
 
 test: debian ## everything that needs no server but stock kopia and an S3 one, built from pinned modules at the first run
 	@test/servers/build.sh kopia versitygw >/dev/null
