@@ -35,7 +35,7 @@ func (c *capture) alarms(ctx context.Context, had *packSet) error {
 
 // newPacks opens the new pack like stored ones; nil where nothing arrived.
 func (c *capture) newPacks(ctx context.Context) (*packSet, error) {
-	if c.new == nil || c.new.pack == "" {
+	if c.new == nil {
 		return nil, nil
 	}
 	return openPacks(ctx, diskFiles(c.new.dir), c.now.Format)

@@ -269,10 +269,10 @@ func (c *capture) receive(ctx context.Context, had *packSet) error {
 			found, err = c.transfer(ctx, name, wants, haves, nil)
 		}
 	}
-	if err == nil && c.new.pack != "" {
+	if err == nil {
 		err = c.check(ctx, had, strict != nil, found)
 	}
-	if err != nil || c.new.pack == "" {
+	if err != nil {
 		return err
 	}
 	c.part.Notes = append(c.part.Notes, found.notes()...)
@@ -324,8 +324,6 @@ func (c *capture) transfer(ctx context.Context, name string, wants, haves, stric
 		index.abort()
 	}
 	switch {
-	case errors.Is(in.err, errEmptyPack):
-		return index.found, c.new.clear()
 	case in.err != nil:
 		return nil, in.err
 	case err != nil:
@@ -443,9 +441,6 @@ func decodeTips(format string, raw []byte) ([]string, error) {
 	return tips, nil
 }
 
-// errEmptyPack ends a pack without objects before it is stored.
-var errEmptyPack = errors.New("the pack holds no objects")
-
 // incoming is a pack on its way into the vault. What is read of it goes to git index-pack, too, and it ends only when that has
 // found it good: a pack that is not leaves nothing behind in the vault.
 type incoming struct {
@@ -476,6 +471,9 @@ func (in *incoming) Read(p []byte) (int, error) {
 	if in.err == nil && errors.Is(err, io.EOF) {
 		in.ended = true
 		if in.err = in.index.finish(); in.err == nil {
+			in.err = in.index.scratch.sameSize(in.n)
+		}
+		if in.err == nil {
 			return n, io.EOF
 		}
 	} else if in.err == nil {
@@ -494,7 +492,7 @@ func (in *incoming) pass(p []byte) error {
 	if len(in.head) < packHeader {
 		in.head = append(in.head, p[:min(len(p), packHeader-len(in.head))]...)
 		if len(in.head) == packHeader && bytes.Equal(in.head[8:], []byte{0, 0, 0, 0}) {
-			return errEmptyPack
+			return fault.New("receive pack", fault.ErrCorrupt, "the server left out all that was asked for", "run git fsck on the server's repository")
 		}
 	}
 	in.observe("receiving", in.n, "B")

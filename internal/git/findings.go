@@ -22,6 +22,7 @@ type findings struct {
 	mu    sync.Mutex
 	line  []byte
 	sorts map[string]*finding
+	grave int // findings that git calls errors
 	other tail
 }
 
@@ -52,9 +53,15 @@ func (f *findings) Write(p []byte) (int, error) {
 
 func (f *findings) take(line string) {
 	m := aFinding.FindStringSubmatch(line)
+	if strings.HasPrefix(line, "hint: ") || strings.HasPrefix(line, "notice: ") {
+		return
+	}
 	if m == nil {
 		f.other.Write([]byte(line + "\n")) //nolint:errcheck // never fails
 		return
+	}
+	if strings.HasPrefix(line, "error") {
+		f.grave++
 	}
 	sort := m[2]
 	if sort == "" {
@@ -81,6 +88,13 @@ func (f *findings) said() string {
 		f.line = f.line[:0]
 	}
 	return printable(f.other.String())
+}
+
+// graves counts the findings that git calls errors.
+func (f *findings) graves() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.grave
 }
 
 // fsckNote begins the notes that tell findings.

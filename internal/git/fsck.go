@@ -108,16 +108,21 @@ func (s *scratch) fsckFrom(ctx context.Context, tips []string, had *packSet, fou
 	return dangling, nil
 }
 
-// Bits of git fsck's exit status that tell more than findings about objects.
+// Bits of git fsck's exit status.
 const (
-	fsckFoundObjects     = 1 // findings, which are recorded
-	fsckFoundUnreachable = 2 // missing objects, which are looked up
+	fsckFoundObjects = 1 // findings, which are recorded
+	fsckFoundMissing = 2 // missing objects, which are looked up
+	fsckFoundPacks   = 4 // findings in packs; alone it would mean a pack that cannot be read
 )
 
 // fsckEnd judges an exit status of git fsck that is not 0.
 func fsckEnd(c *child, found *findings) error {
 	status := c.cmd.ProcessState.ExitCode()
-	if status > 0 && status&^(fsckFoundObjects|fsckFoundUnreachable) == 0 {
+	harmless := fsckFoundObjects | fsckFoundMissing
+	if found.graves() > 0 {
+		harmless |= fsckFoundPacks
+	}
+	if status > 0 && status&^harmless == 0 {
 		return nil
 	}
 	return fault.New("check the received objects", fault.ErrCorrupt, fmt.Sprintf("git fsck ended with status %d: %s", status, found.said()), "")

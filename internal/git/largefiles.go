@@ -157,7 +157,7 @@ func (c *capture) findPointers(ctx context.Context) error {
 			all[p.OID] = p
 		}
 	}
-	if c.new != nil && c.new.pack != "" {
+	if c.new != nil {
 		err := c.new.smallBlobs(ctx, func(content []byte) {
 			if p, ok := ParsePointer(content); ok && all[p.OID].OID == "" {
 				all[p.OID] = p

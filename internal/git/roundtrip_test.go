@@ -43,6 +43,11 @@ func (s *sourceRepo) gitIn(stdin string, args ...string) string {
 }
 
 func runGit(ctx context.Context, dir, stdin string, args ...string) (string, error) {
+	out, err := outputOf(ctx, dir, stdin, args...)
+	return strings.TrimSuffix(string(out), "\n"), err
+}
+
+func outputOf(ctx context.Context, dir, stdin string, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, "git", append([]string{"--git-dir=" + dir}, args...)...)
 	cmd.Env = append(cleanEnviron(os.Environ()), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_NOSYSTEM=1", "HOME=/dev/null",
 		"GIT_AUTHOR_NAME=A", "GIT_AUTHOR_EMAIL=a@example.org", "GIT_AUTHOR_DATE=1700000000 +0000",
@@ -52,9 +57,9 @@ func runGit(ctx context.Context, dir, stdin string, args ...string) (string, err
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		return "", &programError{program: "git", said: stderr.String(), err: err}
+		return nil, &programError{program: "git", said: stderr.String(), err: err}
 	}
-	return strings.TrimSuffix(string(out), "\n"), nil
+	return out, nil
 }
 
 // commit adds a commit with one file to a ref, on top of what the ref names, and returns it.

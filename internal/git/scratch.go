@@ -199,9 +199,21 @@ func (x *indexer) finish() error {
 	}
 	hash, ok := strings.CutPrefix(strings.TrimSpace(x.out.String()), "pack\t")
 	if !ok || !validOID(hash, x.scratch.format) {
-		return fault.New("check the received pack", nil, "git index-pack did not name its pack", "")
+		return fault.New("check the received pack", fault.ErrCorrupt, "git index-pack printed more than the pack's name", "")
 	}
 	x.scratch.pack = filepath.Join(x.scratch.dir, packDir, "pack-"+hash)
+	return nil
+}
+
+// sameSize fails unless the pack that git kept has as many bytes as arrived: git takes no notice of what follows a pack.
+func (s *scratch) sameSize(arrived int64) error {
+	info, err := os.Stat(s.pack + ".pack")
+	if err != nil {
+		return scratchError("look at the new pack", err)
+	}
+	if info.Size() != arrived {
+		return fault.New("check the received pack", fault.ErrCorrupt, "it goes on after its end", "")
+	}
 	return nil
 }
 
