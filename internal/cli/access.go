@@ -64,6 +64,17 @@ func (a *app) openVault(ctx context.Context, want access) (*vault.Vault, error) 
 	return vault.Open(ctx, location, password, o)
 }
 
+// withVault is withStore for what only a vault can do.
+func (a *app) withVault(ctx context.Context, want access, do func(*vault.Vault) error) error {
+	return a.withStore(ctx, want, func(s store) error {
+		v, ok := s.(*vault.Vault)
+		if !ok {
+			return fault.New("use the vault", fault.ErrUnsupported, "the store is none", "")
+		}
+		return do(v)
+	})
+}
+
 func (a *app) vaultOptions() vault.Options {
 	return vault.Options{Tool: "backstay " + a.Version, Clock: a.Clock}
 }

@@ -188,7 +188,7 @@ func (a *app) tellExpire(e *protect.Expired, dryRun bool) error {
 		return a.document(doc)
 	}
 	if !a.global.quiet && len(rows) > 0 {
-		if err := a.table([]string{"ID", "TIME (UTC)", "SUBJECT", "STATE", "", "REASONS"}, rows); err != nil {
+		if err := a.table([]string{"ID", "TIME (UTC)", "SUBJECT", "STATE", "VERDICT", "REASONS"}, rows); err != nil {
 			return err
 		}
 	}

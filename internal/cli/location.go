@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/backstay/backstay/internal/fault"
-	"github.com/backstay/backstay/internal/point"
 	"github.com/backstay/backstay/internal/vault"
 )
 
@@ -36,7 +35,7 @@ func newLocationCommand(a *app) *cobra.Command {
 		Args:    subcommandOnly,
 		RunE:    showHelp,
 	}
-	cmd.AddCommand(newLocationCreateCommand(a), newLocationStatusCommand(a), newChangePasswordCommand(a))
+	cmd.AddCommand(newLocationCreateCommand(a), newLocationStatusCommand(a), newLocationRepairCommand(a), newChangePasswordCommand(a))
 	return cmd
 }
 
@@ -127,13 +126,13 @@ func (a *app) createLocation(ctx context.Context, o createOptions) error {
 }
 
 const statusHelp = `
-Status opens the vault and tells what is in it.`
+Status tells how a vault is: its points, its size, its object lock, and what is missing.`
 
 func newLocationStatusCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:     "status",
-		Short:   "Tell what is in the vault",
-		Long:    exits(statusHelp),
+		Short:   "Tell how the vault is",
+		Long:    exits(statusHelp, "3   object locks were not extended in time", "7   something is missing or damaged"),
 		Example: "  backstay location status",
 		Args:    takes(0, 0),
 		RunE:    a.runs(func(ctx context.Context, _ []string) error { return a.locationStatus(ctx) }),
@@ -142,58 +141,129 @@ func newLocationStatusCommand(a *app) *cobra.Command {
 
 // statusDocument is what `location status --json` prints.
 type statusDocument struct {
-	Version    int        `json:"version"`
-	Location   string     `json:"location"`
-	Points     int        `json:"points"`
-	Incomplete int        `json:"incomplete"`
-	Held       int        `json:"held"`
-	Subjects   int        `json:"subjects"`
-	Oldest     *time.Time `json:"oldest,omitempty"`
-	Newest     *time.Time `json:"newest,omitempty"`
+	Version int `json:"version"`
+	*vault.Status
+	Lock *vault.LockStatus `json:"lock,omitempty"`
 }
 
 func (a *app) locationStatus(ctx context.Context) error {
-	location, _, err := a.location()
-	if err != nil {
-		return err
-	}
-	return a.withStore(ctx, toRead, func(s store) error {
-		points, err := s.Points(ctx, point.Filter{})
+	return a.withVault(ctx, toRead, func(v *vault.Vault) error {
+		status, err := v.Status(ctx)
 		if err != nil {
 			return err
 		}
-		doc := statusOf(points)
-		doc.Location = location.String()
+		lock, err := v.LockStatus(ctx)
+		if err != nil {
+			return err
+		}
+		alarm := alarmOf(status, lock)
 		if a.global.json {
-			return a.document(doc)
+			return errors.Join(alarm, a.document(statusDocument{documentVersion, status, lock}))
 		}
-		a.say("location   %s", doc.Location)
-		a.say("points     %d of %s, %d incomplete, %d on hold", doc.Points, plural(int64(doc.Subjects), "subject", "subjects"), doc.Incomplete, doc.Held)
-		if doc.Newest != nil {
-			a.say("newest     %s UTC", stamp(*doc.Newest))
-			a.say("oldest     %s UTC", stamp(*doc.Oldest))
-		}
-		return nil
+		a.tellStatus(status, lock)
+		return alarm
 	})
 }
 
-func statusOf(points []point.Point) statusDocument {
-	doc := statusDocument{Version: documentVersion, Points: len(points)}
-	subjects := map[point.Subject]bool{}
-	for _, p := range points {
-		subjects[p.Subject] = true
-		if p.State != point.Complete {
-			doc.Incomplete++
-		}
-		if len(p.Holds) > 0 {
-			doc.Held++
+// alarmOf is the error about a vault that somebody must see to; nil where it is as it should be.
+func alarmOf(s *vault.Status, lock *vault.LockStatus) error {
+	op := "vault " + s.Location
+	switch {
+	case len(s.Missing) > 0:
+		return fault.New(op, fault.ErrCorrupt, plural(int64(len(s.Missing)), "point is", "points are")+" missing", "run `backstay location repair`")
+	case s.Unreadable > 0:
+		return fault.New(op, fault.ErrCorrupt, plural(int64(s.Unreadable), "list", "lists")+" of points cannot be read", "run `backstay location repair`")
+	case lock != nil && lock.Alarm != "":
+		return fault.New(op, fault.ErrIncomplete, "object lock: "+lock.Alarm, "run `backstay maintain`, and as often as the lock period asks")
+	}
+	return nil
+}
+
+func (a *app) tellStatus(s *vault.Status, lock *vault.LockStatus) {
+	a.say("location  %s", s.Location)
+	a.say("points    %d, and %s of runs not ended", s.Points, plural(int64(s.Drafts), "checkpoint", "checkpoints"))
+	a.say("size      %s in %d packs", size(s.Bytes), s.Packs)
+	if n := len(s.Missing); n > 0 {
+		a.say("missing   %s", plural(int64(n), "point", "points"))
+	}
+	if s.Unreadable > 0 {
+		a.say("damaged   %s of points", plural(int64(s.Unreadable), "list", "lists"))
+	}
+	if s.FormatCopies == 0 || !s.FormatSame {
+		a.say("format    no good copy of the format blobs")
+	}
+	if lock == nil {
+		a.say("lock      none")
+		return
+	}
+	a.say("lock      %s, %d days, all blobs until %s UTC", s.LockMode, s.LockPeriod/(24*time.Hour), stamp(lock.SafeUntil))
+	if lock.Alarm != "" {
+		a.say("alarm     %s", lock.Alarm)
+	}
+}
+
+const repairHelp = `
+Repair brings back what lost or damaged format blobs, indexes and lists of points have hidden. It deletes nothing that can be
+read, and says exactly what is gone. Nobody else should use the vault meanwhile.`
+
+func newLocationRepairCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:     "repair",
+		Short:   "Bring back what a damaged vault still holds",
+		Long:    exits(repairHelp, "7   something is lost; it is named"),
+		Example: "  backstay location repair",
+		Args:    takes(0, 0),
+		RunE:    a.runs(func(ctx context.Context, _ []string) error { return a.repair(ctx) }),
+	}
+}
+
+// repairDocument is what `location repair --json` prints.
+type repairDocument struct {
+	Version int `json:"version"`
+	*vault.Repaired
+}
+
+func (a *app) repair(ctx context.Context) error {
+	location, isDefault, err := a.location()
+	if err != nil {
+		return err
+	}
+	password, err := a.vaultPassword(ctx, location, isDefault, false)
+	if err != nil {
+		return err
+	}
+	repaired, err := vault.Repair(ctx, location, password, a.vaultOptions())
+	if repaired == nil {
+		return err
+	}
+	if err == nil && len(repaired.Gone) > 0 {
+		err = fault.New("repair "+location.String(), fault.ErrCorrupt, plural(int64(len(repaired.Gone)), "thing is", "things are")+" lost", "")
+	}
+	if a.global.json {
+		return errors.Join(err, a.document(repairDocument{documentVersion, repaired}))
+	}
+	a.tellRepaired(repaired)
+	return err
+}
+
+func (a *app) tellRepaired(r *vault.Repaired) {
+	if r.Format {
+		a.say("put the format blobs back")
+	}
+	a.say("removed %s, read %s anew, brought %s back", plural(int64(len(r.Indexes)), "damaged index", "damaged indexes"),
+		plural(int64(r.Packs), "pack", "packs"), plural(int64(len(r.Points)), "point", "points"))
+	for _, note := range r.Notes {
+		a.say("note: %s", note)
+	}
+	for _, gone := range r.Gone {
+		a.say("lost: %s", gone)
+	}
+	if r.Report != nil {
+		a.say("%s checked, %s", plural(int64(r.Report.Points), "point", "points"), plural(int64(len(r.Report.Faults)), "fault", "faults"))
+		for _, f := range r.Report.Faults {
+			a.say("fault: %s", f)
 		}
 	}
-	doc.Subjects = len(subjects)
-	if len(points) > 0 {
-		doc.Newest, doc.Oldest = &points[0].Time, &points[len(points)-1].Time
-	}
-	return doc
 }
 
 const changePasswordHelp = `
@@ -225,13 +295,7 @@ func (a *app) changePassword(ctx context.Context, from passwordSource) error {
 		return fault.New("change password", fault.ErrInvalid, "no new password is given",
 			"set "+envNewPassword+", --new-password-file or --new-password-command")
 	}
-	return a.withStore(ctx, toWrite, func(s store) error {
-		v, ok := s.(interface {
-			ChangePassword(ctx context.Context, password fault.Secret) error
-		})
-		if !ok {
-			return fault.New("change password", fault.ErrUnsupported, "", "")
-		}
+	return a.withVault(ctx, toWrite, func(v *vault.Vault) error {
 		file, err := a.ownPasswordFile()
 		if err != nil {
 			return err

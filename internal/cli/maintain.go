@@ -2,10 +2,11 @@ package cli
 
 import (
 	"context"
+	"errors"
 
 	"github.com/spf13/cobra"
 
-	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/vault"
 )
 
 const maintainHelp = `
@@ -13,19 +14,55 @@ Maintain looks after the vault: it merges the small packs of repositories, frees
 object locks. Run it now and then, and as often as the lock period asks. One at a time: a second is refused.`
 
 func newMaintainCommand(a *app) *cobra.Command {
-	return &cobra.Command{
+	var o vault.MaintainOptions
+	cmd := &cobra.Command{
 		Use:     "maintain",
 		GroupID: groupKeeping,
 		Short:   "Free space, extend object locks, merge packs",
 		Long:    exits(maintainHelp, "6   refused, for the vault does not look whole", "8   another process maintains the vault"),
 		Example: "  backstay maintain",
 		Args:    takes(0, 0),
-		RunE:    a.runs(func(ctx context.Context, _ []string) error { return a.maintain(ctx) }),
+		RunE:    a.runs(func(ctx context.Context, _ []string) error { return a.maintain(ctx, o) }),
 	}
+	cmd.Flags().BoolVar(&o.Full, "full", false, "free space and extend locks even if that was done within the day")
+	return cmd
 }
 
-func (a *app) maintain(ctx context.Context) error {
-	return a.withStore(ctx, toWrite, func(store) error {
-		return fault.New("maintain", fault.ErrUnsupported, "", "")
+// maintainDocument is what `maintain --json` prints.
+type maintainDocument struct {
+	Version int `json:"version"`
+	*vault.MaintainReport
+	Seconds float64 `json:"seconds"`
+}
+
+func (a *app) maintain(ctx context.Context, o vault.MaintainOptions) error {
+	return a.withVault(ctx, toWrite, func(v *vault.Vault) error {
+		began := a.Clock()
+		report, err := v.Maintain(ctx, o)
+		if report == nil {
+			return err
+		}
+		if a.global.json {
+			return errors.Join(err, a.document(maintainDocument{documentVersion, report, seconds(a.Clock().Sub(began))}))
+		}
+		a.tellMaintained(report)
+		return err
 	})
+}
+
+func (a *app) tellMaintained(r *vault.MaintainReport) {
+	if !r.Full {
+		a.say("done: freeing space was not due yet (--full does it now)")
+	} else {
+		a.say("done: freed %s in %s, rewrote %s", size(r.FreedBytes), plural(r.FreedBlobs, "blob", "blobs"), size(r.RewrittenBytes))
+	}
+	if !r.FreedLockedUntil.IsZero() {
+		a.say("what was freed stays locked until %s UTC", stamp(r.FreedLockedUntil))
+	}
+	if r.Lock != nil {
+		a.say("extended the lock of %s; all are locked until %s UTC", plural(r.ExtendedBlobs, "blob", "blobs"), stamp(r.Lock.SafeUntil))
+		if r.Lock.Alarm != "" {
+			a.say("alarm: %s", r.Lock.Alarm)
+		}
+	}
 }

@@ -14,7 +14,6 @@ import (
 
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/point"
-	"github.com/backstay/backstay/internal/protect"
 )
 
 // Store is a protect.Store. Safe for concurrent use.
@@ -174,7 +173,7 @@ func (s *Store) holdLast(subject point.Subject, part, reason string) error {
 }
 
 // Verify checks points, all of them for no ids; readData compares every byte with the checksum taken when it was put.
-func (s *Store) Verify(ctx context.Context, readData bool, ids ...string) (*protect.Report, error) {
+func (s *Store) Verify(ctx context.Context, readData bool, ids ...string) (*point.Report, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var chosen []*saved
@@ -187,7 +186,7 @@ func (s *Store) Verify(ctx context.Context, readData bool, ids ...string) (*prot
 	if len(ids) == 0 {
 		chosen = s.newestFirst()
 	}
-	report := &protect.Report{Points: len(chosen)}
+	report := &point.Report{Points: len(chosen)}
 	for _, p := range chosen {
 		for name, f := range p.files {
 			if err := ctx.Err(); err != nil {
@@ -200,7 +199,7 @@ func (s *Store) Verify(ctx context.Context, readData bool, ids ...string) (*prot
 			report.Bytes += int64(len(f.data))
 			if !f.intact() {
 				what := "the bytes are not those that were stored"
-				report.Faults = append(report.Faults, protect.Fault{Point: p.record.Point.ID, Path: name, What: what})
+				report.Faults = append(report.Faults, point.Fault{Point: p.record.Point.ID, Path: name, What: what})
 			}
 		}
 	}
