@@ -120,6 +120,8 @@ func parseSchemeURL(raw string) (u *URL, cause, hint string) {
 		return nil, "it contains a password or token", secretAdvice
 	case parsed.RawQuery != "" || parsed.Fragment != "" || parsed.ForceQuery:
 		return nil, "a repository's URL has no query and no fragment", secretAdvice
+	case strings.ContainsFunc(parsed.Path, unicode.IsControl):
+		return nil, "it contains control characters", ""
 	case u.Scheme == "file":
 		return parseFile(u)
 	}
@@ -142,8 +144,6 @@ func parseFile(u *URL) (*URL, string, string) {
 	switch {
 	case u.Host != "" && u.Host != "localhost", u.User != "", u.Port != "":
 		return nil, "a file URL names no host", "write file:///absolute/path"
-	case strings.ContainsFunc(u.Path, unicode.IsControl):
-		return nil, "it contains control characters", ""
 	case !filepath.IsAbs(filepath.FromSlash(u.Path)):
 		return nil, "a file URL needs an absolute path", "write file:///absolute/path"
 	}
@@ -164,8 +164,6 @@ func (u *URL) check() (cause, hint string) {
 		return "it names a server but no repository", ""
 	case strings.HasPrefix(u.Path, "-"):
 		return "the path begins with a dash", ""
-	case strings.ContainsFunc(u.Path, unicode.IsControl):
-		return "it contains control characters", ""
 	}
 	return "", ""
 }
@@ -180,18 +178,13 @@ func maskUser(raw string) string {
 	text := raw
 	if form := schemeForm.FindString(raw); form != "" {
 		rest := raw[len(form):]
-		rest, _, _ = strings.Cut(rest, "?")
-		authority, path, slash := strings.Cut(rest, "/")
-		if at := strings.LastIndexByte(authority, '@'); at >= 0 {
-			authority = "…" + authority[at:]
+		if end := strings.IndexAny(rest, "?#"); end >= 0 {
+			rest = rest[:end]
 		}
-		if strings.Contains(path, "@") { // a password with a slash in it, perhaps
-			path = "…"
+		if at := strings.LastIndexByte(rest, '@'); at >= 0 { // a password may hold a slash
+			rest = "…" + rest[at:]
 		}
-		text = form + authority
-		if slash {
-			text += "/" + path
-		}
+		text = form + rest
 	} else if before, _, ok := strings.Cut(raw, "@"); ok && strings.Contains(before, ":") {
 		text = "…" + raw[strings.LastIndexByte(raw, '@'):]
 	}
