@@ -1,6 +1,8 @@
 package vault
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
@@ -8,6 +10,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -15,6 +18,7 @@ import (
 	"github.com/kopia/kopia/snapshot"
 
 	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/point"
 )
 
 // The catalogue lies beside kopia's blobs, under names that kopia leaves alone. It is written after what it tells of, and holds
@@ -32,13 +36,21 @@ type leaf struct {
 	Version  int                `json:"version"`
 	Time     time.Time          `json:"time"`
 	Snapshot *snapshot.Manifest `json:"snapshot,omitempty"` // of the point, its labels among its tags
-	Sums     []sum              `json:"sums,omitempty"`     // of the blobs written since the leaf before
+	Record   *point.Record      `json:"record,omitempty"`
+	Parts    []leafPart         `json:"parts,omitempty"`
+	Sums     []sum              `json:"sums,omitempty"` // of the blobs written since the leaf before
+}
+
+// leafPart is where the tree of a part is stored. With the parts a point survives the loss of its root directory.
+type leafPart struct {
+	Name  string             `json:"name"`
+	Entry *snapshot.DirEntry `json:"entry"`
 }
 
 const leafVersion = 1
 
 // maxLeaf bounds the bytes read of one catalogue blob: checksums of half a million blobs.
-const maxLeaf = 64 << 20
+const maxLeaf = 256 << 20
 
 // sealer returns the cipher of the catalogue. Its key hangs from the vault's master key and survives a change of password.
 func (v *Vault) sealer() (cipher.AEAD, error) {
@@ -60,7 +72,7 @@ func (v *Vault) putLeaf(ctx context.Context, id blob.ID, l leaf) error {
 		return err
 	}
 	l.Version, l.Time, l.Sums = leafVersion, v.now().UTC(), v.store.takeSums()
-	plain, err := json.Marshal(l)
+	plain, err := encodeLeaf(&l)
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", id, err)
 	}
@@ -92,19 +104,36 @@ func (v *Vault) getLeaf(ctx context.Context, id blob.ID) (*leaf, error) {
 	if err != nil {
 		return nil, fault.New("read catalogue", fault.ErrCorrupt, string(id)+" does not open", hintRepair)
 	}
+	l, err := decodeLeaf(plain)
+	return l, fault.Wrap("read catalogue "+string(id), fault.ErrCorrupt, err, hintRepair)
+}
+
+func encodeLeaf(l *leaf) ([]byte, error) {
+	var b bytes.Buffer
+	zip := gzip.NewWriter(&b)
+	if err := json.NewEncoder(zip).Encode(l); err != nil {
+		return nil, err
+	}
+	err := zip.Close()
+	return b.Bytes(), err
+}
+
+func decodeLeaf(b []byte) (*leaf, error) {
+	unzip, err := gzip.NewReader(bytes.NewReader(b))
+	if err != nil {
+		return nil, err
+	}
 	var l leaf
-	if err := json.Unmarshal(plain, &l); err != nil {
-		return nil, fault.Wrap("read catalogue "+string(id), fault.ErrCorrupt, err, hintRepair)
+	if err := json.NewDecoder(io.LimitReader(unzip, maxLeaf)).Decode(&l); err != nil {
+		return nil, err
 	}
 	return &l, nil
 }
 
 // flushChecksums records checksums that no point came with.
 func (v *Vault) flushChecksums(ctx context.Context) error {
-	if sums := v.store.takeSums(); len(sums) == 0 {
+	if len(v.store.pending()) == 0 {
 		return nil
-	} else {
-		v.store.returnSums(sums)
 	}
 	return v.putLeaf(ctx, sumsPrefix+blob.ID(randomID()), leaf{})
 }

@@ -480,12 +480,18 @@ func (d *draft) publish(ctx context.Context, record *point.Record, parts []ended
 	if err := d.w.Flush(ctx); err != nil {
 		return storageFault("write point", err)
 	}
-	return d.v.enter(ctx, record.Point.ID, m)
+	return d.enter(ctx, record, m, parts)
 }
 
-// enter puts a published point into the catalogue.
-func (v *Vault) enter(ctx context.Context, id string, m *snapshot.Manifest) error {
-	return v.putLeaf(ctx, pointLeaf(id), leaf{Snapshot: m})
+// enter puts the point into the catalogue.
+func (d *draft) enter(ctx context.Context, record *point.Record, m *snapshot.Manifest, parts []ended) error {
+	l := leaf{Snapshot: m, Record: record}
+	for _, e := range parts {
+		if e.node != nil {
+			l.Parts = append(l.Parts, leafPart{e.part.Name, &e.node.entry})
+		}
+	}
+	return d.v.putLeaf(ctx, pointLeaf(record.Point.ID), l)
 }
 
 // Abandon ends the draft without a point.

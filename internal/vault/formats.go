@@ -22,9 +22,10 @@ var formatBlobs = []blob.ID{format.KopiaBlobCfgBlobID, format.KopiaRepositoryBlo
 
 // formatCopy is a copy of the format blobs. It is in clear, as they are: their secrets are encrypted under the password.
 type formatCopy struct {
-	id    blob.ID
-	Time  time.Time          `json:"time"`
-	Blobs map[blob.ID][]byte `json:"blobs"`
+	id     blob.ID
+	sha256 string             // of the copy, hexadecimal
+	Time   time.Time          `json:"time"`
+	Blobs  map[blob.ID][]byte `json:"blobs"`
 }
 
 // copyFormat writes a copy of the format blobs as they are now, and removes the copies of before.
@@ -42,9 +43,9 @@ func (v *Vault) copyFormat(ctx context.Context) error {
 
 // keepFormat writes a copy of blobs, calls then, and removes every other copy.
 func (v *Vault) keepFormat(ctx context.Context, blobs map[blob.ID][]byte, then func() error) error {
-	old, err := readFormatCopies(ctx, v.store)
+	old, err := blob.ListAllBlobs(ctx, v.store, formatPrefix) // damaged ones, too
 	if err != nil {
-		return err
+		return storageFault("list copies of format blobs", err)
 	}
 	b, err := json.Marshal(formatCopy{Time: v.now().UTC(), Blobs: blobs})
 	if err != nil {
@@ -60,10 +61,10 @@ func (v *Vault) keepFormat(ctx context.Context, blobs map[blob.ID][]byte, then f
 		}
 	}
 	for _, c := range old {
-		if c.id == id {
+		if c.BlobID == id {
 			continue
 		}
-		if err := v.store.DeleteBlob(ctx, c.id); err != nil && !errors.Is(err, blob.ErrBlobNotFound) {
+		if err := v.store.DeleteBlob(ctx, c.BlobID); err != nil && !errors.Is(err, blob.ErrBlobNotFound) {
 			return storageFault("remove old copy of format blobs", err)
 		}
 	}
@@ -88,7 +89,8 @@ func readFormatCopies(ctx context.Context, st blob.Reader) ([]formatCopy, error)
 		if err != nil {
 			return nil, storageFault("read copy of format blobs", err)
 		}
-		c := formatCopy{id: m.BlobID}
+		h := sha256.Sum256(b)
+		c := formatCopy{id: m.BlobID, sha256: hex.EncodeToString(h[:])}
 		if formatName(b) != m.BlobID || json.Unmarshal(b, &c) != nil {
 			continue // Verify names it; another copy may be whole
 		}

@@ -183,7 +183,7 @@ func (p *part) Alarm(ctx context.Context, finding string) error {
 			continue
 		}
 		for _, q := range record.Point.Parts {
-			if q.Name == p.name && q.State == point.Stored {
+			if q.Name == p.name && good(q.State) {
 				return p.d.v.Hold(ctx, past.ID, "alarm: "+p.name+": "+finding)
 			}
 		}

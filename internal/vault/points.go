@@ -92,23 +92,24 @@ func (c *catalogue) missing(l *listing) []string {
 	return ids
 }
 
-// tidy mends what a run that was cut short left undone: points that are not in the catalogue, and too many small contents of
-// manifests, each of which costs every reader a request.
+// tidy mends what a run that was cut short left undone: points that are not in the catalogue, a missing copy of the format
+// blobs, and too many small contents of manifests, each of which costs every reader a request.
 func (v *Vault) tidy(ctx context.Context, l *listing) error {
 	c, err := v.readCatalogue(ctx)
 	if err != nil {
 		return err
 	}
+	if len(c.formats) == 0 {
+		if err := v.copyFormat(ctx); err != nil {
+			return err
+		}
+	}
 	for _, s := range l.points {
 		if c.points[s.ID] || c.tombstones[s.ID] {
 			continue
 		}
-		m, err := snapshot.LoadSnapshot(ctx, v.rep, s.manifest)
-		if err != nil {
-			return storageFault("read manifest of point "+s.ID, err)
-		}
-		if err := v.enter(ctx, s.ID, m); err != nil {
-			return err
+		if err := v.enter(ctx, s); err != nil {
+			return fault.Wrap("enter point "+s.ID+" in the catalogue", nil, err, "")
 		}
 	}
 	if len(l.unread) > 0 || l.contents < 64+(len(l.points)+len(l.drafts))/20 {
@@ -118,6 +119,30 @@ func (v *Vault) tidy(ctx context.Context, l *listing) error {
 		_, err := w.FindManifests(ctx, map[string]string{labelType: typeHold}) // kopia compacts on reading
 		return err
 	})
+}
+
+// enter puts a point that is listed into the catalogue.
+func (v *Vault) enter(ctx context.Context, s saved) error {
+	record, r, err := v.openSaved(ctx, s)
+	if err != nil {
+		return err
+	}
+	m, err := snapshot.LoadSnapshot(ctx, v.rep, s.manifest)
+	if err != nil {
+		return storageFault("read manifest", err)
+	}
+	l := leaf{Snapshot: m, Record: record}
+	for _, p := range record.Point.Parts {
+		n, err := r.find(ctx, p.Name)
+		if errors.Is(err, fault.ErrNotFound) {
+			continue // failed or skipped
+		}
+		if err != nil {
+			return err
+		}
+		l.Parts = append(l.Parts, leafPart{p.Name, &n.entry})
+	}
+	return v.putLeaf(ctx, pointLeaf(s.ID), l)
 }
 
 // Open reads a point's record and gives access to its tree.

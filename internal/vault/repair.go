@@ -1,0 +1,354 @@
+package vault
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/kopia/kopia/fs"
+	"github.com/kopia/kopia/repo"
+	"github.com/kopia/kopia/repo/blob"
+	"github.com/kopia/kopia/repo/content"
+	"github.com/kopia/kopia/repo/manifest"
+	"github.com/kopia/kopia/repo/object"
+	"github.com/kopia/kopia/snapshot"
+
+	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/point"
+	"github.com/backstay/backstay/internal/protect"
+)
+
+// Repaired is what Repair did, and what it could not do.
+type Repaired struct {
+	Format  bool            `json:"format"`         // the format blobs were put back from a copy
+	Indexes []string        `json:"indexes"`        // damaged index blobs that were removed
+	Packs   int             `json:"packs"`          // packs whose contents were entered in the index again
+	Points  []string        `json:"points"`         // ids of points that are listed again
+	Gone    []protect.Fault `json:"gone,omitempty"` // points, and parts of them, that are lost
+	Notes   []string        `json:"notes,omitempty"`
+	Report  *protect.Report `json:"report"` // of a check of all points after the repair, without reading data
+}
+
+// Repair brings back what the loss of format blobs, of indexes or of metadata packs has hidden, as far as it can be brought back.
+// It deletes nothing that can be read. Nobody else should use the vault meanwhile.
+func Repair(ctx context.Context, loc Location, password fault.Secret, o Options) (*Repaired, error) {
+	st, err := loc.storage(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	done, err := repairIn(ctx, st, loc.String(), password, o)
+	return done, errors.Join(err, st.Close(ctx))
+}
+
+// repairIn repairs the vault in st, which stays the caller's to close.
+func repairIn(ctx context.Context, st blob.Storage, name string, password fault.Secret, o Options) (done *Repaired, err error) {
+	op := "repair vault " + name
+	x := &repair{done: &Repaired{}}
+	if x.done.Format, err = repairFormat(ctx, st, name, password); err != nil {
+		return nil, fault.Wrap(op, nil, err, "")
+	}
+	o.ReadOnly = false
+	if x.v, err = openIn(ctx, keepOpen{st}, name, password, o); err != nil {
+		return nil, err
+	}
+	err = x.run(ctx)
+	if err = errors.Join(err, x.v.Close(ctx)); err != nil {
+		return nil, fault.Wrap(op, nil, err, "")
+	}
+	return x.done, nil
+}
+
+// repairFormat puts the format blobs back in place from the newest copy that the password opens, unless they are as in a copy.
+func repairFormat(ctx context.Context, st blob.Storage, name string, password fault.Secret) (bool, error) {
+	copies, err := readFormatCopies(ctx, st)
+	if err != nil {
+		return false, err
+	}
+	for _, c := range copies {
+		same, err := c.same(ctx, st)
+		if err != nil {
+			return false, err
+		}
+		if same && c.opens(ctx, password) {
+			return false, nil
+		}
+	}
+	for _, c := range copies {
+		if !c.opens(ctx, password) {
+			continue
+		}
+		for _, id := range formatBlobs {
+			// Without a lock of its own: openIn reads the lock from these very blobs, and copyFormat writes them into a new copy.
+			if err := st.PutBlob(ctx, id, &raw{c.Blobs[id]}, blob.PutOptions{}); err != nil {
+				return false, storageFault("put "+string(id)+" back", err)
+			}
+		}
+		return true, nil
+	}
+	return false, nil // openIn says what is wrong
+}
+
+// repair is one run of Repair on a vault that opens.
+type repair struct {
+	v      *Vault
+	done   *Repaired
+	before map[string]bool // points that were listed before
+}
+
+func (x *repair) run(ctx context.Context) error {
+	if err := x.v.copyFormat(ctx); err != nil {
+		return err
+	}
+	l, err := x.readableIndexes(ctx)
+	if err != nil {
+		return err
+	}
+	x.before = map[string]bool{}
+	for _, s := range l.points {
+		x.before[s.ID] = true
+	}
+	if err := x.reindex(ctx); err != nil {
+		return err
+	}
+	if l, err = x.v.manifests(ctx); err != nil {
+		return err
+	}
+	if err := x.rebuild(ctx, l); err != nil {
+		return err
+	}
+	x.done.Report, err = x.v.Verify(ctx, false)
+	return err
+}
+
+// readableIndexes lists the manifests. Where an index blob is damaged, kopia lists nothing at all: damaged ones are taken away, for
+// the packs hold all that indexes say.
+func (x *repair) readableIndexes(ctx context.Context) (*listing, error) {
+	for _, bad := range []func(context.Context) ([]blob.ID, error){nil, x.damagedIndexes, x.allIndexes} {
+		if bad != nil {
+			ids, err := bad(ctx)
+			if err != nil {
+				return nil, err
+			}
+			for _, id := range ids {
+				if err := x.v.store.DeleteBlob(ctx, id); err != nil {
+					return nil, storageFault("remove damaged index "+string(id), err)
+				}
+				x.done.Indexes = append(x.done.Indexes, string(id))
+			}
+		}
+		l, err := x.v.manifests(ctx)
+		if !errors.Is(err, fault.ErrCorrupt) {
+			return l, err
+		}
+	}
+	return x.v.manifests(ctx)
+}
+
+// allIndexes returns all index blobs. They are taken away only if none of the recorded checksums told which one is damaged.
+func (x *repair) allIndexes(ctx context.Context) ([]blob.ID, error) {
+	var ids []blob.ID
+	for _, prefix := range []blob.ID{"n", "x"} {
+		all, err := blob.ListAllBlobs(ctx, x.v.store, prefix)
+		if err != nil {
+			return nil, storageFault("list indexes", err)
+		}
+		ids = append(ids, blob.IDsFromMetadata(all)...)
+	}
+	return ids, nil
+}
+
+// damagedIndexes returns the index blobs that are not as they were written.
+func (x *repair) damagedIndexes(ctx context.Context) ([]blob.ID, error) {
+	leaves, err := blob.ListAllBlobs(ctx, x.v.store, cataloguePrefix)
+	if err != nil {
+		return nil, storageFault("list catalogue", err)
+	}
+	check := &verification{v: x.v, report: &protect.Report{}}
+	recorded, err := check.recorded(ctx, leaves)
+	if err != nil {
+		return nil, err
+	}
+	all, err := x.allIndexes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var bad []blob.ID
+	for _, id := range all {
+		what, err := check.blob(ctx, id, recorded[id], nil)
+		if err != nil && !errors.Is(err, fault.ErrCorrupt) {
+			return nil, err
+		}
+		if what != "" || err != nil {
+			bad = append(bad, id)
+		}
+	}
+	return bad, nil
+}
+
+// reindex enters the contents of packs that the index does not know. Each pack ends with an index of its own.
+func (x *repair) reindex(ctx context.Context) error {
+	var packs []blob.Metadata
+	for _, prefix := range content.PackBlobIDPrefixes {
+		all, err := blob.ListAllBlobs(ctx, x.v.store, prefix)
+		if err != nil {
+			return storageFault("list packs", err)
+		}
+		packs = append(packs, all...)
+	}
+	return x.v.session(ctx, "rebuild indexes", func(ctx context.Context, w repo.DirectRepositoryWriter) error {
+		for _, m := range packs {
+			if err := x.reindexPack(ctx, w, m); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (x *repair) reindexPack(ctx context.Context, w repo.DirectRepositoryWriter, m blob.Metadata) error {
+	infos, err := w.ContentManager().RecoverIndexFromPackBlob(ctx, m.BlobID, m.Length, false)
+	if err != nil {
+		if kind, _ := classify(err); errors.Is(kind, fault.ErrCorrupt) || strings.Contains(err.Error(), "postamble") {
+			x.done.Notes = append(x.done.Notes, fmt.Sprintf("pack %s: %v", m.BlobID, err))
+			return nil
+		}
+		return storageFault("read pack "+string(m.BlobID), err)
+	}
+	for _, i := range infos {
+		if i.Deleted {
+			continue
+		}
+		_, err := w.ContentInfo(ctx, i.ContentID)
+		if err == nil {
+			continue
+		}
+		if !errors.Is(err, content.ErrContentNotFound) {
+			return storageFault("look up content", err)
+		}
+		if _, err := w.ContentManager().RecoverIndexFromPackBlob(ctx, m.BlobID, m.Length, true); err != nil {
+			return storageFault("read pack "+string(m.BlobID), err)
+		}
+		x.done.Packs++
+		return nil
+	}
+	return nil
+}
+
+// rebuild lists points again that the catalogue knows and whose manifest or root is lost, and takes out what must not be listed.
+func (x *repair) rebuild(ctx context.Context, l *listing) error {
+	c, err := x.v.readCatalogue(ctx)
+	if err != nil {
+		return err
+	}
+	unlist, err := x.unlist(ctx, l, c)
+	if err != nil {
+		return err
+	}
+	leaves := map[string]*leaf{}
+	for id := range c.points {
+		if s, ok := l.find(id); ok {
+			_, _, err := x.v.openSaved(ctx, s)
+			if err == nil {
+				if !x.before[id] {
+					x.done.Points = append(x.done.Points, id)
+				}
+				continue
+			}
+			if !errors.Is(err, fault.ErrCorrupt) {
+				return err
+			}
+			unlist = append(unlist, s.manifest)
+		}
+		found, err := x.v.getLeaf(ctx, pointLeaf(id))
+		if errors.Is(err, fault.ErrCorrupt) {
+			x.done.Gone = append(x.done.Gone, protect.Fault{Point: id, What: err.Error()})
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		leaves[id] = found
+	}
+	if len(l.unread) > 0 {
+		x.done.Notes = append(x.done.Notes, "lists of points were lost: holds that were noted in them are gone, and checkpoints of drafts")
+	}
+	return x.v.session(ctx, "bring points back", func(ctx context.Context, w repo.DirectRepositoryWriter) error {
+		for id, leaf := range leaves {
+			if err := x.bringBack(ctx, w, id, leaf); err != nil {
+				return fmt.Errorf("point %s: %w", id, err)
+			}
+		}
+		for _, u := range l.unread { // kopia lists nothing as long as one of them is in the index
+			if kind, _ := classify(u.err); !errors.Is(kind, fault.ErrCorrupt) {
+				return u.err
+			}
+			if err := w.ContentManager().DeleteContent(ctx, u.id); err != nil {
+				return err
+			}
+		}
+		return deleteManifests(ctx, w, x.v, unlist)
+	})
+}
+
+// unlist returns the manifests of points that came up from the packs, but must not be listed: they have expired, or were never
+// published.
+func (x *repair) unlist(ctx context.Context, l *listing, c *catalogue) ([]manifest.ID, error) {
+	var ids []manifest.ID
+	for _, s := range l.points {
+		if x.before[s.ID] || c.points[s.ID] {
+			continue
+		}
+		_, _, err := x.v.openSaved(ctx, s)
+		switch {
+		case c.tombstones[s.ID] || errors.Is(err, fault.ErrCorrupt):
+			ids = append(ids, s.manifest)
+		case err != nil:
+			return nil, err
+		default:
+			x.done.Points = append(x.done.Points, s.ID)
+		}
+	}
+	return ids, nil
+}
+
+// bringBack writes the root and the manifest of a point anew from what the catalogue says of it.
+func (x *repair) bringBack(ctx context.Context, w repo.DirectRepositoryWriter, id string, l *leaf) error {
+	if l.Record == nil || l.Snapshot == nil || l.Record.Point.ID != id {
+		x.done.Gone = append(x.done.Gone, protect.Fault{Point: id, What: "the catalogue tells too little of it"})
+		return nil
+	}
+	d := &draft{v: x.v, w: w, point: l.Record.Point, checked: map[object.ID]bool{}, open: map[string]bool{}, ended: map[string]ended{}}
+	for _, p := range l.Record.Point.Parts {
+		e := ended{part: p}
+		if i := slices.IndexFunc(l.Parts, func(q leafPart) bool { return q.Name == p.Name }); i >= 0 && good(p.State) {
+			e.node = &node{entry: *l.Parts[i].Entry}
+			if err := d.present(ctx, e.node); err != nil {
+				if !errors.Is(err, fault.ErrCorrupt) {
+					return err
+				}
+				e.node, e.part.State, e.part.Reason = nil, point.Failed, "lost from the vault: "+err.Error()
+				x.done.Gone = append(x.done.Gone, protect.Fault{Point: id, Path: p.Name, What: err.Error()})
+			}
+		}
+		d.order = append(d.order, p.Name)
+		d.ended[p.Name] = e
+	}
+	record, parts := d.record()
+	record.Finished, record.Tool = l.Record.Finished, l.Record.Tool
+	if record.Ledger.Stored+record.Ledger.Carried == 0 {
+		x.done.Gone = append(x.done.Gone, protect.Fault{Point: id, What: "no part of it is left"})
+		return nil
+	}
+	m, err := d.snapshot(ctx, record, parts, listedPoint)
+	if err != nil {
+		return err
+	}
+	m.EndTime = fs.UTCTimestampFromTime(record.Finished)
+	if _, err := snapshot.SaveSnapshot(ctx, w, m); err != nil {
+		return storageFault("write manifest", err)
+	}
+	x.done.Points = append(x.done.Points, id)
+	return nil // its leaf stays as it is: somebody may find the lost packs again
+}
