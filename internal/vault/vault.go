@@ -61,6 +61,9 @@ type Vault struct {
 
 // Create makes a vault in a location. A vault that is there already is left alone (fault.ErrExists).
 func Create(ctx context.Context, loc Location, password fault.Secret, o Options) error {
+	if err := loc.checkLock(ctx, os.Getenv, o.Lock); err != nil {
+		return err
+	}
 	st, err := loc.storage(ctx, true)
 	if err != nil {
 		return err
