@@ -1,0 +1,798 @@
+// Package vaulttest holds what every protect.Store must do, as tests that a store's own tests run.
+package vaulttest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/point"
+	"github.com/backstay/backstay/internal/protect"
+)
+
+var (
+	api  = point.Subject{Kind: point.SubjectRepository, Name: "example.com/acme/api"}
+	shop = point.Subject{Kind: point.SubjectRepository, Name: "example.com/acme/shop"}
+)
+
+const (
+	repo = "git/example.com/acme/api.git"
+	lfs  = repo + "/lfs/objects"
+)
+
+// Run runs the suite. Make returns an empty store that takes the times of points and holds from clock.
+func Run(t *testing.T, makeStore func(t *testing.T, clock func() time.Time) protect.Store) {
+	for _, test := range []struct {
+		name string
+		run  func(*suite)
+	}{
+		{"empty", (*suite).empty},
+		{"round trip", (*suite).roundTrip},
+		{"list", (*suite).list},
+		{"seek", (*suite).seek},
+		{"extract", (*suite).extract},
+		{"not found", (*suite).notFound},
+		{"invalid", (*suite).invalid},
+		{"filter and order", (*suite).filter},
+		{"a failing reader leaves nothing", (*suite).failingReader},
+		{"keep", (*suite).keep},
+		{"keep some", (*suite).keepSome},
+		{"part inside a part", (*suite).inside},
+		{"fail without prior", (*suite).failed},
+		{"fail with prior", (*suite).carried},
+		{"carried on purpose", (*suite).carriedOnPurpose},
+		{"skip", (*suite).skip},
+		{"nothing stored", (*suite).nothing},
+		{"parts not ended", (*suite).notEnded},
+		{"checkpoint", (*suite).checkpoint},
+		{"abandon", (*suite).abandon},
+		{"hold", (*suite).hold},
+		{"alarm", (*suite).alarm},
+		{"delete", (*suite).remove},
+		{"verify", (*suite).verify},
+		{"parallel parts", (*suite).parallel},
+		{"parallel drafts", (*suite).parallelDrafts},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := &clock{now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
+			test.run(&suite{T: t, store: makeStore(t, c.tick)})
+		})
+	}
+}
+
+// clock goes on by a second at each look.
+type clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func (c *clock) tick() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(time.Second)
+	return c.now
+}
+
+type suite struct {
+	*testing.T
+	store protect.Store
+}
+
+func (s *suite) must(err error) {
+	s.Helper()
+	if err != nil {
+		s.Fatal(err)
+	}
+}
+
+func (s *suite) wantFault(err, want error) {
+	s.Helper()
+	if !errors.Is(err, want) {
+		s.Fatalf("got error %v, want one that is %v", err, want)
+	}
+}
+
+func (s *suite) begin(subject point.Subject) point.Draft {
+	s.Helper()
+	d, err := s.store.Begin(s.Context(), subject, "daily")
+	s.must(err)
+	return d
+}
+
+func (s *suite) part(d point.Sink, name string) point.PartWriter {
+	s.Helper()
+	w, err := d.Part(s.Context(), name, point.KindGit)
+	s.must(err)
+	return w
+}
+
+func (s *suite) put(w point.PartWriter, name, text string) {
+	s.Helper()
+	n, err := w.Put(s.Context(), point.Entry{Name: name}, strings.NewReader(text), point.Text)
+	if err != nil || n != int64(len(text)) {
+		s.Fatalf("Put(%s) = %d, %v", name, n, err)
+	}
+}
+
+func (s *suite) end(w point.PartWriter) {
+	s.Helper()
+	s.must(w.Store(s.Context(), point.Part{}))
+}
+
+func (s *suite) commit(d point.Draft) *point.Receipt {
+	s.Helper()
+	r, err := d.Commit(s.Context())
+	s.must(err)
+	return r
+}
+
+// point makes a point of one part with one file.
+func (s *suite) point(subject point.Subject, text string) *point.Receipt {
+	s.Helper()
+	d := s.begin(subject)
+	w := s.part(d, repo)
+	s.put(w, "HEAD", text)
+	s.end(w)
+	return s.commit(d)
+}
+
+func (s *suite) open(id string) (*point.Record, point.Reader) {
+	s.Helper()
+	record, r, err := s.store.Open(s.Context(), id)
+	s.must(err)
+	return record, r
+}
+
+func (s *suite) read(r point.Reader, path string) string {
+	s.Helper()
+	f, err := r.Open(s.Context(), path)
+	s.must(err)
+	b, err := io.ReadAll(f)
+	s.must(err)
+	s.must(f.Close())
+	return string(b)
+}
+
+func (s *suite) names(r point.Reader, path string) []string {
+	s.Helper()
+	entries, err := r.List(s.Context(), path)
+	s.must(err)
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name)
+	}
+	return names
+}
+
+func (s *suite) equal(got, want any) {
+	s.Helper()
+	if g, w := fmt.Sprintf("%+v", got), fmt.Sprintf("%+v", want); g != w {
+		s.Fatalf("got  %s\nwant %s", g, w)
+	}
+}
+
+func (s *suite) points(f point.Filter) []string {
+	s.Helper()
+	points, err := s.store.Points(s.Context(), f)
+	s.must(err)
+	var ids []string
+	for _, p := range points {
+		ids = append(ids, p.ID)
+	}
+	return ids
+}
+
+func (s *suite) empty() {
+	s.equal(len(s.points(point.Filter{})), 0)
+	report, err := s.store.Verify(s.Context(), true)
+	s.must(err)
+	s.equal(len(report.Faults), 0)
+}
+
+func (s *suite) roundTrip() {
+	big := randomBytes(11<<20 + 17)
+	files := map[string][]byte{
+		"empty": {}, "HEAD": []byte("ref: refs/heads/main\n"), "objects/pack/pack-1.pack": big,
+		"deep/er/and/deeper": []byte("x"), "with space": []byte("y"), "ümläut": []byte("z"), "x.kopia-entry": []byte("{}"),
+	}
+	for _, c := range []point.Content{point.Text, point.Packed, point.Block, point.Tree} {
+		d := s.begin(api)
+		w := s.part(d, repo)
+		var sum int64
+		for name, b := range files {
+			n, err := w.Put(s.Context(), point.Entry{Name: name}, bytes.NewReader(b), c)
+			s.must(err)
+			s.equal(n, len(b))
+			sum += n
+		}
+		s.must(w.Store(s.Context(), point.Part{Revision: "abc", Counts: []point.Count{{Of: "refs", Expected: 2, Stored: 2}}}))
+		receipt := s.commit(d)
+		s.equal(receipt.Point.State, point.Complete)
+
+		record, r := s.open(receipt.Point.ID)
+		p := record.Point.Parts[0]
+		s.equal([]any{p.Name, p.Kind, p.State, p.Bytes, p.NewBytes, p.Revision}, []any{repo, point.KindGit, point.Stored, sum, sum, "abc"})
+		s.equal(record.Point.Subject, api)
+		s.equal(record.Point.Revisions, map[string]string{repo: "abc"})
+		s.equal(record.Point.Bytes, sum)
+		for name, b := range files {
+			if got := s.read(r, repo+"/"+name); got != string(b) {
+				s.Fatalf("%s: %d bytes differ from the %d put", name, len(got), len(b))
+			}
+		}
+	}
+}
+
+func (s *suite) list() {
+	d := s.begin(api)
+	w := s.part(d, repo)
+	at := time.Date(2020, 2, 3, 4, 5, 6, 7, time.UTC)
+	for _, e := range []point.Entry{
+		{Name: "file", Mode: 0o640, Time: at, UID: 7, GID: 8},
+		{Name: "dir", Mode: fs.ModeDir | 0o750, Time: at},
+		{Name: "link", Mode: fs.ModeSymlink | 0o777, Time: at, Link: "../elsewhere"},
+		{Name: "plain"},
+	} {
+		var r io.Reader
+		if e.Mode.IsRegular() {
+			r = strings.NewReader("four")
+		}
+		_, err := w.Put(s.Context(), e, r, point.Tree)
+		s.must(err)
+	}
+	s.put(w, "implied/file", "123")
+	s.end(w)
+	receipt := s.commit(d)
+	_, r := s.open(receipt.Point.ID)
+	entries, err := r.List(s.Context(), repo)
+	s.must(err)
+	s.equal(s.names(r, repo), []string{"dir", "file", "implied", "link", "plain"})
+	s.equal(entries[1], point.Entry{Name: "file", Mode: 0o640, Size: 4, Time: at, UID: 7, GID: 8})
+	s.equal([]any{entries[0].Mode, entries[0].Time}, []any{fs.ModeDir | 0o750, at})
+	s.equal([]any{entries[2].Mode, entries[2].Size}, []any{fs.ModeDir | 0o755, 3})
+	s.equal([]any{entries[3].Mode.Type(), entries[3].Link, entries[3].Time}, []any{fs.ModeSymlink, "../elsewhere", at})
+	s.equal([]any{entries[4].Mode, entries[4].Time}, []any{fs.FileMode(0o644), receipt.Point.Time})
+	s.equal(len(s.names(r, repo+"/dir")), 0)
+	s.equal(slices.Contains(s.names(r, "."), "git"), true)
+}
+
+func (s *suite) seek() {
+	b := randomBytes(9 << 20)
+	d := s.begin(api)
+	w := s.part(d, repo)
+	_, err := w.Put(s.Context(), point.Entry{Name: "big"}, bytes.NewReader(b), point.Packed)
+	s.must(err)
+	s.end(w)
+	_, r := s.open(s.commit(d).Point.ID)
+	f, err := r.Open(s.Context(), repo+"/big")
+	s.must(err)
+	for _, at := range []int64{0, 4<<20 - 3, 5, 8 << 20, int64(len(b)) - 2} {
+		_, err := f.Seek(at, io.SeekStart)
+		s.must(err)
+		got, err := io.ReadAll(io.LimitReader(f, 10))
+		s.must(err)
+		s.equal(bytes.Equal(got, b[at:min(at+10, int64(len(b)))]), true)
+	}
+	end, err := f.Seek(0, io.SeekEnd)
+	s.must(err)
+	s.equal(end, len(b))
+	s.must(f.Close())
+}
+
+func (s *suite) extract() {
+	b := randomBytes(9 << 20)
+	at := time.Date(2020, 2, 3, 4, 5, 6, 0, time.UTC)
+	d := s.begin(api)
+	w := s.part(d, repo)
+	_, err := w.Put(s.Context(), point.Entry{Name: "objects/big", Mode: 0o440, Time: at}, bytes.NewReader(b), point.Packed)
+	s.must(err)
+	_, err = w.Put(s.Context(), point.Entry{Name: "refs", Mode: fs.ModeDir}, nil, point.Tree)
+	s.must(err)
+	_, err = w.Put(s.Context(), point.Entry{Name: "link", Mode: fs.ModeSymlink, Link: "/etc"}, nil, point.Tree)
+	s.must(err)
+	for i := range 50 {
+		s.put(w, fmt.Sprintf("small/%d", i), strings.Repeat("x", i))
+	}
+	s.end(w)
+	_, r := s.open(s.commit(d).Point.ID)
+
+	dest := filepath.Join(s.TempDir(), "out")
+	s.must(r.Extract(s.Context(), repo, dest))
+	got, err := os.ReadFile(filepath.Join(dest, "objects/big"))
+	s.must(err)
+	s.equal(bytes.Equal(got, b), true)
+	info, err := os.Stat(filepath.Join(dest, "objects/big"))
+	s.must(err)
+	s.equal([]any{info.Mode(), info.ModTime().UTC()}, []any{fs.FileMode(0o440), at})
+	info, err = os.Stat(filepath.Join(dest, "refs"))
+	s.must(err)
+	s.equal(info.IsDir(), true)
+	link, err := os.Readlink(filepath.Join(dest, "link"))
+	s.must(err)
+	s.equal(link, "/etc")
+	for i := range 50 {
+		got, err := os.ReadFile(filepath.Join(dest, "small", fmt.Sprint(i)))
+		s.must(err)
+		s.equal(len(got), i)
+	}
+	s.wantFault(r.Extract(s.Context(), repo, dest), fault.ErrExists)
+	one := filepath.Join(s.TempDir(), "one")
+	s.must(r.Extract(s.Context(), repo+"/small/7", one))
+	got, err = os.ReadFile(one)
+	s.must(err)
+	s.equal(string(got), "xxxxxxx")
+}
+
+func (s *suite) notFound() {
+	receipt := s.point(api, "x")
+	_, r := s.open(receipt.Point.ID)
+	none := strings.Repeat("0", 32)
+	_, err := r.Open(s.Context(), repo+"/nothing")
+	s.wantFault(err, fault.ErrNotFound)
+	_, err = r.List(s.Context(), "nowhere/at/all")
+	s.wantFault(err, fault.ErrNotFound)
+	s.wantFault(r.Extract(s.Context(), "nowhere", filepath.Join(s.TempDir(), "x")), fault.ErrNotFound)
+	_, _, err = s.store.Open(s.Context(), none)
+	s.wantFault(err, fault.ErrNotFound)
+	s.wantFault(s.store.Delete(s.Context(), receipt.Point.ID, none), fault.ErrNotFound)
+	s.wantFault(s.store.Hold(s.Context(), none, "why"), fault.ErrNotFound)
+	_, err = s.store.Verify(s.Context(), false, none)
+	s.wantFault(err, fault.ErrNotFound)
+	s.equal(s.points(point.Filter{}), []string{receipt.Point.ID})
+}
+
+func (s *suite) invalid() {
+	d := s.begin(api)
+	w := s.part(d, repo)
+	for _, name := range []string{"", "..", "../x", "a/../b", "/a", "a//b", "a/", "./a"} {
+		if _, err := w.Put(s.Context(), point.Entry{Name: name}, strings.NewReader("x"), point.Text); err == nil {
+			s.Errorf("Put(%q) was taken", name)
+		}
+	}
+	for _, name := range []string{"", ".", "..", "../x", "/a"} {
+		if _, err := d.Part(s.Context(), name, point.KindGit); err == nil {
+			s.Errorf("Part(%q) was taken", name)
+		}
+	}
+	if _, err := d.Part(s.Context(), repo, point.KindGit); err == nil {
+		s.Error("a part was named twice")
+	}
+	s.must(d.Abandon(s.Context()))
+}
+
+func (s *suite) filter() {
+	first := s.point(api, "1").Point.ID
+	second := s.point(shop, "2").Point.ID
+	third := s.point(api, "3").Point.ID
+	s.equal(s.points(point.Filter{}), []string{third, second, first})
+	s.equal(s.points(point.Filter{Subject: &api}), []string{third, first})
+	s.equal(s.points(point.Filter{Subject: &shop, Policy: "daily"}), []string{second})
+	s.equal(len(s.points(point.Filter{Policy: "weekly"})), 0)
+	points, err := s.store.Points(s.Context(), point.Filter{Subject: &shop})
+	s.must(err)
+	p := points[0]
+	s.equal([]any{p.Subject, p.Policy, p.State, p.Bytes, len(p.Parts)}, []any{shop, "daily", point.Complete, 1, 0})
+}
+
+var errSource = errors.New("the source broke off")
+
+// broken gives some bytes and then an error.
+type broken struct{ n int }
+
+func (b *broken) Read(p []byte) (int, error) {
+	if b.n <= 0 {
+		return 0, errSource
+	}
+	n := min(len(p), b.n)
+	b.n -= n
+	return n, nil
+}
+
+func (s *suite) failingReader() {
+	d := s.begin(api)
+	w := s.part(d, repo)
+	s.put(w, "good", "good")
+	for _, n := range []int{0, 100, 9 << 20} {
+		if _, err := w.Put(s.Context(), point.Entry{Name: "bad"}, &broken{n}, point.Packed); err != errSource { //nolint:errorlint // as it is
+			s.Fatalf("got %v, want the reader's own error", err)
+		}
+	}
+	s.end(w)
+	record, r := s.open(s.commit(d).Point.ID)
+	s.equal(s.names(r, repo), []string{"good"})
+	s.equal([]any{record.Point.Parts[0].Bytes, record.Point.Parts[0].NewBytes}, []any{4, 4})
+}
+
+func (s *suite) keep() {
+	first := s.point(api, "one")
+	d := s.begin(api)
+	w := s.part(d, repo)
+	prior := w.Prior()
+	if prior == nil {
+		s.Fatal("there is no prior copy")
+	}
+	s.equal(prior.Time.UTC(), first.Point.Time)
+	s.equal(prior.Part.State, point.Stored)
+	s.equal(s.read(prior, "HEAD"), "one")
+	s.must(w.Keep(s.Context(), "."))
+	s.end(w)
+	second := s.commit(d)
+	s.must(s.store.Delete(s.Context(), first.Point.ID))
+	record, r := s.open(second.Point.ID)
+	s.equal(s.read(r, repo+"/HEAD"), "one")
+	s.equal([]any{record.Point.Parts[0].Bytes, record.Point.Parts[0].NewBytes}, []any{3, 0})
+
+	d = s.begin(shop)
+	w = s.part(d, repo)
+	if w.Prior() != nil {
+		s.Error("a prior copy of another subject")
+	}
+	s.wantFault(w.Keep(s.Context(), "HEAD"), fault.ErrNotFound)
+	s.must(d.Abandon(s.Context()))
+}
+
+func (s *suite) keepSome() {
+	d := s.begin(api)
+	w := s.part(d, repo)
+	for _, name := range []string{"a/1", "a/2", "b/1", "c"} {
+		s.put(w, name, name)
+	}
+	s.end(w)
+	s.commit(d)
+	d = s.begin(api)
+	w = s.part(d, repo)
+	s.must(w.Keep(s.Context(), "a"))
+	s.must(w.Keep(s.Context(), "b/1"))
+	s.wantFault(w.Keep(s.Context(), "nothing"), fault.ErrNotFound)
+	s.put(w, "a/3", "new")
+	s.put(w, "a/1", "changed")
+	s.end(w)
+	record, r := s.open(s.commit(d).Point.ID)
+	s.equal(s.names(r, repo), []string{"a", "b"})
+	s.equal(s.names(r, repo+"/a"), []string{"1", "2", "3"})
+	s.equal(s.read(r, repo+"/a/1"), "changed")
+	s.equal(s.read(r, repo+"/a/2"), "a/2")
+	s.equal(s.read(r, repo+"/b/1"), "b/1")
+	s.equal([]any{record.Point.Parts[0].Bytes, record.Point.Parts[0].NewBytes}, []any{16, 10})
+}
+
+func (s *suite) inside() {
+	write := func(d point.Draft, first, second string) {
+		for _, name := range []string{first, second} {
+			w := s.part(d, name)
+			s.put(w, "file", name)
+			s.end(w)
+		}
+	}
+	for _, order := range [][2]string{{repo, lfs}, {lfs, repo}} {
+		d := s.begin(api)
+		write(d, order[0], order[1])
+		record, r := s.open(s.commit(d).Point.ID)
+		s.equal(s.read(r, repo+"/file"), repo)
+		s.equal(s.read(r, lfs+"/file"), lfs)
+		s.equal(record.Point.Bytes, len(repo)+len(lfs))
+	}
+	// Keeping the outer part does not keep what belongs to the inner one.
+	d := s.begin(api)
+	w := s.part(d, repo)
+	s.must(w.Keep(s.Context(), "."))
+	s.end(w)
+	record, r := s.open(s.commit(d).Point.ID)
+	s.equal(s.names(r, repo), []string{"file"})
+	s.equal(record.Point.Bytes, len(repo))
+
+	d = s.begin(api)
+	write(d, repo, lfs)
+	s.commit(d)
+	d = s.begin(api)
+	for _, name := range []string{lfs, repo} {
+		w := s.part(d, name)
+		s.must(w.Keep(s.Context(), "."))
+		s.end(w)
+	}
+	record, r = s.open(s.commit(d).Point.ID)
+	s.equal(s.read(r, repo+"/file"), repo)
+	s.equal(s.read(r, lfs+"/file"), lfs)
+	s.equal([]any{record.Point.Bytes, record.Ledger.NewBytes}, []any{len(repo) + len(lfs), 0})
+}
+
+func (s *suite) failed() {
+	d := s.begin(api)
+	w := s.part(d, repo)
+	s.put(w, "HEAD", "half")
+	s.must(w.Fail(s.Context(), fault.New("fetch", fault.ErrDenied, "no such token", "")))
+	w = s.part(d, "git/other.git")
+	s.put(w, "HEAD", "whole")
+	s.end(w)
+	record, r := s.open(s.commit(d).Point.ID)
+	s.equal(record.Point.State, point.Incomplete)
+	p := record.Point.Parts[0]
+	s.equal([]any{p.Name, p.State, p.Reason, p.Bytes}, []any{repo, point.Failed, "fetch: no such token", 0})
+	if _, err := r.List(s.Context(), repo); !errors.Is(err, fault.ErrNotFound) {
+		s.Errorf("what a failed part put is there: %v", err)
+	}
+}
+
+func (s *suite) carried() {
+	first := s.point(api, "good")
+	for range 2 { // the second time what is carried was carried already
+		d := s.begin(api)
+		w := s.part(d, repo)
+		s.put(w, "HEAD", "half")
+		s.must(w.Fail(s.Context(), errSource))
+		w = s.part(d, "git/other.git")
+		s.put(w, "HEAD", "whole")
+		s.end(w)
+		record, r := s.open(s.commit(d).Point.ID)
+		s.equal(record.Point.State, point.Incomplete)
+		p := record.Point.Parts[0]
+		s.equal([]any{p.State, p.Reason, p.Bytes, p.NewBytes}, []any{point.Carried, errSource.Error(), 4, 0})
+		if p.CarriedFrom == nil || !p.CarriedFrom.Equal(first.Point.Time) {
+			s.Fatalf("carried from %v, want %v", p.CarriedFrom, first.Point.Time)
+		}
+		s.equal(s.read(r, repo+"/HEAD"), "good")
+	}
+}
+
+func (s *suite) carriedOnPurpose() {
+	s.point(api, "good")
+	d := s.begin(api)
+	w := s.part(d, repo)
+	from := w.Prior().Time
+	s.must(w.Keep(s.Context(), "."))
+	s.must(w.Store(s.Context(), point.Part{CarriedFrom: &from, Reason: "ref count zero"}))
+	w = s.part(d, "git/other.git")
+	s.put(w, "HEAD", "x")
+	s.end(w)
+	receipt := s.commit(d)
+	s.equal([]any{receipt.Point.Parts[0].State, receipt.Point.State}, []any{point.Carried, point.Incomplete})
+}
+
+func (s *suite) skip() {
+	d := s.begin(api)
+	d.Skip("git/fork.git", point.KindGit, "a fork")
+	w := s.part(d, repo)
+	s.put(w, "HEAD", "x")
+	s.end(w)
+	receipt := s.commit(d)
+	s.equal(receipt.Point.State, point.Complete)
+	p := receipt.Point.Parts[0]
+	s.equal([]any{p.Name, p.State, p.Reason}, []any{"git/fork.git", point.Skipped, "a fork"})
+}
+
+func (s *suite) nothing() {
+	first := s.point(api, "x")
+	d := s.begin(api)
+	w := s.part(d, repo)
+	s.must(w.Fail(s.Context(), fault.New("fetch", fault.ErrUnavailable, "no route to host", "")))
+	_, err := d.Commit(s.Context())
+	s.wantFault(err, fault.ErrUnavailable)
+	if !strings.Contains(err.Error(), "no route to host") {
+		s.Errorf("the reason is lost: %v", err)
+	}
+	s.equal(s.points(point.Filter{}), []string{first.Point.ID})
+	s.must(d.Abandon(s.Context()))
+
+	d = s.begin(api)
+	if _, err := d.Commit(s.Context()); err == nil {
+		s.Error("a point of nothing was published")
+	}
+}
+
+func (s *suite) notEnded() {
+	d := s.begin(api)
+	w := s.part(d, repo)
+	if _, err := d.Commit(s.Context()); err == nil {
+		s.Fatal("a point was published although a part was not ended")
+	}
+	s.put(w, "HEAD", "x")
+	s.end(w)
+	if err := w.Store(s.Context(), point.Part{}); err == nil {
+		s.Error("a part was ended twice")
+	}
+	if _, err := w.Put(s.Context(), point.Entry{Name: "x"}, strings.NewReader("x"), point.Text); err == nil {
+		s.Error("a part was written after its end")
+	}
+	s.commit(d)
+	if _, err := d.Commit(s.Context()); err == nil {
+		s.Error("a draft was committed twice")
+	}
+	s.must(d.Abandon(s.Context()))
+	s.equal(len(s.points(point.Filter{})), 1)
+}
+
+func (s *suite) checkpoint() {
+	s.point(api, "old")
+	d := s.begin(api)
+	w := s.part(d, repo)
+	s.put(w, "HEAD", "checkpointed")
+	s.end(w)
+	open := s.part(d, "git/other.git")
+	s.put(open, "HEAD", "not ended")
+	s.must(d.Checkpoint(s.Context()))
+	s.equal(len(s.points(point.Filter{})), 1)
+
+	// The run is killed here: nobody ends the draft.
+	d = s.begin(api)
+	w = s.part(d, repo)
+	if w.Prior() == nil {
+		s.Fatal("what was checkpointed is not found")
+	}
+	s.equal(s.read(w.Prior(), "HEAD"), "checkpointed")
+	s.must(w.Keep(s.Context(), "."))
+	s.end(w)
+	w = s.part(d, "git/other.git")
+	if w.Prior() != nil {
+		s.Error("a part that was not ended is found")
+	}
+	s.put(w, "HEAD", "now")
+	s.end(w)
+	_, r := s.open(s.commit(d).Point.ID)
+	s.equal(s.read(r, repo+"/HEAD"), "checkpointed")
+	s.equal(len(s.points(point.Filter{})), 2)
+}
+
+func (s *suite) abandon() {
+	d := s.begin(api)
+	w := s.part(d, repo)
+	s.put(w, "HEAD", "x")
+	s.end(w)
+	s.must(d.Abandon(s.Context()))
+	s.must(d.Abandon(s.Context()))
+	if _, err := d.Commit(s.Context()); err == nil {
+		s.Error("an abandoned draft was committed")
+	}
+	s.equal(len(s.points(point.Filter{})), 0)
+	d = s.begin(api)
+	if w := s.part(d, repo); w.Prior() == nil {
+		s.Error("what was ended before is not found")
+	}
+	s.must(d.Abandon(s.Context()))
+}
+
+func (s *suite) hold() {
+	first, second := s.point(api, "1").Point.ID, s.point(api, "2").Point.ID
+	s.must(s.store.Hold(s.Context(), first, "for the lawyers"))
+	s.must(s.store.Hold(s.Context(), first, "for the auditors"))
+	record, _ := s.open(first)
+	s.equal(len(record.Point.Holds), 2)
+	s.equal(record.Point.Holds[0].Reason, "for the lawyers")
+	s.wantFault(s.store.Delete(s.Context(), second, first), fault.ErrRefused)
+	s.equal(s.points(point.Filter{}), []string{second, first})
+	s.must(s.store.Hold(s.Context(), first, ""))
+	s.must(s.store.Delete(s.Context(), first, second))
+	s.equal(len(s.points(point.Filter{})), 0)
+}
+
+func (s *suite) alarm() {
+	first := s.point(api, "good").Point.ID
+	d := s.begin(api)
+	w := s.part(d, repo)
+	s.put(w, "HEAD", "all gone")
+	s.must(w.Alarm(s.Context(), "90 of 100 refs are gone"))
+	s.end(w)
+	record, _ := s.open(s.commit(d).Point.ID)
+	if notes := strings.Join(record.Point.Parts[0].Notes, "\n"); !strings.Contains(notes, "90 of 100 refs are gone") {
+		s.Errorf("notes %q do not tell the finding", notes)
+	}
+	s.wantFault(s.store.Delete(s.Context(), first), fault.ErrRefused)
+}
+
+func (s *suite) remove() {
+	first, second := s.point(api, "1").Point.ID, s.point(api, "2").Point.ID
+	s.must(s.store.Delete(s.Context(), first))
+	s.equal(s.points(point.Filter{}), []string{second})
+	_, _, err := s.store.Open(s.Context(), first)
+	s.wantFault(err, fault.ErrNotFound)
+	s.must(s.store.Delete(s.Context()))
+}
+
+func (s *suite) verify() {
+	first := s.point(api, "1").Point.ID
+	s.point(shop, "2")
+	for _, readData := range []bool{false, true} {
+		report, err := s.store.Verify(s.Context(), readData)
+		s.must(err)
+		s.equal([]any{report.Points, len(report.Faults)}, []any{2, 0})
+		report, err = s.store.Verify(s.Context(), readData, first)
+		s.must(err)
+		s.equal([]any{report.Points, len(report.Faults)}, []any{1, 0})
+	}
+}
+
+func (s *suite) parallel() {
+	const parts, files = 8, 20
+	d := s.begin(api)
+	var group sync.WaitGroup
+	for i := range parts {
+		group.Go(func() {
+			w, err := d.Part(s.Context(), fmt.Sprintf("git/%d.git", i), point.KindGit)
+			if err != nil {
+				s.Error(err)
+				return
+			}
+			for j := range files {
+				text := strings.Repeat(fmt.Sprint(i, j), 1000)
+				if _, err := w.Put(s.Context(), point.Entry{Name: fmt.Sprintf("d/%d", j)}, strings.NewReader(text), point.Text); err != nil {
+					s.Error(err)
+				}
+				if j == files/2 {
+					if err := d.Checkpoint(s.Context()); err != nil {
+						s.Error(err)
+					}
+				}
+			}
+			if err := w.Store(s.Context(), point.Part{}); err != nil {
+				s.Error(err)
+			}
+		})
+	}
+	group.Wait()
+	_, r := s.open(s.commit(d).Point.ID)
+	for i := range parts {
+		for j := range files {
+			s.equal(s.read(r, fmt.Sprintf("git/%d.git/d/%d", i, j)) == strings.Repeat(fmt.Sprint(i, j), 1000), true)
+		}
+	}
+}
+
+func (s *suite) parallelDrafts() {
+	var group sync.WaitGroup
+	for _, subject := range []point.Subject{api, shop} {
+		group.Go(func() {
+			for i := range 5 {
+				d, err := s.store.Begin(s.Context(), subject, "")
+				if err != nil {
+					s.Error(err)
+					return
+				}
+				w, err := d.Part(s.Context(), repo, point.KindGit)
+				if err != nil {
+					s.Error(err)
+					return
+				}
+				text := fmt.Sprint(subject, i)
+				if _, err := w.Put(s.Context(), point.Entry{Name: "HEAD"}, strings.NewReader(text), point.Text); err != nil {
+					s.Error(err)
+				}
+				if err := w.Store(s.Context(), point.Part{}); err != nil {
+					s.Error(err)
+				}
+				if _, err := d.Commit(s.Context()); err != nil {
+					s.Error(err)
+				}
+			}
+		})
+	}
+	group.Wait()
+	points, err := s.store.Points(s.Context(), point.Filter{})
+	s.must(err)
+	s.equal(len(points), 10)
+	seen := map[string]bool{}
+	for _, p := range points {
+		_, r := s.open(p.ID)
+		seen[s.read(r, repo+"/HEAD")] = true
+	}
+	s.equal(len(seen), 10)
+	report, err := s.store.Verify(s.Context(), true)
+	s.must(err)
+	s.equal(len(report.Faults), 0)
+}
+
+func randomBytes(n int) []byte {
+	b := make([]byte, n)
+	var seed [32]byte
+	_, _ = rand.NewChaCha8(seed).Read(b) // never fails
+	return b
+}
