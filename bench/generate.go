@@ -19,6 +19,8 @@ type history struct {
 	files   [][]string // lines of each text file
 	commits int
 	blobs   int
+
+	importing bool // the running import has a commit
 }
 
 // growth is what one step adds.
@@ -91,6 +93,7 @@ func (h *history) write(ctx context.Context, fill func(*bufio.Writer)) error {
 	r, pipe := io.Pipe()
 	cmd := exec.CommandContext(ctx, "git", "-C", h.dir, "-c", "core.bigFileThreshold=256k", "fast-import", "--quiet", "--force")
 	cmd.Stdin = r
+	h.importing = false
 	filled := make(chan struct{})
 	go func() {
 		defer close(filled)
@@ -115,9 +118,10 @@ func (h *history) commit(w io.Writer, message string) {
 	h.commits++
 	message = fmt.Sprintf("%s %d\n\n%s\n", message, h.commits, h.line())
 	fmt.Fprintf(w, "commit refs/heads/main\ncommitter %s\ndata %d\n%s\n", h.who(), len(message), message)
-	if h.commits > 1 {
-		fmt.Fprintf(w, "from refs/heads/main^0\n")
+	if !h.importing && h.commits > 1 {
+		fmt.Fprintf(w, "from refs/heads/main^0\n") // where the import before left it
 	}
+	h.importing = true
 }
 
 func (h *history) addFile(w io.Writer) {
