@@ -313,6 +313,9 @@ func (v *Vault) Delete(ctx context.Context, ids ...string) error {
 			return fault.Wrap(op, nil, err, "")
 		}
 	}
+	for _, id := range ids {
+		v.inheritSums(ctx, id)
+	}
 	if err := v.session(ctx, op, func(ctx context.Context, w repo.DirectRepositoryWriter) error {
 		return deleteManifests(ctx, w, v, manifests)
 	}); err != nil {
@@ -322,6 +325,14 @@ func (v *Vault) Delete(ctx context.Context, ids ...string) error {
 		v.strike(ctx, id)
 	}
 	return nil
+}
+
+// inheritSums takes over the checksums that came with a point whose leaf is about to go: other points may refer to the same blobs.
+// The next flush records them. A leaf that cannot be read has none to give.
+func (v *Vault) inheritSums(ctx context.Context, id string) {
+	if l, err := v.getLeaf(ctx, pointLeaf(id)); err == nil {
+		v.store.returnSums(l.Sums)
+	}
 }
 
 // strike removes an expired point's leaf and then its tombstone. On a store with object lock both may have to stay, which does
