@@ -66,10 +66,13 @@ func placeLargeFiles(ctx context.Context, dir, gitDir string, o RestoreOptions) 
 		say(o, "large files are pointers still: install git-lfs, then run git lfs install and git lfs checkout in "+dir)
 		return nil
 	}
-	if err := lfs("install", "--local", "--skip-repo"); err != nil { // without its hooks
+	if err := lfs("install", "--local", "--skip-repo"); err != nil {
 		return fault.Wrap("set up git-lfs", nil, err, "")
 	}
-	return fault.Wrap("put large files in place", nil, lfs("checkout"), "")
+	if err := lfs("checkout"); err != nil {
+		return fault.Wrap("put large files in place", nil, err, "")
+	}
+	return os.RemoveAll(filepath.Join(gitDir, "hooks")) // those of git-lfs, which it installs unasked
 }
 
 func say(o RestoreOptions, text string) {

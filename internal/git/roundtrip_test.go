@@ -105,7 +105,7 @@ type bench struct {
 
 func newBench(t *testing.T, url string) *bench {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	return &bench{t: t, url: url, o: SourceOptions{Hostname: "host", Scratch: t.TempDir()}, store: memory.New(func() time.Time {
+	return &bench{t: t, url: url, o: SourceOptions{Options: testOptions(), Hostname: "host", Scratch: t.TempDir()}, store: memory.New(func() time.Time {
 		now = now.Add(time.Hour)
 		return now
 	})}
