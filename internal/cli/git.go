@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 
@@ -114,4 +115,48 @@ func refValue(r git.Ref) string {
 		return "-> " + r.Target
 	}
 	return r.OID
+}
+
+// shownRef is a ref of one of a point's repositories.
+type shownRef struct {
+	Part   string `json:"part"`
+	Name   string `json:"name"`
+	OID    string `json:"oid,omitempty"`    // "" for an unborn HEAD
+	Target string `json:"target,omitempty"` // of a symbolic ref
+}
+
+// refsOf reads the refs of the repositories that a point holds.
+func refsOf(ctx context.Context, parts []point.Part, tree point.Reader) ([]shownRef, error) {
+	refs := []shownRef{}
+	for _, p := range parts {
+		if p.Kind != point.KindGit || (p.State != point.Stored && p.State != point.Carried) {
+			continue
+		}
+		list, err := git.ReadRefs(ctx, protect.Within(tree, p.Name))
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range list.Refs {
+			refs = append(refs, shownRef{p.Name, r.Name, r.OID, r.Target})
+		}
+	}
+	return refs, nil
+}
+
+// tellRefs prints refs as `git show-ref` does, with the part before them where there are several.
+func (a *app) tellRefs(refs []shownRef) error {
+	several := len(refs) > 0 && refs[0].Part != refs[len(refs)-1].Part
+	for _, r := range refs {
+		line := r.OID + " " + r.Name
+		if r.Target != "" {
+			line += " -> " + r.Target
+		}
+		if several {
+			line = r.Part + " " + line
+		}
+		if _, err := fmt.Fprintln(a.Stdout, printable(line)); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -95,8 +95,8 @@ func newLocationCreateCommand(a *app) *cobra.Command {
 	return cmd
 }
 
-// createDocument is what `location create --json` prints.
-type createDocument struct {
+// locationDocument is what `location create --json` and `location change-password --json` print.
+type locationDocument struct {
 	Version  int    `json:"version"`
 	Location string `json:"location"`
 }
@@ -118,10 +118,14 @@ func (a *app) createLocation(ctx context.Context, o createOptions) error {
 	if err := vault.Create(ctx, location, password, options); err != nil {
 		return err
 	}
+	return a.tellLocation(location, "made a vault at")
+}
+
+func (a *app) tellLocation(location vault.Location, done string) error {
 	if a.global.json {
-		return a.document(createDocument{documentVersion, location.String()})
+		return a.document(locationDocument{documentVersion, location.String()})
 	}
-	a.say("made a vault at %s", location)
+	a.say("%s %s", done, location)
 	return nil
 }
 
@@ -301,9 +305,18 @@ func (a *app) changePassword(ctx context.Context, from passwordSource) error {
 			return err
 		}
 		if file == "" {
-			return v.ChangePassword(ctx, fresh)
+			err = v.ChangePassword(ctx, fresh)
+		} else {
+			err = replacePasswordFile(file, fresh, func() error { return v.ChangePassword(ctx, fresh) })
 		}
-		return replacePasswordFile(file, fresh, func() error { return v.ChangePassword(ctx, fresh) })
+		if err != nil {
+			return err
+		}
+		location, _, err := a.location()
+		if err != nil {
+			return err
+		}
+		return a.tellLocation(location, "changed the password of the vault at")
 	})
 }
 

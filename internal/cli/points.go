@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -43,19 +44,17 @@ func (f *pointFilter) bind(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.policy, "policy", "", "only points of the policy `NAME`")
 }
 
-// list returns the points chosen, newest first. A subject's name is enough: its kind need not be told.
+// list returns the points chosen, newest first. A subject's name is enough: its kind need not be told. Where points are lost,
+// those that are left come with the error.
 func (f *pointFilter) list(ctx context.Context, s store) ([]point.Point, error) {
 	all, err := s.Points(ctx, point.Filter{Policy: f.policy})
-	if err != nil {
-		return nil, err
-	}
 	chosen := []point.Point{} // never null in JSON
 	for _, p := range all {
 		if f.subject == "" || p.Subject.Name == f.subject {
 			chosen = append(chosen, p)
 		}
 	}
-	return chosen, nil
+	return chosen, err
 }
 
 // pointsDocument is what `points --json` prints.
@@ -66,23 +65,27 @@ type pointsDocument struct {
 
 func (a *app) points(ctx context.Context, o pointsOptions) error {
 	return a.withStore(ctx, toRead, func(s store) error {
-		points, err := o.list(ctx, s)
-		if err != nil {
-			return err
+		points, alarm := o.list(ctx, s)
+		if alarm != nil && len(points) == 0 {
+			return alarm
 		}
-		if a.global.json {
-			return a.document(pointsDocument{documentVersion, points})
-		}
-		if len(points) == 0 {
-			a.say("no points")
-			return nil
-		}
-		rows := make([][]string, len(points))
-		for i, p := range points {
-			rows[i] = []string{shortID(p.ID), stamp(p.Time), p.Subject.Name, string(p.State), size(p.Bytes), holdsOf(p)}
-		}
-		return a.table([]string{"ID", "TIME (UTC)", "SUBJECT", "STATE", "SIZE", "HOLD"}, rows)
+		return errors.Join(alarm, a.tellPoints(points))
 	})
+}
+
+func (a *app) tellPoints(points []point.Point) error {
+	if a.global.json {
+		return a.document(pointsDocument{documentVersion, points})
+	}
+	if len(points) == 0 {
+		a.say("no points")
+		return nil
+	}
+	rows := make([][]string, len(points))
+	for i, p := range points {
+		rows[i] = []string{shortID(p.ID), stamp(p.Time), p.Subject.Name, string(p.State), size(p.Bytes), holdsOf(p)}
+	}
+	return a.table([]string{"ID", "TIME (UTC)", "SUBJECT", "STATE", "SIZE", "HOLD"}, rows)
 }
 
 // shortID is enough of an id to refer to it in any vault of a person's making.
@@ -99,10 +102,13 @@ func holdsOf(p point.Point) string {
 const referenceHelp = `
 A point is named by its id, by the first digits of it (four at least), by latest, or by latest:SUBJECT.`
 
-const showHelp2 = `
+const showPointHelp = `
 Show tells what is in a restore point: its parts, their states, and what was expected against what was stored.` + referenceHelp
 
-type showOptions struct{ asOf timeFlag }
+type showOptions struct {
+	asOf timeFlag
+	refs bool
+}
 
 func newShowCommand(a *app) *cobra.Command {
 	var o showOptions
@@ -110,14 +116,15 @@ func newShowCommand(a *app) *cobra.Command {
 		Use:               "show POINT",
 		GroupID:           groupPoints,
 		Short:             "Tell what is in a restore point",
-		Long:              exits(showHelp2),
-		Example:           "  backstay show latest\n  backstay show 3f2a91c0 --json",
+		Long:              exits(showPointHelp),
+		Example:           "  backstay show latest\n  backstay show 3f2a91c0 --refs",
 		Args:              takes(1, 1),
 		ValidArgsFunction: a.completePoints(1),
 		RunE: a.runs(func(ctx context.Context, args []string) error {
 			return a.show(ctx, args[0], o)
 		}),
 	}
+	cmd.Flags().BoolVar(&o.refs, "refs", false, "list the refs of the point's repositories")
 	o.asOf.bind(cmd)
 	return cmd
 }
@@ -129,6 +136,7 @@ type showDocument struct {
 	Ledger   point.Ledger `json:"ledger"`
 	Finished time.Time    `json:"finished"`
 	Tool     string       `json:"tool"`
+	Refs     []shownRef   `json:"refs,omitempty"` // with --refs
 }
 
 func (a *app) show(ctx context.Context, ref string, o showOptions) error {
@@ -137,13 +145,24 @@ func (a *app) show(ctx context.Context, ref string, o showOptions) error {
 		if err != nil {
 			return err
 		}
-		record, _, err := s.Open(ctx, p.ID)
+		record, tree, err := s.Open(ctx, p.ID)
 		if err != nil {
 			return err
 		}
 		record.Point.Holds = p.Holds
-		if a.global.json {
-			return a.document(showDocument{documentVersion, record.Point, record.Ledger, record.Finished, record.Tool})
+		doc := showDocument{
+			Version: documentVersion, Point: record.Point, Ledger: record.Ledger, Finished: record.Finished, Tool: record.Tool,
+		}
+		if o.refs {
+			if doc.Refs, err = refsOf(ctx, record.Point.Parts, tree); err != nil {
+				return err
+			}
+		}
+		switch {
+		case a.global.json:
+			return a.document(doc)
+		case o.refs:
+			return a.tellRefs(doc.Refs)
 		}
 		return a.tellRecord(record)
 	})

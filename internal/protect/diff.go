@@ -56,7 +56,7 @@ func Diff(ctx context.Context, store Store, before, after string, differs map[st
 				c.Part = name
 				tell(c)
 			}
-			if err := differ(ctx, within{oldTree, name}, within{freshTree, name}, ofPart); err != nil {
+			if err := differ(ctx, Within(oldTree, name), Within(freshTree, name), ofPart); err != nil {
 				return fault.Wrap(op+": "+name, nil, err, "")
 			}
 		}

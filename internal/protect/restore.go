@@ -65,7 +65,7 @@ func Restore(ctx context.Context, store Store, id string, r Restoration) ([]Rest
 		if len(parts) > 1 {
 			to = below(r.To, part.Name)
 		}
-		if err := restore(ctx, within{from, part.Name}, part, to); err != nil {
+		if err := restore(ctx, Within(from, part.Name), part, to); err != nil {
 			return done, fault.Wrap(op+": "+part.Name, nil, err, "")
 		}
 		done = append(done, Restored{part, to})
@@ -126,6 +126,9 @@ func below(dir, name string) string {
 	}
 	return filepath.Join(dir, filepath.FromSlash(rest))
 }
+
+// Within returns a reader rooted at a directory of r.
+func Within(r point.Reader, dir string) point.Reader { return within{r, dir} }
 
 // within is a reader rooted at a directory of another.
 type within struct {
