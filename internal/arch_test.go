@@ -35,7 +35,9 @@ var table = map[string]row{
 	"internal/fault":        {},
 	"internal/point":        {},
 	"internal/policy":       {ours: "internal/fault internal/point"},
-	"internal/point/memory": {ours: "internal/fault internal/point internal/protect"}, // test support: a store in memory
+	"internal/point/memory": { // test support: a store in memory
+		ours: "internal/fault internal/point", tests: "internal/protect internal/vault/vaulttest",
+	},
 	"internal/protect": {
 		ours: "internal/fault internal/point internal/policy", foreign: "golang.org/x/sync/errgroup",
 		tests: "internal/point/memory",
@@ -62,7 +64,7 @@ var table = map[string]row{
 		ours: "internal/fault internal/point internal/policy internal/protect internal/vault internal/git",
 		// os/exec: --password-command runs what the user names.
 		foreign: "github.com/spf13/cobra github.com/spf13/pflag golang.org/x/term os/exec",
-		tests:   "github.com/rogpeppe/go-internal/testscript",
+		tests:   "internal/point/memory",
 	},
 
 	// Not part of the product: they drive the built program from outside.
