@@ -54,14 +54,18 @@ func (a *app) restorers(o restoreOptions, observe point.Observer) (map[string]pr
 	switch {
 	case push && o.checkout:
 		return nil, fault.New("restore", fault.ErrInvalid, "a repository that is pushed cannot be checked out", "drop --checkout")
-	case push || o.checkout:
+	case push:
 		return nil, fault.New("restore", fault.ErrUnsupported, "not built yet", "restore to a directory")
 	}
-	bare := func(ctx context.Context, from point.Reader, part point.Part, to string) error {
-		return git.RestoreBare(ctx, from, to, git.RestoreOptions{Refs: o.refs, Part: part.Name, Observe: observe})
+	lay := git.RestoreBare
+	if o.checkout {
+		lay = git.RestoreClone
+	}
+	repository := func(ctx context.Context, from point.Reader, part point.Part, to string) error {
+		return lay(ctx, from, to, git.RestoreOptions{Refs: o.refs, Part: part.Name, Observe: observe})
 	}
 	return map[string]protect.Restorer{
-		point.KindGit: bare, point.KindLFS: protect.RestoreFiles, point.KindDir: protect.RestoreFiles,
+		point.KindGit: repository, point.KindLFS: protect.RestoreFiles, point.KindDir: protect.RestoreFiles,
 	}, nil
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/backstay/backstay/internal/point"
 	"github.com/backstay/backstay/internal/point/memory"
 	"github.com/backstay/backstay/internal/protect"
+	"github.com/backstay/backstay/internal/vault/vaulttest"
 )
 
 var _ protect.Store = (*memory.Store)(nil)
@@ -312,4 +313,8 @@ func TestVerifyFindsAFlippedBit(t *testing.T) {
 	if _, err := r.Open(context.Background(), "a/f"); !errors.Is(err, fault.ErrCorrupt) {
 		t.Errorf("Open = %v", err)
 	}
+}
+
+func TestSuite(t *testing.T) {
+	vaulttest.Run(t, func(_ *testing.T, clock func() time.Time) protect.Store { return memory.New(clock) })
 }
