@@ -18,7 +18,6 @@ import (
 	"github.com/kopia/kopia/snapshot"
 
 	"github.com/backstay/backstay/internal/fault"
-	"github.com/backstay/backstay/internal/point"
 )
 
 // The catalogue lies beside kopia's blobs, under names that kopia leaves alone. It is written after what it tells of, and holds
@@ -36,15 +35,9 @@ type leaf struct {
 	Version  int                `json:"version"`
 	Time     time.Time          `json:"time"`
 	Snapshot *snapshot.Manifest `json:"snapshot,omitempty"` // of the point, its labels among its tags
-	Record   *point.Record      `json:"record,omitempty"`
-	Parts    []leafPart         `json:"parts,omitempty"`
-	Sums     []sum              `json:"sums,omitempty"` // of the blobs written since the leaf before
-}
-
-// leafPart is where the tree of a part is stored. With the parts a point survives the loss of its root directory.
-type leafPart struct {
-	Name  string             `json:"name"`
-	Entry *snapshot.DirEntry `json:"entry"`
+	Own      []metaCopy         `json:"own,omitempty"`      // of its record and of the directories above its parts
+	Shared   []metaCopy         `json:"shared,omitempty"`   // of metadata that other points may have, too
+	Sums     []sum              `json:"sums,omitempty"`     // of the blobs written since the leaf before
 }
 
 const leafVersion = 1
@@ -135,8 +128,10 @@ func (v *Vault) flushChecksums(ctx context.Context) error {
 	if len(v.store.pending()) == 0 {
 		return nil
 	}
-	return v.putLeaf(ctx, sumsPrefix+blob.ID(randomID()), leaf{})
+	return v.putLeaf(ctx, newSumsLeaf(), leaf{})
 }
+
+func newSumsLeaf() blob.ID { return sumsPrefix + blob.ID(randomID()) }
 
 // putOptions puts our own blobs under the object lock that kopia's are under.
 func (v *Vault) putOptions() blob.PutOptions {

@@ -43,6 +43,7 @@ type draft struct {
 	mu          sync.Mutex
 	closed      bool
 	checked     map[object.ID]bool // objects known to be there
+	fresh       []object.ID        // metadata of parts that no leaf has a copy of yet
 	order       []string           // names of parts
 	open        map[string]bool
 	ended       map[string]ended
@@ -290,7 +291,11 @@ func (d *draft) Checkpoint(ctx context.Context) error {
 		return nil
 	}
 	ctx = countWritten(ctx, &d.written)
-	m, err := d.snapshot(ctx, record, parts, draftPoint)
+	m, _, err := d.snapshot(ctx, record, parts, draftPoint)
+	if err != nil {
+		return fault.Wrap(op, nil, err, "")
+	}
+	shared, err := d.takeFresh(ctx)
 	if err != nil {
 		return fault.Wrap(op, nil, err, "")
 	}
@@ -308,7 +313,16 @@ func (d *draft) Checkpoint(ctx context.Context) error {
 	d.mu.Lock()
 	d.checkpoint = id
 	d.mu.Unlock()
-	return d.v.flushChecksums(ctx)
+	return d.v.putLeaf(ctx, newSumsLeaf(), leaf{Shared: shared})
+}
+
+// takeFresh copies the metadata that no leaf has a copy of. Where the leaf cannot be written, the run fails altogether.
+func (d *draft) takeFresh(ctx context.Context) ([]metaCopy, error) {
+	d.mu.Lock()
+	fresh := d.fresh
+	d.fresh = nil
+	d.mu.Unlock()
+	return copyMeta(ctx, d.w, fresh)
 }
 
 // forget deletes manifests of checkpoints. Where kopia cannot, because some manifest of the vault is damaged, they stay until the
@@ -354,8 +368,11 @@ func (d *draft) record() (*point.Record, []ended) {
 	}, parts
 }
 
-// snapshot writes the tree of a point, the record last, and returns its manifest.
-func (d *draft) snapshot(ctx context.Context, record *point.Record, parts []ended, state string) (*snapshot.Manifest, error) {
+// snapshot writes the tree of a point, the record last. It returns the manifest and the objects of the record and of the directories
+// that lie above the parts.
+func (d *draft) snapshot(
+	ctx context.Context, record *point.Record, parts []ended, state string,
+) (*snapshot.Manifest, []object.ID, error) {
 	root := newDir("")
 	for _, e := range parts {
 		if e.node == nil {
@@ -363,26 +380,27 @@ func (d *draft) snapshot(ctx context.Context, record *point.Record, parts []ende
 		}
 		names, err := elements(e.part.Name)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if err := root.replace(ctx, d.w, names, e.node.copy()); err != nil {
-			return nil, fmt.Errorf("place part %s: %w", e.part.Name, err)
+			return nil, nil, fmt.Errorf("place part %s: %w", e.part.Name, err)
 		}
 	}
 	if state == listedPoint {
 		// Present looks at what was kept and at what was written alike: the index must know it all before it is named.
 		if err := d.present(ctx, root); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	entry, err := d.writeRecord(ctx, record)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	root.kids[recordName] = &node{entry: *entry}
-	rootEntry, err := root.write(ctx, d.w)
+	own := []object.ID{entry.ObjectID}
+	rootEntry, err := root.write(ctx, d.w, func(id object.ID) { own = append(own, id) })
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	s := summary(rootEntry)
 	return &snapshot.Manifest{
@@ -394,7 +412,7 @@ func (d *draft) snapshot(ctx context.Context, record *point.Record, parts []ende
 		},
 		RootEntry: rootEntry,
 		Tags:      labelsOf(&record.Point, state),
-	}, nil
+	}, own, nil
 }
 
 // sourceOf is where stock kopia lists the points of a subject.
@@ -408,12 +426,7 @@ func (d *draft) writeRecord(ctx context.Context, record *point.Record) (*snapsho
 	if err != nil {
 		return nil, fmt.Errorf("encode record: %w", err)
 	}
-	w := d.w.NewObjectWriter(ctx, object.WriterOptions{Prefix: "r", Compressor: compressor, MetadataCompressor: compressor})
-	defer w.Close() //nolint:errcheck // returns its buffers; Result tells of errors
-	if _, err := w.Write(b); err != nil {
-		return nil, storageFault("write record", err)
-	}
-	oid, err := w.Result()
+	oid, err := writeMeta(ctx, d.w, "r", b)
 	if err != nil {
 		return nil, storageFault("write record", err)
 	}
@@ -467,8 +480,15 @@ func (d *draft) nothing(op string, failures []error) error {
 
 // publish writes the point, makes it visible in one flush, and enters it in the catalogue.
 func (d *draft) publish(ctx context.Context, record *point.Record, parts []ended) error {
-	m, err := d.snapshot(ctx, record, parts, listedPoint)
+	m, own, err := d.snapshot(ctx, record, parts, listedPoint)
 	if err != nil {
+		return err
+	}
+	l := leaf{Snapshot: m}
+	if l.Own, err = copyMeta(ctx, d.w, own); err != nil {
+		return err
+	}
+	if l.Shared, err = d.takeFresh(ctx); err != nil {
 		return err
 	}
 	if _, err := snapshot.SaveSnapshot(ctx, d.w, m); err != nil {
@@ -479,17 +499,6 @@ func (d *draft) publish(ctx context.Context, record *point.Record, parts []ended
 	}
 	if err := d.w.Flush(ctx); err != nil {
 		return storageFault("write point", err)
-	}
-	return d.enter(ctx, record, m, parts)
-}
-
-// enter puts the point into the catalogue.
-func (d *draft) enter(ctx context.Context, record *point.Record, m *snapshot.Manifest, parts []ended) error {
-	l := leaf{Snapshot: m, Record: record}
-	for _, e := range parts {
-		if e.node != nil {
-			l.Parts = append(l.Parts, leafPart{e.part.Name, &e.node.entry})
-		}
 	}
 	return d.v.putLeaf(ctx, pointLeaf(record.Point.ID), l)
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/kopia/kopia/repo"
 	"github.com/kopia/kopia/repo/blob"
+	"github.com/kopia/kopia/repo/content"
 	"github.com/kopia/kopia/repo/maintenance"
 	"github.com/kopia/kopia/repo/maintenancestats"
 	"github.com/kopia/kopia/repo/manifest"
@@ -240,6 +241,8 @@ func (v *Vault) mergeSums(ctx context.Context) error {
 	}
 	var old []blob.ID
 	var kept []sum
+	var copies []metaCopy
+	size := 0
 	for _, id := range c.sums {
 		l, err := v.getLeaf(ctx, id)
 		if errors.Is(err, fault.ErrCorrupt) || errors.Is(err, fault.ErrNotFound) {
@@ -248,11 +251,24 @@ func (v *Vault) mergeSums(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		shared := v.known(ctx, l.Shared)
+		for _, c := range shared {
+			size += len(c.Data)
+		}
+		if size > maxCopies {
+			continue // another day; half of them and more have expired then
+		}
 		old = append(old, id)
+		copies = append(copies, shared...)
 		for _, s := range l.Sums {
 			if there[s.ID] {
 				kept = append(kept, s)
 			}
+		}
+	}
+	if len(copies) > 0 {
+		if err := v.putLeaf(ctx, newSumsLeaf(), leaf{Shared: copies}); err != nil {
+			return err
 		}
 	}
 	for len(kept) > 0 {
@@ -272,6 +288,18 @@ func (v *Vault) mergeSums(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// known leaves out the copies of metadata that the vault has collected as garbage.
+func (v *Vault) known(ctx context.Context, copies []metaCopy) []metaCopy {
+	return slices.DeleteFunc(copies, func(c metaCopy) bool {
+		id, _, ok := c.ID.ContentID()
+		if !ok {
+			return true
+		}
+		info, err := v.rep.ContentInfo(ctx, id)
+		return errors.Is(err, content.ErrContentNotFound) || err == nil && info.Deleted
+	})
 }
 
 // readUpkeep gives what is known of past maintenance: nothing before the first.

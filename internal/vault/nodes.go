@@ -9,6 +9,7 @@ import (
 
 	"github.com/kopia/kopia/fs"
 	"github.com/kopia/kopia/repo"
+	"github.com/kopia/kopia/repo/object"
 	"github.com/kopia/kopia/snapshot"
 	"github.com/kopia/kopia/snapshot/snapshotfs"
 
@@ -196,13 +197,14 @@ func (n *node) without(ctx context.Context, rep repo.Repository, paths [][]strin
 }
 
 // write stores every directory of the tree that is not stored yet, and returns the entry of n itself. The kids are let go.
-func (n *node) write(ctx context.Context, w repo.RepositoryWriter) (*snapshot.DirEntry, error) {
+// Wrote is told of each object.
+func (n *node) write(ctx context.Context, w repo.RepositoryWriter, wrote func(object.ID)) (*snapshot.DirEntry, error) {
 	if !n.isDir() || n.kids == nil {
 		return &n.entry, nil
 	}
 	var b snapshotfs.DirManifestBuilder
 	for _, name := range slices.Sorted(maps.Keys(n.kids)) {
-		e, err := n.kids[name].write(ctx, w)
+		e, err := n.kids[name].write(ctx, w, wrote)
 		if err != nil {
 			return nil, err
 		}
@@ -216,6 +218,7 @@ func (n *node) write(ctx context.Context, w repo.RepositoryWriter) (*snapshot.Di
 	if err != nil {
 		return nil, storageFault("write directory "+quote(rawName(n.entry.Name)), err)
 	}
+	wrote(oid)
 	n.entry.ObjectID, n.entry.DirSummary, n.entry.FileSize, n.kids = oid, d.Summary, d.Summary.TotalFileSize, nil
 	return &n.entry, nil
 }

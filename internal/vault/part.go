@@ -121,7 +121,17 @@ func (d *draft) store(ctx context.Context, r io.Reader, c point.Content) (object
 		return noObject, n, storageFault("write file", err)
 	}
 	oid, err := w.Result()
+	if list, ok := oid.IndexObjectID(); ok {
+		d.wrote(list)
+	}
 	return oid, n, storageFault("write file", err)
+}
+
+// wrote notes an object of metadata that is not copied into the catalogue yet.
+func (d *draft) wrote(id object.ID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.fresh = append(d.fresh, id)
 }
 
 // latch remembers the error of a reader, to tell it from errors of the vault.
@@ -247,7 +257,7 @@ func (p *part) close(ctx context.Context, op string, n *node) (*node, error) {
 	if n.entry.ModTime == 0 && len(n.kids) == 0 && n.kids != nil {
 		n.entry.ModTime = fs.UTCTimestampFromTime(p.d.point.Time)
 	}
-	if _, err := n.write(countWritten(ctx, &p.d.written), p.d.w); err != nil {
+	if _, err := n.write(countWritten(ctx, &p.d.written), p.d.w, p.d.wrote); err != nil {
 		return nil, fault.Wrap(op, nil, err, "")
 	}
 	p.ended, p.root = true, nil

@@ -13,6 +13,7 @@ import (
 	"github.com/kopia/kopia/repo"
 	"github.com/kopia/kopia/repo/blob"
 	"github.com/kopia/kopia/repo/manifest"
+	"github.com/kopia/kopia/repo/object"
 	"github.com/kopia/kopia/snapshot"
 
 	"github.com/backstay/backstay/internal/fault"
@@ -123,24 +124,17 @@ func (v *Vault) tidy(ctx context.Context, l *listing) error {
 
 // enter puts a point that is listed into the catalogue.
 func (v *Vault) enter(ctx context.Context, s saved) error {
-	record, r, err := v.openSaved(ctx, s)
-	if err != nil {
-		return err
-	}
 	m, err := snapshot.LoadSnapshot(ctx, v.rep, s.manifest)
 	if err != nil {
 		return storageFault("read manifest", err)
 	}
-	l := leaf{Snapshot: m, Record: record}
-	for _, p := range record.Point.Parts {
-		n, err := r.find(ctx, p.Name)
-		if errors.Is(err, fault.ErrNotFound) {
-			continue // failed or skipped
-		}
-		if err != nil {
-			return err
-		}
-		l.Parts = append(l.Parts, leafPart{p.Name, &n.entry})
+	l := leaf{Snapshot: m}
+	ids := []object.ID{s.root}
+	if record, err := (&reader{v, rootOf(s)}).find(ctx, recordName); err == nil {
+		ids = append(ids, record.entry.ObjectID)
+	}
+	if l.Own, err = copyMeta(ctx, v.rep, ids); err != nil {
+		return err
 	}
 	return v.putLeaf(ctx, pointLeaf(s.ID), l)
 }
@@ -314,7 +308,9 @@ func (v *Vault) Delete(ctx context.Context, ids ...string) error {
 		}
 	}
 	for _, id := range ids {
-		v.inheritSums(ctx, id)
+		if err := v.inherit(ctx, id); err != nil {
+			return fault.Wrap(op, nil, err, "")
+		}
 	}
 	if err := v.session(ctx, op, func(ctx context.Context, w repo.DirectRepositoryWriter) error {
 		return deleteManifests(ctx, w, v, manifests)
@@ -327,12 +323,21 @@ func (v *Vault) Delete(ctx context.Context, ids ...string) error {
 	return nil
 }
 
-// inheritSums takes over the checksums that came with a point whose leaf is about to go: other points may refer to the same blobs.
-// The next flush records them. A leaf that cannot be read has none to give.
-func (v *Vault) inheritSums(ctx context.Context, id string) {
-	if l, err := v.getLeaf(ctx, pointLeaf(id)); err == nil {
-		v.store.returnSums(l.Sums)
+// inherit keeps what came with a point whose leaf is about to go, and other points may need: checksums of blobs, and copies of
+// metadata. A leaf that is damaged has nothing to give.
+func (v *Vault) inherit(ctx context.Context, id string) error {
+	l, err := v.getLeaf(ctx, pointLeaf(id))
+	if errors.Is(err, fault.ErrCorrupt) {
+		return nil
 	}
+	if err != nil {
+		return err
+	}
+	v.store.returnSums(l.Sums)
+	if len(l.Shared) == 0 {
+		return nil // the next flush records the checksums
+	}
+	return v.putLeaf(ctx, newSumsLeaf(), leaf{Shared: l.Shared})
 }
 
 // strike removes an expired point's leaf and then its tombstone. On a store with object lock both may have to stay, which does

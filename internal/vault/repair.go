@@ -4,31 +4,30 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
-	"github.com/kopia/kopia/fs"
 	"github.com/kopia/kopia/repo"
 	"github.com/kopia/kopia/repo/blob"
 	"github.com/kopia/kopia/repo/content"
 	"github.com/kopia/kopia/repo/manifest"
-	"github.com/kopia/kopia/repo/object"
 	"github.com/kopia/kopia/snapshot"
 
 	"github.com/backstay/backstay/internal/fault"
-	"github.com/backstay/backstay/internal/point"
 	"github.com/backstay/backstay/internal/protect"
 )
 
 // Repaired is what Repair did, and what it could not do.
 type Repaired struct {
-	Format  bool            `json:"format"`         // the format blobs were put back from a copy
-	Indexes []string        `json:"indexes"`        // damaged index blobs that were removed
-	Packs   int             `json:"packs"`          // packs whose contents were entered in the index again
-	Points  []string        `json:"points"`         // ids of points that are listed again
-	Gone    []protect.Fault `json:"gone,omitempty"` // points, and parts of them, that are lost
-	Notes   []string        `json:"notes,omitempty"`
-	Report  *protect.Report `json:"report"` // of a check of all points after the repair, without reading data
+	Format   bool            `json:"format"`         // the format blobs were put back from a copy
+	Indexes  []string        `json:"indexes"`        // damaged index blobs that were removed
+	Packs    int             `json:"packs"`          // packs whose contents were entered in the index again
+	Metadata int             `json:"metadata"`       // directories and the like that were written back from the catalogue
+	Points   []string        `json:"points"`         // ids of points that are listed again
+	Gone     []protect.Fault `json:"gone,omitempty"` // points that cannot be listed again
+	Notes    []string        `json:"notes,omitempty"`
+	Report   *protect.Report `json:"report"` // of a check of all points after the repair, without reading data: what is still lost
 }
 
 // Repair brings back what the loss of format blobs, of indexes or of metadata packs has hidden, as far as it can be brought back.
@@ -236,7 +235,7 @@ func (x *repair) reindexPack(ctx context.Context, w repo.DirectRepositoryWriter,
 	return nil
 }
 
-// rebuild lists points again that the catalogue knows and whose manifest or root is lost, and takes out what must not be listed.
+// rebuild writes lost metadata back, lists points again that the catalogue knows, and takes out what must not be listed.
 func (x *repair) rebuild(ctx context.Context, l *listing) error {
 	c, err := x.v.readCatalogue(ctx)
 	if err != nil {
@@ -246,38 +245,18 @@ func (x *repair) rebuild(ctx context.Context, l *listing) error {
 	if err != nil {
 		return err
 	}
-	leaves := map[string]*leaf{}
-	for id := range c.points {
-		if s, ok := l.find(id); ok {
-			_, _, err := x.v.openSaved(ctx, s)
-			if err == nil {
-				if !x.before[id] {
-					x.done.Points = append(x.done.Points, id)
-				}
-				continue
-			}
-			if !errors.Is(err, fault.ErrCorrupt) {
-				return err
-			}
-			unlist = append(unlist, s.manifest)
-		}
-		found, err := x.v.getLeaf(ctx, pointLeaf(id))
-		if errors.Is(err, fault.ErrCorrupt) {
-			x.done.Gone = append(x.done.Gone, protect.Fault{Point: id, What: err.Error()})
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		leaves[id] = found
-	}
 	if len(l.unread) > 0 {
 		x.done.Notes = append(x.done.Notes, "lists of points were lost: holds that were noted in them are gone, and checkpoints of drafts")
 	}
-	return x.v.session(ctx, "bring points back", func(ctx context.Context, w repo.DirectRepositoryWriter) error {
-		for id, leaf := range leaves {
-			if err := x.bringBack(ctx, w, id, leaf); err != nil {
+	if err := x.v.session(ctx, "bring points back", func(ctx context.Context, w repo.DirectRepositoryWriter) error {
+		for _, id := range slices.Sorted(maps.Keys(c.points)) {
+			if err := x.bringBack(ctx, w, l, id); err != nil {
 				return fmt.Errorf("point %s: %w", id, err)
+			}
+		}
+		for _, id := range c.sums {
+			if _, err := x.restoreFrom(ctx, w, id); err != nil {
+				return err
 			}
 		}
 		for _, u := range l.unread { // kopia lists nothing as long as one of them is in the index
@@ -288,8 +267,56 @@ func (x *repair) rebuild(ctx context.Context, l *listing) error {
 				return err
 			}
 		}
+		return nil
+	}); err != nil || len(unlist) == 0 {
+		return err
+	}
+	return x.v.session(ctx, "take out points", func(ctx context.Context, w repo.DirectRepositoryWriter) error {
 		return deleteManifests(ctx, w, x.v, unlist)
 	})
+}
+
+// restoreFrom writes the metadata back that a leaf has copies of. A damaged leaf gives nothing; Verify names it.
+func (x *repair) restoreFrom(ctx context.Context, w repo.DirectRepositoryWriter, id blob.ID) (*leaf, error) {
+	l, err := x.v.getLeaf(ctx, id)
+	if errors.Is(err, fault.ErrCorrupt) {
+		return nil, nil //nolint:nilnil // no leaf
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range slices.Concat(l.Own, l.Shared) {
+		restored, err := restoreMeta(ctx, w, c)
+		if err != nil {
+			return nil, err
+		}
+		if restored {
+			x.done.Metadata++
+		}
+	}
+	return l, nil
+}
+
+// bringBack restores the metadata of a point, and its manifest where that is lost.
+func (x *repair) bringBack(ctx context.Context, w repo.DirectRepositoryWriter, l *listing, id string) error {
+	leaf, err := x.restoreFrom(ctx, w, pointLeaf(id))
+	if err != nil {
+		return err
+	}
+	_, listed := l.find(id)
+	switch {
+	case listed && !x.before[id]:
+		x.done.Points = append(x.done.Points, id)
+	case listed:
+	case leaf == nil || leaf.Snapshot == nil:
+		x.done.Gone = append(x.done.Gone, protect.Fault{Point: id, What: "its manifest is lost, and its entry in the catalogue is damaged"})
+	default:
+		if _, err := snapshot.SaveSnapshot(ctx, w, leaf.Snapshot); err != nil {
+			return storageFault("write manifest", err)
+		}
+		x.done.Points = append(x.done.Points, id)
+	}
+	return nil
 }
 
 // unlist returns the manifests of points that came up from the packs, but must not be listed: they have expired, or were never
@@ -311,44 +338,4 @@ func (x *repair) unlist(ctx context.Context, l *listing, c *catalogue) ([]manife
 		}
 	}
 	return ids, nil
-}
-
-// bringBack writes the root and the manifest of a point anew from what the catalogue says of it.
-func (x *repair) bringBack(ctx context.Context, w repo.DirectRepositoryWriter, id string, l *leaf) error {
-	if l.Record == nil || l.Snapshot == nil || l.Record.Point.ID != id {
-		x.done.Gone = append(x.done.Gone, protect.Fault{Point: id, What: "the catalogue tells too little of it"})
-		return nil
-	}
-	d := &draft{v: x.v, w: w, point: l.Record.Point, checked: map[object.ID]bool{}, open: map[string]bool{}, ended: map[string]ended{}}
-	for _, p := range l.Record.Point.Parts {
-		e := ended{part: p}
-		if i := slices.IndexFunc(l.Parts, func(q leafPart) bool { return q.Name == p.Name }); i >= 0 && good(p.State) {
-			e.node = &node{entry: *l.Parts[i].Entry}
-			if err := d.present(ctx, e.node); err != nil {
-				if !errors.Is(err, fault.ErrCorrupt) {
-					return err
-				}
-				e.node, e.part.State, e.part.Reason = nil, point.Failed, "lost from the vault: "+err.Error()
-				x.done.Gone = append(x.done.Gone, protect.Fault{Point: id, Path: p.Name, What: err.Error()})
-			}
-		}
-		d.order = append(d.order, p.Name)
-		d.ended[p.Name] = e
-	}
-	record, parts := d.record()
-	record.Finished, record.Tool = l.Record.Finished, l.Record.Tool
-	if record.Ledger.Stored+record.Ledger.Carried == 0 {
-		x.done.Gone = append(x.done.Gone, protect.Fault{Point: id, What: "no part of it is left"})
-		return nil
-	}
-	m, err := d.snapshot(ctx, record, parts, listedPoint)
-	if err != nil {
-		return err
-	}
-	m.EndTime = fs.UTCTimestampFromTime(record.Finished)
-	if _, err := snapshot.SaveSnapshot(ctx, w, m); err != nil {
-		return storageFault("write manifest", err)
-	}
-	x.done.Points = append(x.done.Points, id)
-	return nil // its leaf stays as it is: somebody may find the lost packs again
 }
