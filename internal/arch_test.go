@@ -32,9 +32,9 @@ var table = map[string]row{
 	"cmd/backstay": {ours: "internal/cli", tests: "github.com/rogpeppe/go-internal/testscript"},
 
 	// The spine. It knows no leaf, and the first three know no library either.
-	"internal/fault":        {},
-	"internal/point":        {},
-	"internal/policy":       {ours: "internal/fault internal/point"},
+	"internal/fault":  {},
+	"internal/point":  {},
+	"internal/policy": {ours: "internal/fault internal/point"},
 	"internal/point/memory": { // test support: a store in memory
 		ours: "internal/fault internal/point", tests: "internal/protect internal/vault/vaulttest",
 	},

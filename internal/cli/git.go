@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"path"
 	"slices"
 
 	"github.com/backstay/backstay/internal/fault"
@@ -163,4 +164,23 @@ func (a *app) tellRefs(refs []shownRef) error {
 		}
 	}
 	return nil
+}
+
+// compactors merge what parts are made of.
+func compactors() map[string]protect.Compactor {
+	return map[string]protect.Compactor{point.KindGit: {
+		Due: func(ctx context.Context, from point.Reader) (bool, error) {
+			files, err := from.List(ctx, "objects/pack")
+			packs := 0
+			for _, f := range files {
+				if path.Ext(f.Name) == ".pack" {
+					packs++
+				}
+			}
+			return packs > git.DefaultCompactAbove, err
+		},
+		Compact: func(ctx context.Context, w point.PartWriter, prior *point.Prior) (int, error) {
+			return git.Compact(ctx, w, prior, git.CompactOptions{})
+		},
+	}}
 }

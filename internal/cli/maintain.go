@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/backstay/backstay/internal/protect"
 	"github.com/backstay/backstay/internal/vault"
 )
 
@@ -30,7 +31,8 @@ func newMaintainCommand(a *app) *cobra.Command {
 
 // maintainDocument is what `maintain --json` prints.
 type maintainDocument struct {
-	Version int `json:"version"`
+	Version     int `json:"version"`
+	MergedPacks int `json:"mergedPacks"`
 	*vault.MaintainReport
 	Seconds float64 `json:"seconds"`
 }
@@ -38,19 +40,27 @@ type maintainDocument struct {
 func (a *app) maintain(ctx context.Context, o vault.MaintainOptions) error {
 	return a.withVault(ctx, toWrite, func(v *vault.Vault) error {
 		began := a.Clock()
-		report, err := v.Maintain(ctx, o)
+		merged, compactErr := protect.Compact(ctx, v, compactors())
+		if ctx.Err() != nil {
+			return errors.Join(compactErr, ctx.Err())
+		}
+		report, err := v.Maintain(ctx, o) // locks must be extended even where packs could not be merged
+		err = errors.Join(compactErr, err)
 		if report == nil {
 			return err
 		}
 		if a.global.json {
-			return errors.Join(err, a.document(maintainDocument{documentVersion, report, seconds(a.Clock().Sub(began))}))
+			return errors.Join(err, a.document(maintainDocument{documentVersion, merged, report, seconds(a.Clock().Sub(began))}))
 		}
-		a.tellMaintained(report)
+		a.tellMaintained(merged, report)
 		return err
 	})
 }
 
-func (a *app) tellMaintained(r *vault.MaintainReport) {
+func (a *app) tellMaintained(merged int, r *vault.MaintainReport) {
+	if merged > 0 {
+		a.say("merged %s", plural(int64(merged), "pack", "packs"))
+	}
 	if !r.Full {
 		a.say("done: freeing space was not due yet (--full does it now)")
 	} else {

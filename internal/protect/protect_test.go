@@ -378,3 +378,54 @@ func TestVerifyIsAnErrorWhereAnythingIsWrong(t *testing.T) {
 		t.Errorf("Verify = %+v, %v", report, err)
 	}
 }
+
+// joining merges the files of a part into one, where there are several.
+var joining = protect.Compactor{
+	Due: func(ctx context.Context, from point.Reader) (bool, error) {
+		list, err := from.List(ctx, ".")
+		return len(list) > 1, err
+	},
+	Compact: func(ctx context.Context, w point.PartWriter, prior *point.Prior) (int, error) {
+		list, err := prior.List(ctx, ".")
+		if err != nil {
+			return 0, err
+		}
+		if _, err := w.Put(ctx, point.Entry{Name: "all"}, strings.NewReader("joined"), point.Text); err != nil {
+			return 0, err
+		}
+		p := prior.Part
+		p.CarriedFrom = &prior.Time
+		return len(list), w.Store(ctx, p)
+	},
+}
+
+func TestCompactIsFoundByTheNextRunAndChangesNoPoint(t *testing.T) {
+	store := memory.New(daily())
+	s := &source{name: "a", files: map[string]string{"dir/a/f": "1", "dir/a/g": "2", "dir/b/h": "3"}}
+	id := backup(t, store, s)
+	merged, err := protect.Compact(t.Context(), store, map[string]protect.Compactor{point.KindDir: joining})
+	if err != nil || merged != 2 {
+		t.Fatalf("Compact = %d, %v; want the two files of dir/a", merged, err)
+	}
+	if n := count(t, store); n != 1 {
+		t.Errorf("%d points afterwards", n)
+	}
+	_, r, err := store.Open(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if list, err := r.List(t.Context(), "dir/a"); err != nil || len(list) != 2 {
+		t.Errorf("the point changed: %v, %v", list, err)
+	}
+	draft, err := store.Begin(t.Context(), s.Subject(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := draft.Part(t.Context(), "dir/a", point.KindDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if list, err := w.Prior().List(t.Context(), "."); err != nil || len(list) != 1 || list[0].Name != "all" {
+		t.Errorf("the next run finds %v, %v", list, err)
+	}
+}
