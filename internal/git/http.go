@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -118,6 +119,7 @@ type call struct {
 	method string
 	url    *url.URL
 	header http.Header
+	own    http.Header                   // more headers, which only the origin of url may see
 	body   []byte                        // nil for none
 	stream func() (io.ReadCloser, error) // a body too large for memory, in place of body
 	size   int64                         // of stream, in bytes
@@ -125,7 +127,7 @@ type call struct {
 }
 
 // do sends a request and follows its redirects, up to five, never from https to http. It adds the source's credentials on the source's own
-// origin only, and drops the call's headers where a redirect leaves the origin that the call was meant for.
+// origin only.
 // The answer has a status below 300, its URL is in Request.URL, and its body must be closed.
 func (w *web) do(ctx context.Context, watch *watch, c call) (*http.Response, error) {
 	at := c.url
@@ -190,10 +192,9 @@ func (w *web) send(ctx context.Context, watch *watch, c call, at *url.URL) (*htt
 	if size >= 0 {
 		req.ContentLength = size
 	}
+	maps.Copy(req.Header, c.header)
 	if sameOrigin(at, c.url) {
-		for name, values := range c.header {
-			req.Header[name] = values
-		}
+		maps.Copy(req.Header, c.own)
 	}
 	if w.password != "" && !c.signed && sameOrigin(at, w.origin) && req.Header.Get("Authorization") == "" {
 		req.SetBasicAuth(w.user, w.password.Reveal())
@@ -271,10 +272,12 @@ func redirectTarget(resp *http.Response, method string) (*url.URL, error) {
 	}
 	to, err := resp.Location()
 	switch {
-	case err != nil || to.Host == "":
+	case err != nil:
 		return nil, fault.New("", fault.ErrCorrupt, "the server redirects to nowhere", "")
 	case to.Scheme != "https" && to.Scheme != "http":
 		return nil, fault.New("", fault.ErrRefused, fmt.Sprintf("the server redirects to scheme %.20q", to.Scheme), "")
+	case to.Host == "":
+		return nil, fault.New("", fault.ErrCorrupt, "the server redirects to nowhere", "")
 	case resp.Request.URL.Scheme == "https" && to.Scheme == "http":
 		return nil, fault.New("", fault.ErrRefused, "the server redirects from https to http", "")
 	case to.User != nil:

@@ -99,7 +99,7 @@ func (a lfsAction) call(method string, signed bool) (call, error) {
 	if err != nil || (at.Scheme != "https" && at.Scheme != "http") || at.Host == "" || at.User != nil {
 		return call{}, fault.New("", fault.ErrCorrupt, "the LFS server gives a URL that cannot be used", "")
 	}
-	c := call{method: method, url: at, header: http.Header{}, signed: signed}
+	c := call{method: method, url: at, header: http.Header{}, own: http.Header{}, signed: signed}
 	for name, value := range a.Header {
 		if strings.ContainsFunc(name+value, func(r rune) bool { return r < ' ' || r == 0x7f }) {
 			return call{}, fault.New("", fault.ErrCorrupt, "the LFS server gives a header that cannot be sent", "")
@@ -107,7 +107,7 @@ func (a lfsAction) call(method string, signed bool) (call, error) {
 		switch name = http.CanonicalHeaderKey(name); name {
 		case "Content-Length", "Transfer-Encoding", "Host", "Connection": // ours to say
 		default:
-			c.header[name] = []string{value}
+			c.own[name] = []string{value}
 		}
 	}
 	return c, nil
@@ -123,15 +123,15 @@ func (s *lfsServer) batch(ctx context.Context, a *lfsAccess, operation string, p
 	if err != nil {
 		return nil, err
 	}
-	header := http.Header{"Accept": {lfsMediaType}, "Content-Type": {lfsMediaType}}
-	for name, values := range a.header {
-		header[name] = values
+	c := call{
+		method: http.MethodPost, url: a.endpoint.JoinPath("objects", "batch"), own: a.header, body: body,
+		header: http.Header{"Accept": {lfsMediaType}, "Content-Type": {lfsMediaType}},
 	}
 	var answer lfsBatchAnswer
 	var asked time.Time
 	err = retrying(ctx, s.opt.retryWait, passesInTime, func() error {
 		asked = time.Now()
-		return askJSON(ctx, a.web, call{method: http.MethodPost, url: a.endpoint.JoinPath("objects", "batch"), header: header, body: body}, &answer)
+		return askJSON(ctx, a.web, c, &answer)
 	})
 	if err != nil {
 		return nil, batchError(err)
@@ -218,9 +218,7 @@ func put(ctx context.Context, web *web, p Pointer, o lfsObject, open func(p Poin
 	if err != nil {
 		return err
 	}
-	if c.header.Get("Content-Type") == "" {
-		c.header.Set("Content-Type", "application/octet-stream")
-	}
+	c.header.Set("Content-Type", "application/octet-stream") // unless the action names one
 	c.stream, c.size = func() (io.ReadCloser, error) { return open(p) }, p.Size
 	if err := tell(ctx, web, c); err != nil {
 		return fault.Wrap("LFS object "+p.OID, nil, err, "")

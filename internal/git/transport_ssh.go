@@ -90,7 +90,7 @@ func (l *sshLFS) access(ctx context.Context, operation string) (*lfsAccess, erro
 		return nil, err
 	}
 	web := &web{client: client, origin: c.url, agent: l.ssh.opt.UserAgent, idle: l.ssh.opt.IdleTimeout, traffic: l.traffic}
-	return &lfsAccess{web: web, endpoint: c.url, header: c.header}, nil
+	return &lfsAccess{web: web, endpoint: c.url, header: c.own}, nil
 }
 
 // exitNoCommand is the exit status of a shell that finds no such command.

@@ -358,11 +358,13 @@ func TestCorruptLocalRepository(t *testing.T) {
 func TestManyRefs(t *testing.T) {
 	dir := sampleRepo(t)
 	tip := stockGit(t, dir, "rev-parse", "HEAD")
-	var updates strings.Builder
+	var packed strings.Builder // written by hand: git takes seconds for so many loose refs
 	for i := range 5000 {
-		fmt.Fprintf(&updates, "create refs/pull/%d/head %s\n", i, tip)
+		fmt.Fprintf(&packed, "%s refs/pull/%d/head\n", tip, i)
 	}
-	stockGitInput(t, dir, updates.String(), "update-ref", "--stdin")
+	if err := os.WriteFile(filepath.Join(dir, ".git", "packed-refs"), []byte(packed.String()), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	want := refsOf(t, dir)
 	for name, base := range endpoints(t, filepath.Dir(dir)) {
 		for _, version := range []string{"0", "2"} {
