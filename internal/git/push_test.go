@@ -1,0 +1,175 @@
+package git
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/backstay/backstay/internal/fault"
+)
+
+func (b *bench) push(id, url string, o PushOptions) (*PushReport, error) {
+	if o.Options.NetrcFile == "" {
+		o.Options = testOptions()
+	}
+	o.Scratch = b.o.Scratch
+	return Push(b.t.Context(), b.part(id), url, o)
+}
+
+func TestPush(t *testing.T) {
+	s := newRepo(t)
+	s.commit("refs/heads/trunk", "a", "1")
+	s.git("symbolic-ref", "HEAD", "refs/heads/trunk")
+	s.commit("refs/heads/main", "b", "2")
+	s.commit("refs/heads/caf\xe9", "b", "2")
+	s.git("tag", "-m", "one", "v1", "refs/heads/main")
+	s.git("notes", "add", "-m", "remark", "refs/heads/main")
+	s.git("update-ref", "refs/pull/7/head", s.commitOn("", "c", "3"))
+	s.git("update-ref", "refs/remotes/origin/x", "refs/heads/main")
+	s.git("symbolic-ref", "refs/heads/alias", "refs/heads/main")
+	b := newBench(t, s.dir)
+	id := b.backup().Point.ID
+
+	target := newRepo(t)
+	report, err := b.push(id, target.dir, PushOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "refs/heads/caf\xe9\nrefs/heads/main\nrefs/heads/trunk\nrefs/notes/commits\nrefs/tags/v1"
+	if got := target.git("for-each-ref", "--format=%(refname)"); got != want {
+		t.Errorf("the target has %q", got)
+	}
+	if target.git("rev-parse", "refs/tags/v1") != s.git("rev-parse", "refs/tags/v1") {
+		t.Error("the tag is another")
+	}
+	if report.Pushed != 5 || report.There != 0 || len(report.Skipped) != 3 || len(report.Notes) != 1 {
+		t.Errorf("the report is %+v", report)
+	}
+
+	report, err = b.push(id, target.dir, PushOptions{PullRequests: true}) // goes on where it was
+	if err != nil || report.Pushed != 1 || report.There != 5 {
+		t.Errorf("the second report is %+v, %v", report, err)
+	}
+	if target.git("rev-parse", "refs/heads/backup-pr/7") != s.git("rev-parse", "refs/pull/7/head") {
+		t.Error("the pull request is not there as a branch")
+	}
+	if left, _ := os.ReadDir(b.o.Scratch); len(left) > 0 {
+		t.Errorf("the scratch directory still holds %v", left)
+	}
+}
+
+func TestPushRefusesAndForces(t *testing.T) {
+	s := newRepo(t)
+	s.commit("refs/heads/main", "a", "1")
+	b := newBench(t, s.dir)
+	id := b.backup().Point.ID
+	target := newRepo(t)
+	target.commit("refs/heads/main", "other", "work")
+	theirs := target.commit("refs/heads/theirs", "other", "work")
+	_, err := b.push(id, target.dir, PushOptions{})
+	if !errors.Is(err, fault.ErrRefused) || !strings.Contains(err.Error(), "refs/heads/main, refs/heads/theirs") {
+		t.Fatalf("error %v, want a refusal that names the target's refs", err)
+	}
+	if _, err := b.push(id, target.dir, PushOptions{Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	if target.git("rev-parse", "refs/heads/main") != s.git("rev-parse", "refs/heads/main") || target.git("rev-parse", "refs/heads/theirs") != theirs {
+		t.Error("force did not overwrite the one and leave the other")
+	}
+}
+
+func TestPushNamesWhatTheTargetDidNotTake(t *testing.T) {
+	s := newRepo(t)
+	s.commit("refs/heads/main", "a", "1")
+	s.commit("refs/heads/locked", "a", "2")
+	b := newBench(t, s.dir)
+	id := b.backup().Point.ID
+	target := newRepo(t)
+	hook := "#!/bin/sh\ntest \"$1\" != refs/heads/locked\n"
+	if err := errors.Join(os.MkdirAll(filepath.Join(target.dir, "hooks"), 0o755),
+		os.WriteFile(filepath.Join(target.dir, "hooks", "update"), []byte(hook), 0o755)); err != nil { //nolint:gosec // a hook
+		t.Fatal(err)
+	}
+	report, err := b.push(id, target.dir, PushOptions{})
+	if !errors.Is(err, fault.ErrIncomplete) || !strings.Contains(err.Error(), "1 of 2 refs: refs/heads/locked (") {
+		t.Errorf("error %v, want one that names the ref", err)
+	}
+	if report == nil || report.Pushed != 1 {
+		t.Errorf("the report is %+v", report)
+	}
+}
+
+func TestPushOverHTTP(t *testing.T) {
+	root := t.TempDir()
+	stockGit(t, root, "init", "-q", "--bare", "-b", "main", "api.git")
+	stockGit(t, root, "--git-dir=api.git", "config", "http.receivepack", "true")
+	backend := httpBackend(root)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if user, password, _ := r.BasicAuth(); user != "x-access-token" || password != "s3cret-token" {
+			w.Header().Set("WWW-Authenticate", "Basic")
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		backend.ServeHTTP(w, r)
+	}))
+	defer server.Close()
+	s := newRepo(t)
+	s.commit("refs/heads/main", "a", "1")
+	b := newBench(t, s.dir)
+	id := b.backup().Point.ID
+	o := testOptions()
+	o.Password = "wrong-token"
+	if _, err := b.push(id, server.URL+"/api.git", PushOptions{Options: o}); !errors.Is(err, fault.ErrDenied) || strings.Contains(err.Error(), "wrong-token") {
+		t.Errorf("error %v, want one that says access is denied", err)
+	}
+	o.Password = "s3cret-token"
+	if _, err := b.push(id, server.URL+"/api.git", PushOptions{Options: o}); err != nil {
+		t.Fatal(err)
+	}
+	if want, got := look(t, s.dir), look(t, filepath.Join(root, "api.git")); got != want {
+		t.Errorf("the target is\n%s\nwant\n%s", got, want)
+	}
+}
+
+func TestPushBringsLargeFiles(t *testing.T) {
+	s := newRepo(t)
+	oid := s.large("one.bin", "one", false)
+	s.large("gone.bin", "gone", true)
+	b := newBench(t, s.dir)
+	target := newRepo(t)
+	report, err := b.push(b.backup().Point.ID, target.dir, PushOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if raw, err := os.ReadFile(filepath.Join(target.dir, "lfs", objectPath(oid))); err != nil || string(raw) != "one" {
+		t.Errorf("the large file at the target is %q, %v", raw, err)
+	}
+	if len(report.Notes) != 1 {
+		t.Errorf("notes are %q", report.Notes)
+	}
+}
+
+func TestBatches(t *testing.T) {
+	var refs []Ref
+	for i := range 1200 {
+		refs = append(refs, Ref{Name: fmt.Sprintf("refs/heads/%04d", i), OID: strings.Repeat("1", 40)})
+	}
+	all := batches(refs)
+	if len(all[0]) != 1 || !slices.EqualFunc(slices.Concat(all...), refs, func(a, b Ref) bool { return a == b }) {
+		t.Errorf("%d batches, the first of %d refs; some refs are lost or moved", len(all), len(all[0]))
+	}
+	for _, batch := range all {
+		if len(batch) == 0 || len(batch) > 500 {
+			t.Errorf("a batch of %d refs", len(batch))
+		}
+	}
+	if n := len(batches(refs[:1])); n != 1 {
+		t.Errorf("%d batches of one ref", n)
+	}
+}
