@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"os/exec"
 	"strings"
@@ -25,7 +26,7 @@ type history struct {
 
 // growth is what one step adds.
 type growth struct {
-	commits   int // each edits five lines in each of three files; every 20th adds a file, every 50th is tagged
+	commits   int // each edits five lines in each of three files; every 20th adds a file, and every 50th is tagged
 	blobs     int // spread over the commits
 	blobBytes int
 }
@@ -66,7 +67,7 @@ func (h *history) grow(ctx context.Context, g growth) error {
 	if err != nil {
 		return err
 	}
-	return git(ctx, "-C", h.dir, "-c", "core.bigFileThreshold=256k", "repack", "-adq")
+	return git(ctx, "-C", h.dir, "-c", "core.bigFileThreshold=256k", "repack", "-adfq") // fast-import's own deltas are poor
 }
 
 // addRefs adds n branches on commits of the history.
@@ -134,7 +135,7 @@ func (h *history) addFile(w io.Writer) {
 }
 
 func (h *history) editFile(w io.Writer) {
-	n := h.random.IntN(len(h.files))
+	n := int(float64(len(h.files)) * math.Pow(h.random.Float64(), 7)) // four in five edits go to one file in five
 	for range 5 {
 		h.files[n][h.random.IntN(len(h.files[n]))] = h.line()
 	}

@@ -24,7 +24,8 @@ func main() {
 	flag.StringVar(&b.kopia, "kopia", "kopia", "the stock kopia command")
 	flag.StringVar(&b.restic, "restic", "restic", "the restic command")
 	flag.Float64Var(&b.scale, "scale", 1, "size of the repositories; 1 is what docs/performance.md reports")
-	only := flag.String("only", "steps,refs,large", "scenarios to run")
+	only := flag.String("only", "steps,replay,refs,large", "scenarios to run")
+	flag.StringVar(&b.repository, "repository", "", "a real repository, whose history the scenario replay goes through")
 	flag.Parse()
 	if err := b.run(ctx, strings.Split(*only, ",")); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -35,6 +36,7 @@ func main() {
 // bench is one run of the benchmark.
 type bench struct {
 	backstay, kopia, restic string
+	repository              string
 	scale                   float64
 	out                     io.Writer
 	dir                     string // scratch
@@ -65,7 +67,7 @@ func (b *bench) run(ctx context.Context, only []string) (err error) {
 	scenarios := []struct {
 		name string
 		run  func(context.Context) error
-	}{{"steps", b.steps}, {"refs", b.refs}, {"large", b.large}}
+	}{{"steps", b.steps}, {"replay", b.replay}, {"refs", b.refs}, {"large", b.large}}
 	for _, s := range scenarios {
 		if !slices.Contains(only, s.name) {
 			continue
@@ -87,32 +89,51 @@ func (b *bench) steps(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	rivals := []rival{b.kopiaRival(), b.resticRival()}
+	return b.growing(ctx, "steps", "Ten backups of a growing repository", func(step int) error {
+		if step == 0 {
+			return h.grow(ctx, growth{commits: b.scaled(2000), blobs: b.scaled(100), blobBytes: 64 << 10})
+		}
+		return h.grow(ctx, growth{commits: b.scaled(50), blobs: b.scaled(3), blobBytes: 64 << 10})
+	})
+}
+
+// replay: the same with the history of a real repository.
+func (b *bench) replay(ctx context.Context) error {
+	if b.repository == "" {
+		return nil
+	}
+	r, err := newReplay(ctx, b.repository, b.path("replay.git"))
+	if err != nil {
+		return err
+	}
+	title := fmt.Sprintf("Ten backups over the last tenth of a real history (%d commits)", len(r.commits))
+	return b.growing(ctx, "replay", title, func(step int) error { return r.goTo(ctx, step) })
+}
+
+// growing backs up the repository name.git after each of ten steps by which it grows.
+func (b *bench) growing(ctx context.Context, name, title string, grow func(step int) error) error {
+	rivals := []rival{b.kopiaRival(name), b.resticRival(name)}
 	for _, r := range rivals {
 		if err := r.create(ctx); err != nil {
 			return err
 		}
 	}
-	url, mirror, plain := b.server.url("steps.git"), b.path("steps-mirror"), b.path("steps-plain")
-	if err := b.createVault(ctx, "steps-vault"); err != nil {
+	vault, url, mirror, plain := name+"-vault", b.server.url(name+".git"), b.path(name+"-mirror"), b.path(name+"-plain")
+	if err := b.createVault(ctx, vault); err != nil {
 		return err
 	}
 	var received, fetched, fetchedThin, tars, storedAfterFirst, receivedFirst int64
 	for step := range 10 {
-		g := growth{commits: b.scaled(100), blobs: b.scaled(10), blobBytes: 64 << 10}
-		if step == 0 {
-			g = growth{commits: b.scaled(2000), blobs: b.scaled(200), blobBytes: 64 << 10}
-		}
-		if err := h.grow(ctx, g); err != nil {
+		if err := grow(step); err != nil {
 			return err
 		}
-		_, n, err := b.server.count(func() error { _, _, err := b.backup(ctx, "steps-vault", url); return err })
+		_, n, err := b.server.count(func() error { _, _, err := b.backup(ctx, vault, url); return err })
 		if err != nil {
 			return err
 		}
 		if step == 0 {
 			receivedFirst = n
-			if storedAfterFirst, err = size(b.path("steps-vault")); err != nil {
+			if storedAfterFirst, err = size(b.path(vault)); err != nil {
 				return err
 			}
 			if err := git(ctx, "clone", "--quiet", "--mirror", url, mirror); err != nil {
@@ -149,11 +170,11 @@ func (b *bench) steps(ctx context.Context) error {
 		}
 		tars += n
 	}
-	stored, err := size(b.path("steps-vault"))
+	stored, err := size(b.path(vault))
 	if err != nil {
 		return err
 	}
-	last := b.path("steps-last")
+	last := b.path(name + "-last")
 	if err := git(ctx, "clone", "--quiet", "--mirror", url, last); err != nil {
 		return err
 	}
@@ -161,7 +182,7 @@ func (b *bench) steps(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.table("Ten backups of a growing repository")
+	b.table(title)
 	b.bytes("stored by ten backups", stored, "one `git clone --mirror` of the last state", one, "1.15")
 	for _, r := range rivals {
 		n, err := size(r.dir)
@@ -339,11 +360,11 @@ type rival struct {
 	save      func(ctx context.Context, dir string) error
 }
 
-func (b *bench) kopiaRival() rival {
-	dir := b.path("kopia")
+func (b *bench) kopiaRival(name string) rival {
+	dir := b.path(name + "-kopia")
 	run := func(ctx context.Context, args ...string) error {
 		env := []string{"KOPIA_PASSWORD=benchmark", "KOPIA_CHECK_FOR_UPDATES=false", "HOME=" + b.dir}
-		args = append(args, "--config-file", b.path("kopia.config"), "--log-dir", b.path("kopia-logs"))
+		args = append(args, "--config-file", dir+".config", "--log-dir", dir+"-logs")
 		_, err := measure(ctx, env, b.kopia, args...)
 		return err
 	}
@@ -354,8 +375,8 @@ func (b *bench) kopiaRival() rival {
 	}
 }
 
-func (b *bench) resticRival() rival {
-	dir := b.path("restic-store")
+func (b *bench) resticRival(name string) rival {
+	dir := b.path(name + "-restic")
 	run := func(ctx context.Context, args ...string) error {
 		env := []string{"RESTIC_PASSWORD=benchmark", "RESTIC_REPOSITORY=" + dir, "HOME=" + b.dir}
 		_, err := measure(ctx, env, b.restic, args...)

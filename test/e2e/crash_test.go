@@ -88,7 +88,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 				c.backup(t, c.source)
 				c.ok(t, "expire", "--keep-last", "2")
 			},
-			args:  func(*crashed) []string { return []string{"maintain"} },
+			args:  func(*crashed) []string { return []string{"maintain", "--full"} },
 			check: func(*testing.T, *crashed) {},
 		},
 		{
