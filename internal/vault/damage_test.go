@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/kopia/kopia/repo"
+
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/point"
 )
@@ -328,4 +330,15 @@ func findFlip(ctx context.Context, t *testing.T, dir, name string) error {
 		}
 	}
 	return fmt.Errorf("not among the faults %+v", report.Faults)
+}
+
+func readFile(t testing.TB, dir, name string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(dir, name))
+	must(t, err)
+	return b
+}
+
+func sessionFor(purpose string) repo.WriteSessionOptions {
+	return repo.WriteSessionOptions{Purpose: purpose}
 }
