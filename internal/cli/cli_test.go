@@ -103,7 +103,7 @@ func TestRestoreOfAPointThatLacksAPart(t *testing.T) {
 	if exit := f.run(t.Context(), "restore", "latest", "--to", to); exit != 3 {
 		t.Errorf("exit %d, want 3: %s", exit, &f.stderr)
 	}
-	if !strings.Contains(f.stderr.String(), "dir/b was failed: permission denied") {
+	if !strings.Contains(f.stderr.String(), "not in the point: dir/b: it failed: permission denied") {
 		t.Errorf("stderr = %s", &f.stderr)
 	}
 	if _, err := os.Stat(filepath.Join(to, "a", "f")); err != nil {

@@ -51,23 +51,43 @@ func (a *app) gitConnection(o gitOptions) (git.Options, error) {
 
 // restorers bring parts back to the place that the options name.
 func (a *app) restorers(o restoreOptions, observe point.Observer) (map[string]protect.Restorer, error) {
-	push := isURL(o.to)
-	switch {
-	case push && o.checkout:
-		return nil, fault.New("restore", fault.ErrInvalid, "a repository that is pushed cannot be checked out", "drop --checkout")
-	case push:
-		return nil, fault.New("restore", fault.ErrUnsupported, "not built yet", "restore to a directory")
+	if isURL(o.to) {
+		return a.pushers(o, observe)
+	}
+	if o.force || o.pullRequests {
+		return nil, fault.New("restore", fault.ErrInvalid, "--force and --pull-requests are for a URL", "nothing in a directory is ever overwritten")
 	}
 	lay := git.RestoreBare
 	if o.checkout {
 		lay = git.RestoreClone
 	}
-	repository := func(ctx context.Context, from point.Reader, part point.Part, to string) error {
-		return lay(ctx, from, to, git.RestoreOptions{Refs: o.refs, Part: part.Name, Observe: observe})
+	repository := func(ctx context.Context, from point.Reader, part point.Part, to string) ([]string, error) {
+		return nil, lay(ctx, from, to, git.RestoreOptions{Refs: o.refs, Part: part.Name, Observe: observe})
 	}
 	return map[string]protect.Restorer{
 		point.KindGit: repository, point.KindLFS: protect.RestoreFiles, point.KindDir: protect.RestoreFiles,
 	}, nil
+}
+
+// pushers are the restorers to a URL.
+func (a *app) pushers(o restoreOptions, observe point.Observer) (map[string]protect.Restorer, error) {
+	if o.checkout {
+		return nil, fault.New("restore", fault.ErrInvalid, "what is pushed to a URL cannot be checked out there", "drop --checkout")
+	}
+	connection, err := a.gitConnection(o.gitOptions)
+	if err != nil {
+		return nil, err
+	}
+	push := func(ctx context.Context, from point.Reader, part point.Part, to string) ([]string, error) {
+		report, err := git.Push(ctx, from, to, git.PushOptions{
+			Options: connection, Refs: o.refs, PullRequests: o.pullRequests, Force: o.force, Part: part.Name, Observe: observe,
+		})
+		if report == nil {
+			return nil, err
+		}
+		return append(report.Skipped, report.Notes...), err
+	}
+	return map[string]protect.Restorer{point.KindGit: push}, nil
 }
 
 // differs compare parts whose files say less than what they mean.

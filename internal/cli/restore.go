@@ -31,6 +31,10 @@ type restoreOptions struct {
 	refs     []string
 	asOf     timeFlag
 	checkout bool
+
+	// For a URL.
+	force        bool
+	pullRequests bool
 }
 
 func newRestoreCommand(a *app) *cobra.Command {
@@ -53,6 +57,8 @@ func newRestoreCommand(a *app) *cobra.Command {
 	flags.StringVar(&o.part, "part", "", "only the part `NAME`; its end is enough: acme/api")
 	flags.StringArrayVar(&o.refs, "ref", nil, "only the `REF`; repeat for more")
 	flags.BoolVar(&o.checkout, "checkout", false, "make a clone with a working tree, not a bare repository")
+	flags.BoolVar(&o.force, "force", false, "push to a URL that has other refs, too: those of the same name are overwritten")
+	flags.BoolVar(&o.pullRequests, "pull-requests", false, "push the heads of pull requests, too, as refs/heads/backup-pr/NUMBER")
 	o.asOf.bind(cmd)
 	o.gitOptions.bind(cmd)
 	_ = cmd.RegisterFlagCompletionFunc("part", a.completeParts)
@@ -89,7 +95,9 @@ func (a *app) restore(ctx context.Context, ref string, o restoreOptions) error {
 		if err != nil {
 			return err
 		}
-		done, err := protect.Restore(ctx, s, p.ID, protect.Restoration{Part: o.part, To: o.to, Restorers: restorers})
+		done, err := protect.Restore(ctx, s, p.ID, protect.Restoration{
+			Part: o.part, To: o.to, Single: isURL(o.to), Restorers: restorers,
+		})
 		wipe()
 		if len(done) == 0 {
 			return err
@@ -106,6 +114,9 @@ func (a *app) tellRestore(doc restoreDocument, what string) error {
 	for _, r := range doc.Parts {
 		if r.To != "" {
 			a.say("restored %s to %s", r.Part.Name, r.To)
+		}
+		for _, note := range r.Notes {
+			a.say("note: %s: %s", r.Part.Name, note)
 		}
 	}
 	a.say("%s, %.1f s", what, doc.Seconds)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/backstay/backstay/internal/fault"
@@ -15,13 +16,15 @@ import (
 )
 
 // Restorer brings one part back to a place: a directory on the local disk, which is empty or not there, or whatever else the
-// one who set it up meant. The reader is rooted at the part.
-type Restorer func(ctx context.Context, from point.Reader, part point.Part, to string) error
+// one who set it up meant. The reader is rooted at the part. Notes say what was left out on purpose or is left to do. An error
+// that is fault.ErrIncomplete means that the part is there, but not all of it.
+type Restorer func(ctx context.Context, from point.Reader, part point.Part, to string) (notes []string, err error)
 
 // Restoration says what of a point is wanted, and where.
 type Restoration struct {
 	Part      string // full name, or the end of one that only one part has; "" for all parts
 	To        string
+	Single    bool                // To takes no more than one part
 	Restorers map[string]Restorer // by kind of part
 }
 
@@ -29,6 +32,8 @@ type Restoration struct {
 type Restored struct {
 	Part point.Part `json:"part"`
 	To   string     `json:"to,omitempty"` // "" where the point does not hold the part
+	// Notes say what was left out on purpose or is left to do.
+	Notes []string `json:"notes,omitempty"`
 }
 
 // Restore brings parts back. A single part goes to To itself, several to directories below it named like the parts. A part inside
@@ -44,16 +49,20 @@ func Restore(ctx context.Context, store Store, id string, r Restoration) ([]Rest
 	if err != nil {
 		return nil, fault.Wrap(op, nil, err, "")
 	}
+	if r.Single && len(parts) > 1 {
+		return nil, fault.New(op, fault.ErrInvalid, fmt.Sprintf("%d parts cannot go to %s", len(parts), r.To), "choose one of them by its name")
+	}
 	var (
 		done    []Restored
-		missing []string
+		missing []error
 	)
 	for _, part := range parts {
 		if !filepath.IsLocal(filepath.FromSlash(part.Name)) {
 			return done, fault.New(op, fault.ErrCorrupt, fmt.Sprintf("part %q has a name that leads out of the point", part.Name), "")
 		}
 		if part.State == point.Failed || part.State == point.Skipped {
-			missing = append(missing, fmt.Sprintf("%s was %s: %s", part.Name, part.State, part.Reason))
+			cause := fmt.Sprintf("%s: it %s: %s", part.Name, past(part.State), part.Reason)
+			missing = append(missing, fault.New("not in the point", fault.ErrIncomplete, cause, ""))
 			done = append(done, Restored{Part: part})
 			continue
 		}
@@ -65,27 +74,30 @@ func Restore(ctx context.Context, store Store, id string, r Restoration) ([]Rest
 		if len(parts) > 1 {
 			to = below(r.To, part.Name)
 		}
-		if err := restore(ctx, Within(from, part.Name), part, to); err != nil {
+		notes, err := restore(ctx, Within(from, part.Name), part, to)
+		if err != nil && !errors.Is(err, fault.ErrIncomplete) {
 			return done, fault.Wrap(op+": "+part.Name, nil, err, "")
 		}
-		done = append(done, Restored{part, to})
+		if err != nil {
+			missing = append(missing, fault.Wrap(part.Name, nil, err, ""))
+		}
+		done = append(done, Restored{part, to, notes})
 	}
-	if len(missing) > 0 {
-		return done, fault.New(op, fault.ErrIncomplete, "not in the point: "+strings.Join(missing, "; "), "")
+	return done, fault.Wrap(op, nil, errors.Join(missing...), "")
+}
+
+// past says what happened to a part that is not in a point.
+func past(s point.State) string {
+	if s == point.Skipped {
+		return "was left out"
 	}
-	return done, nil
+	return "failed"
 }
 
 // chosen returns the outermost parts, or the one that name means.
 func chosen(parts []point.Part, name string) ([]point.Part, error) {
 	if name == "" {
-		var outer []point.Part
-		for _, p := range parts {
-			if !inside(p, parts) {
-				outer = append(outer, p)
-			}
-		}
-		return outer, nil
+		return outermost(parts), nil
 	}
 	var found []point.Part
 	var names []string
@@ -108,14 +120,20 @@ func chosen(parts []point.Part, name string) ([]point.Part, error) {
 	return nil, fault.New(fmt.Sprintf("find part %q", name), fault.ErrInvalid, fmt.Sprintf("%d parts end so", len(found)), "give more of its name")
 }
 
-// inside reports whether p lies in another part.
-func inside(p point.Part, parts []point.Part) bool {
-	for _, outer := range parts {
-		if strings.HasPrefix(p.Name, outer.Name+"/") {
-			return true
-		}
+// outermost leaves out the parts that lie in another.
+func outermost(parts []point.Part) []point.Part {
+	names := make(map[string]bool, len(parts))
+	for _, p := range parts {
+		names[p.Name] = true
 	}
-	return false
+	return slices.DeleteFunc(slices.Clone(parts), func(p point.Part) bool {
+		for dir := path.Dir(p.Name); dir != "." && dir != "/"; dir = path.Dir(dir) {
+			if names[dir] {
+				return true
+			}
+		}
+		return false
+	})
 }
 
 // below joins a part's name to the directory it is restored under, without its first element, which says the kind.
@@ -149,26 +167,26 @@ func (w within) Extract(ctx context.Context, p, dest string) error {
 }
 
 // RestoreFiles is the Restorer of plain files: it writes the part's tree into the directory to.
-func RestoreFiles(ctx context.Context, from point.Reader, part point.Part, to string) error {
+func RestoreFiles(ctx context.Context, from point.Reader, part point.Part, to string) ([]string, error) {
 	if err := Vacant(to); err != nil {
-		return err
+		return nil, err
 	}
 	if err := os.MkdirAll(to, 0o755); err != nil {
-		return err
+		return nil, err
 	}
 	entries, err := from.List(ctx, ".")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, e := range entries {
 		if e.Name != filepath.Base(e.Name) || !filepath.IsLocal(e.Name) {
-			return fault.New("restore "+part.Name, fault.ErrCorrupt, fmt.Sprintf("entry %q is no file name", e.Name), "")
+			return nil, fault.New("restore "+part.Name, fault.ErrCorrupt, fmt.Sprintf("entry %q is no file name", e.Name), "")
 		}
 		if err := from.Extract(ctx, e.Name, filepath.Join(to, e.Name)); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	return nil, nil
 }
 
 // Vacant refuses (fault.ErrExists) a path where there is anything but an empty directory.
