@@ -65,7 +65,7 @@ type result struct {
 
 func (b *backstay) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, b.binary, args...)
-	cmd.Env = append(cleanEnv(), "HOME="+b.home, "BACKSTAY_LOCATION=file://"+b.vault, "BACKSTAY_PASSWORD="+password)
+	cmd.Env = append(cleanEnv(), "HOME="+b.home, "TMPDIR="+b.home, "BACKSTAY_LOCATION=file://"+b.vault, "BACKSTAY_PASSWORD="+password)
 	cmd.Env = append(cmd.Env, b.env...)
 	return cmd
 }

@@ -17,33 +17,87 @@ import (
 func TestPagesOpenWithExamplesThatWork(t *testing.T) {
 	for _, page := range []string{"git.md", "locations.md", "recovery.md"} {
 		t.Run(page, func(t *testing.T) {
-			text, err := os.ReadFile(filepath.Join("..", "..", "docs", page))
-			if err != nil {
-				t.Fatal(err)
-			}
-			_, rest, found := strings.Cut(string(text), "\n```sh\n")
-			script, _, closed := strings.Cut(rest, "\n```\n")
-			if !found || !closed {
-				t.Fatal("it has no block of sh")
-			}
-			home, bin := t.TempDir(), t.TempDir()
-			for name, variable := range map[string]string{"backstay": "BACKSTAY_TEST_BINARY", "kopia": "BACKSTAY_TEST_KOPIA"} {
-				if err := os.Symlink(program(t, variable), filepath.Join(bin, name)); err != nil {
-					t.Fatal(err)
-				}
-			}
+			home := t.TempDir()
 			if err := os.Rename(newWorkTree(t), filepath.Join(home, "api")); err != nil {
 				t.Fatal(err)
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-			defer cancel()
-			cmd := exec.CommandContext(ctx, "sh", "-eux")
-			cmd.Stdin = strings.NewReader(script)
-			cmd.Dir = home
-			cmd.Env = append(cleanEnv(), "HOME="+home, "PATH="+bin+":"+os.Getenv("PATH"), "KOPIA_CHECK_FOR_UPDATES=false")
-			if r := finish(t, cmd); r.exit != 0 {
-				t.Errorf("exit %d\n%s%s", r.exit, r.stdout, r.stderr)
-			}
+			runScript(t, home, home, block(t, filepath.Join("docs", page), "sh"))
 		})
 	}
+}
+
+// The README's first command is run in a clone of the tree as it stands, and so is its session.
+func TestReadme(t *testing.T) {
+	home := t.TempDir()
+	clone := filepath.Join(home, "backstay")
+	git(t, "", "clone", "--quiet", root(t), clone)
+	goRun, _, found := strings.Cut(block(t, "README.md", "sh"), "\nmake test")
+	if !found {
+		t.Fatal("the README does not name `make test`")
+	}
+	runScript(t, home, clone, goRun)
+
+	var session strings.Builder
+	for line := range strings.Lines(block(t, "README.md", "console")) {
+		if command, ok := strings.CutPrefix(line, "$ "); ok {
+			session.WriteString(command)
+		}
+	}
+	runScript(t, t.TempDir(), clone, session.String())
+}
+
+// block is the first fenced block of a language in a page.
+func block(t *testing.T, page, language string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root(t), page))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, found := strings.Cut(string(text), "\n```"+language+"\n")
+	content, _, closed := strings.Cut(rest, "\n```\n")
+	if !found || !closed {
+		t.Fatalf("%s has no block of %s", page, language)
+	}
+	return content + "\n"
+}
+
+func root(t *testing.T) string {
+	t.Helper()
+	dir, err := filepath.Abs(filepath.Join("..", ".."))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// runScript runs a script of sh in dir, with backstay and kopia among the programs.
+func runScript(t *testing.T, home, dir, script string) {
+	t.Helper()
+	bin := t.TempDir()
+	for name, variable := range map[string]string{"backstay": "BACKSTAY_TEST_BINARY", "kopia": "BACKSTAY_TEST_KOPIA"} {
+		if err := os.Symlink(program(t, variable), filepath.Join(bin, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute) // a first `go run` compiles
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "sh", "-eux")
+	cmd.Stdin = strings.NewReader(script)
+	cmd.Dir = dir
+	cmd.Env = append(cleanEnv(), "HOME="+home, "PATH="+bin+":"+os.Getenv("PATH"), "KOPIA_CHECK_FOR_UPDATES=false")
+	cmd.Env = append(cmd.Env, goCaches(t)...)
+	if r := finish(t, cmd); r.exit != 0 {
+		t.Errorf("exit %d\n%s%s", r.exit, r.stdout, r.stderr)
+	}
+}
+
+// goCaches lets `go run` use what was compiled already, although the script's home is new.
+func goCaches(t *testing.T) []string {
+	t.Helper()
+	var env []string
+	for _, name := range []string{"GOCACHE", "GOMODCACHE", "GOFLAGS"} {
+		r := finish(t, exec.CommandContext(t.Context(), "go", "env", name))
+		env = append(env, name+"="+strings.TrimSpace(r.stdout))
+	}
+	return env
 }
