@@ -46,7 +46,8 @@ type judge struct {
 	before, now *RefList
 	history     *history
 
-	gone      int // refs
+	refs      int // of before, but for HEAD and those that forges make up
+	gone      int // of them
 	branches  int // of before
 	rewritten int // branches
 	unknown   int // branches that moved in a way the walk could not follow
@@ -63,12 +64,15 @@ func (j *judge) compare(ctx context.Context) error {
 		now[j.now.Refs[i].Name] = &j.now.Refs[i]
 	}
 	for _, old := range j.before.Refs {
+		if old.Name == head || madeByForge(old.Name) {
+			continue
+		}
+		j.refs++
 		branch := strings.HasPrefix(old.Name, "refs/heads/")
 		if branch {
 			j.branches++
 		}
 		switch ref := now[old.Name]; {
-		case old.Name == head:
 		case ref == nil:
 			j.lost(old, now[head])
 		case branch && old.OID != "" && ref.OID != old.OID:
@@ -113,12 +117,11 @@ func (j *judge) moved(ctx context.Context, old Ref, ref *Ref) error {
 func (j *judge) findings(percent, least int) []string {
 	var all []string
 	many := func(n, of int) bool { return n >= least && n*100 > of*percent }
-	total := int(j.before.count())
 	switch {
-	case total > 0 && j.now.count() == 0:
-		all = append(all, fmt.Sprintf("all %d refs are gone", total))
-	case many(j.gone, total):
-		all = append(all, fmt.Sprintf("%d of %d refs are gone", j.gone, total))
+	case j.refs > 0 && j.now.count() == 0:
+		all = append(all, fmt.Sprintf("all %d refs are gone", j.refs))
+	case many(j.gone, j.refs):
+		all = append(all, fmt.Sprintf("%d of %d refs are gone", j.gone, j.refs))
 	}
 	if many(j.rewritten, j.branches) {
 		all = append(all, fmt.Sprintf("%d of %d branches were rewritten", j.rewritten, j.branches))

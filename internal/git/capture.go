@@ -96,10 +96,25 @@ func (c *capture) repository(ctx context.Context) error {
 		return err
 	}
 	defer func() { had.close() }()
-	if err := c.receive(ctx, had); err != nil {
+	err = c.receive(ctx, had)
+	if errors.Is(err, fault.ErrUnavailable) && c.movedOn(ctx) {
+		err = c.receive(ctx, had)
+	}
+	if err != nil {
 		return err
 	}
 	return c.finish(ctx, had)
+}
+
+// movedOn lists the refs again after a fetch failed, and tells whether that gives reason to try another: somebody may have
+// pushed between list and fetch.
+func (c *capture) movedOn(ctx context.Context) bool {
+	before := encodeRefs(c.now)
+	if c.new != nil {
+		c.new.remove()
+	}
+	c.new, c.part = nil, point.Part{}
+	return c.listRefs(ctx) == nil && !bytes.Equal(before, encodeRefs(c.now))
 }
 
 // readPrior reads the small files of the prior copy. A copy that is damaged is not built upon: the repository is captured
@@ -256,9 +271,7 @@ func (c *capture) receive(ctx context.Context, had *packSet) error {
 	haves := c.haves()
 	strict := []string(nil)
 	if len(haves) == 0 {
-		if strict, err = fsckIDs(ctx); err != nil {
-			return err
-		}
+		strict = fsckIDs(ctx)
 	}
 	name := newPackName(had, wants, haves)
 	found, err := c.transfer(ctx, name, wants, haves, strict)

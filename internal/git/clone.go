@@ -40,6 +40,7 @@ func checkOut(ctx context.Context, dir, gitDir string, l *RefList, o RestoreOpti
 	found := &findings{}
 	cmd := gitCommand(ctx, gitDir, "--work-tree="+dir, "-c", "submodule.recurse=false", "reset", "--hard", "--quiet")
 	cmd.Dir, cmd.Stderr = dir, found
+	smallWindows(cmd)
 	if err := run(cmd, o.Limits.orDefaults().Memory); err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()

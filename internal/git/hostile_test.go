@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/point"
@@ -232,5 +233,40 @@ func TestHooksAndConfigurationStayBehind(t *testing.T) {
 	}
 	if raw, err := os.ReadFile(filepath.Join(dir, "config")); err != nil || strings.Contains(string(raw), "touch") {
 		t.Errorf("the configuration was restored: %s, %v", raw, err)
+	}
+}
+
+// Between the list of refs and the fetch somebody may push.
+func TestSourceThatMovesMeanwhile(t *testing.T) {
+	s := newRepo(t)
+	first := s.commit("refs/heads/main", "a", "1")
+	l := &liar{refs: []Ref{{Name: head, OID: first, Target: "refs/heads/main"}, {Name: "refs/heads/main", OID: first}}}
+	l.lost = func() {
+		second := s.commitOn("", "a", "2")
+		s.git("update-ref", "refs/heads/main", second)
+		l.refs[0].OID, l.refs[1].OID = second, second
+		l.pack = packOf(s, objectsOf(s, "--all")...)
+	}
+	b := newBench(t, l.serve(t))
+	r := b.backup()
+	if len(r.Point.Parts[0].Counts) != 1 {
+		t.Errorf("refs are counted twice: %+v", r.Point.Parts[0].Counts)
+	}
+	requireSame(t, s.dir, b.restore(r.Point.ID))
+
+	l.lost = func() {} // gone, and nothing has moved
+	l.refs[0].OID, l.refs[1].OID = strings.Repeat("1", 40), strings.Repeat("1", 40)
+	if _, err := b.try(); !errors.Is(err, fault.ErrUnavailable) {
+		t.Errorf("error %v, want one that says to try again", err)
+	}
+}
+
+func TestCheckIsBoundedInTime(t *testing.T) {
+	s := newRepo(t)
+	s.commit("refs/heads/main", "a", "1")
+	b := newBench(t, s.dir)
+	b.o.Limits.CheckTime = time.Nanosecond
+	if _, err := b.try(); !errors.Is(err, fault.ErrRefused) || !strings.Contains(err.Error(), "longer than") {
+		t.Errorf("error %v, want a refusal for the time it takes", err)
 	}
 }

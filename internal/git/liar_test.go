@@ -16,6 +16,7 @@ import (
 type liar struct {
 	refs []Ref
 	pack []byte
+	lost func() // called once by the first fetch, which then finds that what is wanted is gone
 }
 
 // serve returns the address of its repository.
@@ -51,6 +52,13 @@ func (l *liar) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			line("%s\n", text)
 		}
 		w.Header().Set("Content-Type", "application/x-git-upload-pack-result")
+	case l.lost != nil:
+		line("ERR upload-pack: not our ref %s", l.refs[0].OID)
+		l.lost()
+		l.lost = nil
+		w.Header().Set("Content-Type", "application/x-git-upload-pack-result")
+		w.Write(out.Bytes()) //nolint:errcheck // a test's own client
+		return
 	default:
 		line("packfile\n")
 		for rest := l.pack; len(rest) > 0; {

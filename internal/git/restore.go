@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/point"
@@ -54,10 +56,14 @@ func restoreTo(ctx context.Context, r point.Reader, dir string, o RestoreOptions
 		return fault.Wrap(op, nil, err, "")
 	}
 	defer os.RemoveAll(tmp) //nolint:errcheck // gone already when all went well
-	if err := lay(ctx, tmp, l); err != nil {
-		return fault.Wrap(op, nil, err, "")
+	err = lay(ctx, tmp, l)
+	if err == nil {
+		err = settle(tmp, dir)
 	}
-	return fault.Wrap(op, nil, settle(tmp, dir), "")
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fault.Wrap(op, fault.ErrUnavailable, err, "free space there, or restore to another disk")
+	}
+	return fault.Wrap(op, nil, err, "")
 }
 
 // vacant fails unless nothing, or an empty directory, is at dir.
@@ -171,6 +177,7 @@ func checkRestored(ctx context.Context, dir string, l *RefList, o RestoreOptions
 	found := &findings{}
 	cmd := gitCommand(ctx, dir, "rev-list", "--objects", "--all", "--quiet") // with HEAD, which may be detached
 	cmd.Stderr = found
+	smallWindows(cmd)
 	if err := run(cmd, o.Limits.orDefaults().Memory); err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -181,6 +188,11 @@ func checkRestored(ctx context.Context, dir string, l *RefList, o RestoreOptions
 		return fault.Wrap(op, fault.ErrCorrupt, err, "verify the point with --read-data")
 	}
 	return compareRefs(ctx, dir, l)
+}
+
+// smallWindows lets git map packs in small pieces, so that the size of a repository does not count against a limit of memory.
+func smallWindows(cmd *exec.Cmd) {
+	addConfig(cmd, "core.packedGitWindowSize", "32m", "core.packedGitLimit", "256m", "core.bigFileThreshold", "16m")
 }
 
 // compareRefs fails unless git finds exactly the refs of l in the repository at dir.
