@@ -1,0 +1,24 @@
+//go:build !linux
+
+package vault
+
+import (
+	"context"
+	"os"
+
+	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/point"
+)
+
+func captureTree(context.Context, point.PartWriter, *os.File, []string) (point.Part, error) {
+	return point.Part{}, fault.New("capture directory", fault.ErrUnsupported, "directories are captured on Linux only", "")
+}
+
+func restoreAttributes(ctx context.Context, r point.Reader, dest string) error {
+	f, err := r.Open(ctx, attributesFile)
+	if err != nil {
+		return nil //nolint:nilerr // nothing to restore
+	}
+	_ = f.Close() // opened for reading
+	return fault.New("restore attributes in "+quote(dest), fault.ErrIncomplete, "attributes are restored on Linux only", "")
+}
