@@ -100,7 +100,7 @@ func start(cmd *exec.Cmd, memory int64, secrets ...fault.Secret) (*child, error)
 		if err := limitMemory(cmd.Process.Pid, memory); err != nil {
 			cmd.Cancel() //nolint:errcheck // the limit's error is the one to tell
 			cmd.Wait()   //nolint:errcheck // killed on purpose
-			return nil, fault.Wrap("limit the memory of "+cmd.Args[0], nil, err, "")
+			return nil, fault.Wrap("limit the memory of "+programName(cmd), nil, err, "")
 		}
 	}
 	return c, nil
@@ -121,15 +121,19 @@ func (c *child) wait() error {
 	if err == nil {
 		return nil
 	}
-	said := c.said()
-	if said == "" {
-		return &programError{program: c.cmd.Args[0], err: err}
-	}
-	return &programError{program: c.cmd.Args[0], err: err, said: said}
+	return &programError{program: programName(c.cmd), err: err, said: c.said()}
 }
 
 // said is the error output so far on one line, fit for messages.
 func (c *child) said() string { return printable(fault.Redact(c.stderr.String(), c.secrets...)) }
+
+// programName is what messages call a program: what a shell runs goes by the name it is given there.
+func programName(cmd *exec.Cmd) string {
+	if len(cmd.Args) > 3 && cmd.Args[0] == "sh" && cmd.Args[1] == "-c" {
+		return cmd.Args[3]
+	}
+	return cmd.Args[0]
+}
 
 // programError is the failure of a program.
 type programError struct {
@@ -148,7 +152,7 @@ func (e *programError) Error() string {
 func (e *programError) Unwrap() error { return e.err }
 
 func startError(cmd *exec.Cmd, err error) error {
-	program := cmd.Args[0]
+	program := programName(cmd)
 	if errors.Is(err, exec.ErrNotFound) {
 		return fault.Wrap("", fault.ErrUnsupported, errors.New(program+" is not installed"), "install "+program+" and make sure it is in PATH")
 	}

@@ -138,7 +138,7 @@ func (w *web) do(ctx context.Context, watch *watch, c call) (*http.Response, err
 		}
 		next, err := redirectTarget(resp, c.method)
 		if err != nil {
-			resp.Body.Close()
+			discard(resp)
 			return nil, err
 		}
 		if next == nil {
@@ -306,7 +306,7 @@ func (w *web) accept(resp *http.Response) (*http.Response, error) {
 	said := w.sayingOf(resp)
 	discard(resp)
 	e := &statusError{code: resp.StatusCode, said: said, retryAfter: parseRetryAfter(resp.Header.Get("Retry-After"))}
-	kind, hint := e.class()
+	hint, kind := e.class()
 	if kind == fault.ErrDenied && !sameOrigin(resp.Request.URL, w.origin) { //nolint:errorlint // a class, not an error that happened
 		hint = "the server redirects to " + resp.Request.URL.Scheme + "://" + resp.Request.URL.Host + ", where its credentials are not sent: use that URL"
 	}
@@ -331,7 +331,7 @@ func (w *web) sayingOf(resp *http.Response) string {
 // discard reads the little that is left of a body, so that the connection can be used again.
 func discard(resp *http.Response) {
 	io.CopyN(io.Discard, resp.Body, 16<<10) //nolint:errcheck // where it fails, the connection is not used again
-	resp.Body.Close()
+	resp.Body.Close()                       //nolint:errcheck // what was wanted of it has been read
 }
 
 // statusError is an answer whose status means failure.
@@ -352,24 +352,24 @@ func (e *statusError) Error() string {
 	return text
 }
 
-func (e *statusError) class() (kind error, hint string) {
+func (e *statusError) class() (hint string, kind error) {
 	switch {
 	case e.code == http.StatusUnauthorized:
-		return fault.ErrDenied, "give a token or password that may read this repository"
+		return "give a token or password that may read this repository", fault.ErrDenied
 	case e.code == http.StatusForbidden && e.retryAfter > 0:
-		return fault.ErrThrottled, ""
+		return "", fault.ErrThrottled
 	case e.code == http.StatusForbidden:
-		return fault.ErrDenied, "check what the token may do: it needs to read this repository"
+		return "check what the token may do: it needs to read this repository", fault.ErrDenied
 	case e.code == http.StatusProxyAuthRequired:
-		return fault.ErrDenied, "give the proxy's user and password in HTTPS_PROXY"
+		return "give the proxy's user and password in HTTPS_PROXY", fault.ErrDenied
 	case e.code == http.StatusNotFound, e.code == http.StatusGone:
-		return fault.ErrNotFound, "check the URL; it is not there, or the token cannot see it"
+		return "check the URL; it is not there, or the token cannot see it", fault.ErrNotFound
 	case e.code == http.StatusTooManyRequests:
-		return fault.ErrThrottled, ""
+		return "", fault.ErrThrottled
 	case e.code == http.StatusNotImplemented, e.code < 500:
-		return fault.ErrUnsupported, ""
+		return "", fault.ErrUnsupported
 	}
-	return fault.ErrUnavailable, ""
+	return "", fault.ErrUnavailable
 }
 
 // parseRetryAfter reads seconds; a date is as good as none, for our clock may differ.

@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -51,12 +51,14 @@ func fakeServer(t testing.TB, get, post string) string {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodGet {
 			w.Header().Set("Content-Type", "application/x-git-upload-pack-advertisement")
-			io.WriteString(w, get)
+			fmt.Fprint(w, get)
 			return
 		}
-		io.Copy(io.Discard, r.Body)
+		if _, err := io.Copy(io.Discard, r.Body); err != nil {
+			return // the client left
+		}
 		w.Header().Set("Content-Type", "application/x-git-upload-pack-result")
-		io.WriteString(w, post)
+		fmt.Fprint(w, post)
 	}))
 	t.Cleanup(server.Close)
 	return server.URL + "/x.git"
@@ -240,7 +242,7 @@ func TestServersThatAreNotGit(t *testing.T) {
 	for contentType, want := range map[string]error{"text/plain": fault.ErrUnsupported, "text/html; charset=utf-8": fault.ErrNotFound} {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", contentType)
-			io.WriteString(w, testOID+"\trefs/heads/main\n")
+			fmt.Fprint(w, testOID+"\trefs/heads/main\n")
 		}))
 		_, err := dialTest(t, server.URL+"/x", testOptions()).ListRefs(context.Background())
 		server.Close()
@@ -275,6 +277,13 @@ func (r *recorder) seen() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return strings.Join(r.creds, " ")
+}
+
+// flush sends what was written so far.
+func flush(w http.ResponseWriter) {
+	if err := http.NewResponseController(w).Flush(); err != nil {
+		panic(err)
+	}
 }
 
 func redirectTo(base string) http.Handler {
@@ -363,7 +372,7 @@ func TestRedirectOfAPackRequestIsRefused(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodGet {
 			w.Header().Set("Content-Type", "application/x-git-upload-pack-advertisement")
-			io.WriteString(w, greetingV2)
+			fmt.Fprint(w, greetingV2)
 			return
 		}
 		http.Redirect(w, r, other.URL, http.StatusFound)
@@ -409,7 +418,7 @@ func TestAddressGuard(t *testing.T) {
 }
 
 func TestProxyIsAllowedWhereverItIs(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -436,7 +445,7 @@ func serveTLS(t testing.TB, h http.Handler, connections *atomic.Int64) (server *
 			connections.Add(1)
 		}
 	}
-	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	server.StartTLS()
 	t.Cleanup(server.Close)
 	caFile = filepath.Join(t.TempDir(), "ca.pem")
@@ -581,8 +590,8 @@ func TestSilentHTTPServer(t *testing.T) {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if before != "" {
 				w.Header().Set("Content-Type", "application/x-git-upload-pack-advertisement")
-				io.WriteString(w, before)
-				w.(http.Flusher).Flush()
+				fmt.Fprint(w, before)
+				flush(w)
 			}
 			<-r.Context().Done()
 		}))
@@ -599,7 +608,7 @@ func TestSilentHTTPServer(t *testing.T) {
 }
 
 func TestUnreachableServer(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -80,7 +80,7 @@ func (e *lfsObjectError) reason() string {
 
 // fault gives any other error of an object its class.
 func (e *lfsObjectError) fault(oid string) error {
-	kind, hint := (&statusError{code: e.Code}).class()
+	hint, kind := (&statusError{code: e.Code}).class()
 	return fault.New("LFS object "+oid, kind, "the server answers "+e.reason(), hint)
 }
 
@@ -130,7 +130,7 @@ func (s *lfsServer) batch(ctx context.Context, a *lfsAccess, operation string, p
 	var answer lfsBatchAnswer
 	var asked time.Time
 	err = retrying(ctx, s.opt.retryWait, passesInTime, func() error {
-		asked = time.Now()
+		asked = s.opt.now()
 		return askJSON(ctx, a.web, c, &answer)
 	})
 	if err != nil {
@@ -170,7 +170,7 @@ func askJSON(ctx context.Context, web *web, c call, answer any) error {
 	if err != nil {
 		return err
 	}
-	defer resp.Body.Close()
+	defer discard(resp)
 	text, err := io.ReadAll(io.LimitReader(resp.Body, lfsAnswerMax))
 	if err != nil {
 		return err
@@ -244,5 +244,6 @@ func tell(ctx context.Context, web *web, c call) error {
 	if err != nil {
 		return err
 	}
-	return resp.Body.Close()
+	discard(resp)
+	return nil
 }

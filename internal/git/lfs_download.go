@@ -94,7 +94,7 @@ func (e *missingError) Unwrap() error { return fault.ErrNotFound }
 func (d *lfsDownload) get(ctx context.Context, p Pointer, o lfsObject, offset int64) (io.ReadCloser, lfsObject, error) {
 	renewed := false
 	for {
-		if !renewed && o.Error == nil && o.Actions["download"].expires(time.Now()) {
+		if !renewed && o.Error == nil && o.Actions["download"].expires(d.server.opt.now()) {
 			renewed = true
 			var err error
 			if o, err = d.renew(ctx, p); err != nil {
@@ -152,13 +152,13 @@ func (d *lfsDownload) getOnce(ctx context.Context, p Pointer, o lfsObject, offse
 func fromOffset(resp *http.Response, offset int64) (io.ReadCloser, error) {
 	if resp.StatusCode == http.StatusPartialContent {
 		if !strings.HasPrefix(resp.Header.Get("Content-Range"), fmt.Sprintf("bytes %d-", offset)) {
-			resp.Body.Close()
+			discard(resp)
 			return nil, fault.New("", fault.ErrCorrupt, "the LFS server sends another part of the object than it was asked for", "")
 		}
 		return resp.Body, nil
 	}
 	if _, err := io.CopyN(io.Discard, resp.Body, offset); err != nil {
-		resp.Body.Close()
+		discard(resp)
 		return nil, err
 	}
 	return resp.Body, nil
@@ -225,7 +225,7 @@ func (r *resumingReader) retry(err error) error {
 
 func (r *resumingReader) close() {
 	if r.body != nil {
-		r.body.Close()
+		r.body.Close() //nolint:errcheck // opened for reading
 		r.body = nil
 	}
 }

@@ -34,7 +34,7 @@ func netrcCredentials(o Options, host, user string) (string, fault.Secret, error
 	case err != nil:
 		return "", "", fault.Wrap("read netrc file", fault.ErrInvalid, err, "")
 	}
-	defer f.Close()
+	defer f.Close() //nolint:errcheck // opened for reading
 	login, password := findNetrc(io.LimitReader(f, netrcMax), host, user)
 	return login, password, nil
 }

@@ -28,8 +28,9 @@ type Options struct {
 	UserAgent   string        // "" for "git/backstay"
 	Env         []string      // environment, "NAME=value"; nil for the process's own
 
-	protocol  string        // version asked for; "" for 2
-	retryWait time.Duration // before the second try; 0 for a second
+	protocol  string           // version asked for; "" for 2
+	retryWait time.Duration    // before the second try; 0 for a second
+	now       func() time.Time // nil for the system's clock
 }
 
 // Defaults of Options.
@@ -61,6 +62,9 @@ func (o Options) withDefaults() Options {
 	if o.retryWait <= 0 {
 		o.retryWait = time.Second
 	}
+	if o.now == nil {
+		o.now = time.Now //nolint:forbidigo // links to LFS objects expire by the real clock
+	}
 	return o
 }
 
@@ -83,7 +87,7 @@ type transport interface {
 	// request sends a request and returns the answer, which must be closed before the next.
 	request(ctx context.Context, w *watch, body []byte) (io.ReadCloser, error)
 	// hangUp ends the conversation. Another one can be begun.
-	hangUp() error
+	hangUp()
 }
 
 // traffic counts what went over a connection.
@@ -213,7 +217,7 @@ func (r *Remote) converse(ctx context.Context, f func(ctx context.Context, w *wa
 		return nil
 	}
 	r.server = nil
-	r.transport.hangUp() //nolint:errcheck // the error that led here is the one to tell
+	r.transport.hangUp()
 	return err
 }
 
@@ -232,7 +236,7 @@ func (r *Remote) readGreeting(ctx context.Context, w *watch) (*refCollector, err
 	if err != nil {
 		return nil, err
 	}
-	defer body.Close()
+	defer body.Close() //nolint:errcheck // what was wanted has been read
 	refs := &refCollector{maxRefs: r.opt.MaxRefs, maxBytes: r.opt.MaxRefBytes}
 	r.server, err = parseGreeting(newPktReader(body), refs)
 	return refs, err
@@ -260,7 +264,7 @@ func (r *Remote) lsRefs(ctx context.Context, w *watch, refs *refCollector) error
 	if err != nil {
 		return err
 	}
-	defer body.Close()
+	defer body.Close() //nolint:errcheck // what was wanted has been read
 	return parseLsRefs(newPktReader(body), refs)
 }
 
@@ -273,7 +277,7 @@ func (r *Remote) fetch(ctx context.Context, w *watch, wants, haves []string, pac
 	if err != nil {
 		return err
 	}
-	defer body.Close()
+	defer body.Close() //nolint:errcheck // what was wanted has been read
 	answer, err := parse(r.server, newPktReader(body))
 	if err != nil {
 		return err
@@ -282,7 +286,7 @@ func (r *Remote) fetch(ctx context.Context, w *watch, wants, haves []string, pac
 		return err
 	}
 	if r.server.version < 2 {
-		return r.transport.hangUp() // the server leaves after the pack
+		r.transport.hangUp() // the server leaves after the pack
 	}
 	return nil
 }
@@ -301,13 +305,13 @@ func (r *Remote) Protocol() string {
 	return "v" + string(rune('0'+r.server.version))
 }
 
-// Close ends the connection. How the server's side ended does not matter any more.
+// Close ends the connection. It returns nil: how the server's side ended does not matter any more.
 func (r *Remote) Close() error {
-	err := r.transport.hangUp()
+	r.transport.hangUp()
 	if t, ok := r.transport.(*httpTransport); ok {
 		t.web.client.CloseIdleConnections()
 	}
-	return err
+	return nil
 }
 
 // packWriter watches a pack go by and tells the errors of the writer behind it from those of the way here.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net/http"
 	"net/http/cgi"
 	"net/http/httptest"
 	"os"
@@ -12,8 +13,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"net/http"
 )
 
 // stockGit runs the git that is installed, in a world of its own, and returns its output.
@@ -24,7 +23,7 @@ func stockGit(t testing.TB, dir string, args ...string) string {
 
 func stockGitInput(t testing.TB, dir, input string, args ...string) string {
 	t.Helper()
-	cmd := exec.Command("git", args...)
+	cmd := exec.CommandContext(t.Context(), "git", args...)
 	cmd.Dir = dir
 	cmd.Env = append(cleanEnviron(os.Environ()), "HOME="+os.DevNull, "GIT_CONFIG_GLOBAL="+os.DevNull,
 		"GIT_AUTHOR_NAME=A", "GIT_AUTHOR_EMAIL=a@example.org", "GIT_COMMITTER_NAME=A", "GIT_COMMITTER_EMAIL=a@example.org",
@@ -73,15 +72,17 @@ func serveHTTP(t testing.TB, root string) *httptest.Server {
 }
 
 func httpBackend(root string) http.Handler {
-	path, err := exec.Command("git", "--exec-path").Output()
+	path, err := exec.CommandContext(context.Background(), "git", "--exec-path").Output()
 	if err != nil {
 		panic(err)
 	}
 	backend := filepath.Join(strings.TrimSpace(string(path)), "git-http-backend")
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h := &cgi.Handler{Path: backend, Env: []string{"GIT_PROJECT_ROOT=" + root, "GIT_HTTP_EXPORT_ALL=1", "HOME=" + os.DevNull,
+		h := &cgi.Handler{Path: backend, Env: []string{
+			"GIT_PROJECT_ROOT=" + root, "GIT_HTTP_EXPORT_ALL=1", "HOME=" + os.DevNull,
 			"GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*",
-			"GIT_PROTOCOL=" + r.Header.Get("Git-Protocol")}}
+			"GIT_PROTOCOL=" + r.Header.Get("Git-Protocol"),
+		}}
 		h.ServeHTTP(w, r)
 	})
 }

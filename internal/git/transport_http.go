@@ -33,10 +33,7 @@ const (
 
 func (t *httpTransport) ready() bool { return t.greeted }
 
-func (t *httpTransport) hangUp() error {
-	t.greeted = false
-	return nil
-}
+func (t *httpTransport) hangUp() { t.greeted = false }
 
 func (t *httpTransport) greet(ctx context.Context, w *watch) (io.ReadCloser, error) {
 	at := t.web.origin.JoinPath(infoRefs)

@@ -33,7 +33,7 @@ type streamTransport struct {
 func (t *streamTransport) ready() bool { return t.conn != nil }
 
 func (t *streamTransport) greet(ctx context.Context, w *watch) (io.ReadCloser, error) {
-	t.hangUp() //nolint:errcheck // how the conversation before ended does not matter
+	t.hangUp()
 	conn, err := t.open(ctx, w)
 	if err != nil {
 		return nil, err
@@ -50,7 +50,7 @@ func (t *streamTransport) request(ctx context.Context, w *watch, body []byte) (i
 	t.traffic.requests.Add(1)
 	answer := t.answer(ctx, w)
 	if _, err := io.Copy(t.conn.in, w.question(bytes.NewReader(body))); err != nil {
-		answer.Close()
+		answer.Close() //nolint:errcheck // only lets go of ctx
 		// what the server said before it left tells more than the broken pipe
 		if _, why := io.Copy(io.Discard, w.answer(&streamReader{t: t})); why != nil {
 			err = why
@@ -67,9 +67,9 @@ func (t *streamTransport) answer(ctx context.Context, w *watch) io.ReadCloser {
 }
 
 // hangUp ends the conversation. What upload-pack says about being left is of no interest.
-func (t *streamTransport) hangUp() error {
+func (t *streamTransport) hangUp() {
 	if t.conn == nil {
-		return nil
+		return
 	}
 	conn := t.conn
 	t.conn = nil
@@ -77,7 +77,6 @@ func (t *streamTransport) hangUp() error {
 	timer := time.AfterFunc(leaveDelay, conn.kill)
 	defer timer.Stop()
 	conn.end() //nolint:errcheck // see above
-	return nil
 }
 
 type streamAnswer struct {
@@ -135,8 +134,8 @@ func startStream(ctx context.Context, prepare func(ctx context.Context) *exec.Cm
 	}
 	end := func() error {
 		defer cancel()
-		in.Close()
-		out.Close() // a program that still writes ends on it
+		in.Close()  //nolint:errcheck // it may have ended by itself
+		out.Close() //nolint:errcheck // a program that still writes ends on it
 		return c.wait()
 	}
 	return &stream{in: in, out: bufio.NewReaderSize(out, 64<<10), kill: cancel, end: end}, nil

@@ -18,25 +18,28 @@ import (
 // serveDaemon serves all repositories below root by git daemon, and returns the base of their URLs.
 func serveDaemon(t testing.TB, root string) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	port := l.Addr().(*net.TCPAddr).Port
+	address := l.Addr().String()
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		t.Fatal(err)
+	}
 	l.Close()
 	ctx, cancel := context.WithCancel(context.Background())
-	cmd := command(ctx, "git", "daemon", "--listen=127.0.0.1", fmt.Sprintf("--port=%d", port), "--export-all", "--base-path="+root, "--reuseaddr", root)
+	cmd := command(ctx, "git", "daemon", "--listen=127.0.0.1", "--port="+port, "--export-all", "--base-path="+root, "--reuseaddr", root)
 	cmd.Env = append(cleanEnviron(os.Environ()), "HOME="+os.DevNull)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		cancel()
-		cmd.Wait()
+		cmd.Wait() //nolint:errcheck // killed on purpose
 	})
-	address := fmt.Sprintf("127.0.0.1:%d", port)
 	for range 100 {
-		if conn, err := net.Dial("tcp", address); err == nil {
+		if conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", address); err == nil {
 			conn.Close()
 			return "git://" + address
 		}
@@ -467,7 +470,7 @@ func TestCancelKillsTheProgram(t *testing.T) {
 	}
 	state := ""
 	for range 100 {
-		out, err := exec.Command("ps", "-o", "stat=", "-p", strings.TrimSpace(string(pid))).Output()
+		out, err := exec.CommandContext(t.Context(), "ps", "-o", "stat=", "-p", strings.TrimSpace(string(pid))).Output()
 		if state = string(out); err != nil || strings.HasPrefix(state, "Z") {
 			return
 		}

@@ -154,7 +154,7 @@ func parseFile(u *URL) (*URL, string, string) {
 // an option or end a line gets through.
 func (u *URL) check() (cause, hint string) {
 	switch {
-	case !hostForm.MatchString(u.Host) && !(strings.Contains(u.Host, ":") && addressForm.MatchString(u.Host)):
+	case !isHost(u.Host):
 		return "host " + strconv.Quote(u.Host) + " is not a host name or address", ""
 	case u.User != "" && !userForm.MatchString(u.User):
 		return "the user has characters that no user name has", ""
@@ -166,6 +166,11 @@ func (u *URL) check() (cause, hint string) {
 		return "the path begins with a dash", ""
 	}
 	return "", ""
+}
+
+// isHost reports whether s is a host name or an address; one of IPv6 has colons.
+func isHost(s string) bool {
+	return hostForm.MatchString(s) || strings.Contains(s, ":") && addressForm.MatchString(s)
 }
 
 func isPort(s string) bool {
