@@ -34,7 +34,7 @@ func serve(ctx context.Context, root string) (*server, error) {
 				return
 			}
 			s.connections.Add(1)
-			s.open.Go(func() { s.answer(ctx, root, conn.(*net.TCPConn)) }) //nolint:errcheck // it listens on TCP
+			s.open.Go(func() { s.answer(ctx, root, conn.(*net.TCPConn)) }) // it listens on TCP
 		}
 	})
 	return s, nil
@@ -51,11 +51,11 @@ func (s *server) answer(ctx context.Context, root string, conn *net.TCPConn) {
 	if err != nil {
 		return // the client sees a closed connection
 	}
-	// A client that ends early breaks the copy; git daemon then ends, too, for its output is closed.
-	io.CopyBuffer(conn, counted{out, &s.sent}, make([]byte, 128<<10)) //nolint:errcheck // as said
+	// A client that ends early breaks the copy, and git daemon ends, too, for its output is closed.
+	io.CopyBuffer(conn, counted{out, &s.sent}, make([]byte, 128<<10))
 	out.Close()
 	conn.CloseRead() // ends git daemon's input
-	cmd.Wait()       //nolint:errcheck // its failure is the client's failure
+	cmd.Wait() // its failure is the client's failure
 }
 
 // counted adds what is read to sum before anybody sees it.

@@ -160,7 +160,7 @@ func (c *crashed) kill(t *testing.T, after time.Duration, args ...string) bool {
 	}
 	time.Sleep(after)
 	err := syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-	cmd.Wait() //nolint:errcheck // it was killed
+	cmd.Wait() // it was killed
 	return err == nil && cmd.ProcessState.ExitCode() == -1
 }
 

@@ -86,7 +86,7 @@ func startGitea(t *testing.T) *gitea {
 	}
 	t.Cleanup(func() {
 		stop()
-		serve.Wait() //nolint:errcheck // it was interrupted
+		serve.Wait() // it was interrupted
 		if t.Failed() {
 			t.Logf("gitea said:\n%s", log.Bytes())
 		}

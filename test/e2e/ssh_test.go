@@ -63,7 +63,7 @@ func startSSHD(t *testing.T) *sshd {
 	}
 	t.Cleanup(func() {
 		stop()
-		serve.Wait() //nolint:errcheck // it was killed
+		serve.Wait() // it was killed
 		if t.Failed() {
 			t.Logf("sshd said:\n%s", log.Bytes())
 		}
