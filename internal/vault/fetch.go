@@ -9,14 +9,16 @@ import (
 	"github.com/kopia/kopia/repo/content"
 	"github.com/kopia/kopia/repo/object"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/backstay/backstay/internal/fault"
 )
 
 const (
-	readers = 8       // goroutines that read at once
-	maxRun  = 4 << 20 // bytes asked for in one request
-	maxGap  = 64 << 10
+	readers   = 16       // goroutines that read at once
+	maxFlight = 16 << 20 // bytes of packs that they read at once; in memory they are there three times
+	maxRun    = 4 << 20  // bytes asked for in one request
+	maxGap    = 64 << 10 // bytes that are read for nothing rather than asking twice
 )
 
 // fetch is one object to be read, and what to do then.
@@ -28,10 +30,10 @@ type fetch struct {
 
 // fetchAll calls use for every fetch, several at a time. Objects that lie side by side in a pack are read by one request: a store
 // that answers in 30 ms would take as long as that for every small file.
-func (v *Vault) fetchAll(ctx context.Context, all []fetch) error {
+func (v *Vault) fetchAll(outer context.Context, all []fetch) error {
 	for i := range all {
 		if id, _, ok := all[i].object.ContentID(); ok {
-			if info, err := v.rep.ContentInfo(ctx, id); err == nil {
+			if info, err := v.rep.ContentInfo(outer, id); err == nil {
 				all[i].info = info
 			}
 		}
@@ -42,15 +44,26 @@ func (v *Vault) fetchAll(ctx context.Context, all []fetch) error {
 		}
 		return int(int64(a.info.PackOffset) - int64(b.info.PackOffset))
 	})
-	group, ctx := errgroup.WithContext(ctx)
+	group, ctx := errgroup.WithContext(outer)
 	group.SetLimit(readers)
+	flight := semaphore.NewWeighted(maxFlight)
 	for len(all) > 0 {
 		n, length := nextRun(all)
 		run := all[:n]
 		all = all[n:]
-		group.Go(func() error { return v.fetchRun(ctx, run, length) })
+		weight := min(length, maxFlight)
+		if flight.Acquire(ctx, weight) != nil {
+			break // a fetch failed, or the caller gave up: Wait says which
+		}
+		group.Go(func() error {
+			defer flight.Release(weight)
+			return v.fetchRun(ctx, run, length)
+		})
 	}
-	return group.Wait()
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	return context.Cause(outer)
 }
 
 // nextRun returns how many of the fetches, which are sorted, lie so close that one request serves them, and its length in bytes.

@@ -60,12 +60,14 @@ type listing struct {
 // saved is a point, or the checkpoint of a draft, as its manifest's labels tell it.
 type saved struct {
 	point.Point
+	draft    bool
 	manifest manifest.ID
 	root     object.ID
 }
 
 type hold struct {
 	point.Hold
+	point    string // its id
 	manifest manifest.ID
 }
 
@@ -96,7 +98,7 @@ func (v *Vault) manifests(ctx context.Context) (*listing, error) {
 		return nil, storageFault("read indexes", err)
 	}
 	var mu sync.Mutex
-	entries := map[manifest.ID]manifestEntry{}
+	entries := map[manifest.ID]version{}
 	l := &listing{holds: map[string][]hold{}}
 	contents := v.rep.ContentReader()
 	err := contents.IterateContents(ctx, content.IterateOptions{
@@ -115,8 +117,8 @@ func (v *Vault) manifests(ctx context.Context) (*listing, error) {
 			return nil
 		}
 		for _, e := range read {
-			if old, ok := entries[e.ID]; !ok || e.Modified.After(old.Modified) {
-				entries[e.ID] = e
+			if old, ok := entries[e.ID]; !ok || e.Modified.After(old.modified) {
+				entries[e.ID] = version{e.Modified, understand(e)}
 			}
 		}
 		return nil
@@ -125,7 +127,7 @@ func (v *Vault) manifests(ctx context.Context) (*listing, error) {
 		return nil, storageFault("list manifests", err)
 	}
 	for _, e := range entries {
-		l.add(e)
+		l.add(e.meaning)
 	}
 	for _, list := range [][]saved{l.points, l.drafts} {
 		sort.Slice(list, func(i, j int) bool {
@@ -175,31 +177,50 @@ func decodeManifests(r io.Reader) ([]manifestEntry, error) {
 	return entries, nil
 }
 
-// add files an entry under what it is. What is neither a point, a draft nor a hold belongs to kopia.
-func (l *listing) add(e manifestEntry) {
+// version is one version of a manifest, the newest of which holds.
+type version struct {
+	modified time.Time
+	meaning  any // saved, hold, or nil for what is deleted or kopia's own
+}
+
+// understand finds out what a manifest is. It lets go of the rest of it at once, for there may be many.
+func understand(e manifestEntry) any {
 	if e.Deleted {
-		return
+		return nil
 	}
 	switch e.Labels[labelType] {
 	case typeHold:
 		at, _ := time.Parse(time.RFC3339Nano, e.Labels[labelHeld])
-		id := e.Labels[labelPoint]
-		l.holds[id] = append(l.holds[id], hold{point.Hold{Reason: e.Labels[labelReason], Time: at}, e.ID})
+		return hold{point.Hold{Reason: e.Labels[labelReason], Time: at}, e.Labels[labelPoint], e.ID}
 	case snapshot.ManifestType:
-		s, ok := savedFrom(e)
-		switch {
-		case !ok:
-		case e.Labels[labelState] == listedPoint && e.Data.Incomplete == "":
-			l.points = append(l.points, s)
-		case e.Labels[labelState] == draftPoint:
-			l.drafts = append(l.drafts, s)
+		if s, ok := savedFrom(e); ok && (s.draft || e.Data.Incomplete == "") {
+			return s
+		}
+	}
+	return nil
+}
+
+// add lists what a manifest is.
+func (l *listing) add(meaning any) {
+	switch m := meaning.(type) {
+	case hold:
+		l.holds[m.point] = append(l.holds[m.point], m)
+	case saved:
+		if m.draft {
+			l.drafts = append(l.drafts, m)
+		} else {
+			l.points = append(l.points, m)
 		}
 	}
 }
 
 // savedFrom reads a point from its labels.
 func savedFrom(e manifestEntry) (saved, bool) {
-	s := saved{manifest: e.ID, Point: point.Point{
+	state := e.Labels[labelState]
+	if state != listedPoint && state != draftPoint {
+		return saved{}, false
+	}
+	s := saved{manifest: e.ID, draft: state == draftPoint, Point: point.Point{
 		ID:      e.Labels[labelID],
 		Subject: point.Subject{Kind: e.Labels[labelKind], Name: e.Labels[labelSubject]},
 		Policy:  e.Labels[labelPolicy],
