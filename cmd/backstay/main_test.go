@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"net"
 	"os"
@@ -30,6 +31,30 @@ func TestScripts(t *testing.T) {
 			"silent": silent,
 		},
 	})
+}
+
+// TestReadmeSession holds the README to the script that runs its session.
+func TestReadmeSession(t *testing.T) {
+	readme, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	script, err := os.ReadFile(filepath.Join("testdata", "script", "quickstart.txtar"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	commands := regexp.MustCompile(`(?m)^\$ (.*)$`).FindAllSubmatch(readme, -1)
+	if len(commands) < 3 {
+		t.Fatalf("the README shows %d commands", len(commands))
+	}
+	rest := script
+	for _, command := range commands {
+		_, after, found := bytes.Cut(rest, append([]byte("\nexec "), append(command[1], '\n')...))
+		if !found {
+			t.Fatalf("quickstart.txtar does not go on with %q", command[1])
+		}
+		rest = append([]byte{'\n'}, after...)
+	}
 }
 
 // setUp gives a script a home of its own, a name for its machine, and an author for its commits.
