@@ -55,7 +55,7 @@ func (s *server) answer(ctx context.Context, root string, conn *net.TCPConn) {
 	io.CopyBuffer(conn, counted{out, &s.sent}, make([]byte, 128<<10))
 	out.Close()
 	conn.CloseRead() // ends git daemon's input
-	cmd.Wait() // its failure is the client's failure
+	cmd.Wait()       // its failure is the client's failure
 }
 
 // counted adds what is read to sum before anybody sees it.

@@ -7,16 +7,20 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 )
 
 func TestForge(t *testing.T) {
 	g := startGitea(t)
 	t.Run("lfs with an object missing at the source", func(t *testing.T) { testLFS(t, g) })
+	t.Run("killed between two parts", func(t *testing.T) { testGoesOn(t, g) })
 	t.Run("unchanged", func(t *testing.T) { testUnchanged(t, g) })
 	t.Run("wrong token", func(t *testing.T) { testWrongToken(t, g) })
 	t.Run("unknown certificate", func(t *testing.T) { testUnknownCertificate(t, g) })
@@ -98,6 +102,59 @@ func testLFS(t *testing.T, g *gitea) {
 		}
 	}
 	b.ok(t, "verify", "--read-data")
+}
+
+// A run that is killed while LFS objects come in leaves the repository itself checkpointed: the next run fetches no pack.
+func testGoesOn(t *testing.T, g *gitea) {
+	address, _ := g.fill(t, "goes-on")
+	b := newBackstay(t, g.withToken()...)
+	var packs atomic.Int64
+	stalled, release := make(chan struct{}, 10), make(chan struct{})
+	watch := func(r *http.Request) {
+		switch {
+		case strings.HasSuffix(r.URL.Path, "/git-upload-pack"):
+			body, err := io.ReadAll(r.Body)
+			if err != nil {
+				return // the server will see for itself
+			}
+			r.Body = io.NopCloser(bytes.NewReader(body))
+			if bytes.Contains(body, []byte("command=fetch")) {
+				packs.Add(1)
+			}
+		case r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/info/lfs/objects/"):
+			stalled <- struct{}{}
+			select {
+			case <-release:
+			case <-r.Context().Done():
+			}
+		}
+	}
+	g.watch.Store(&watch)
+	defer g.watch.Store(nil)
+
+	cmd := b.command(t.Context(), "backup", address, "--ca-file", g.ca)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	<-stalled
+	time.Sleep(3 * time.Second) // for the checkpoint that follows the end of a part
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Wait()
+	close(release)
+	if n, ids := packs.Swap(0), b.points(t); n != 1 || len(ids) != 0 {
+		t.Fatalf("the killed run fetched %d packs and left points %v; want 1 and none", n, ids)
+	}
+
+	r := b.backup(t, address, "--ca-file", g.ca)
+	if n := packs.Load(); n != 0 || r.Point.State != "complete" {
+		t.Errorf("the next run fetched %d packs, and its point is %s; want 0 and complete", n, r.Point.State)
+	}
+	dir, mirror := filepath.Join(t.TempDir(), "restored"), filepath.Join(t.TempDir(), "mirror")
+	b.ok(t, "restore", "latest", "--to", dir)
+	gitEnv(t, append(g.gitEnv(), "GIT_LFS_SKIP_SMUDGE=1"), "", "clone", "--quiet", "--mirror", address, mirror)
+	same(t, dir, mirror)
 }
 
 func testUnchanged(t *testing.T, g *gitea) {

@@ -19,6 +19,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -30,6 +31,8 @@ type gitea struct {
 	token  string // of owner
 	client *http.Client
 	dir    string // its data
+
+	watch atomic.Pointer[func(*http.Request)] // called with every request before it is answered
 }
 
 const owner = "acme"
@@ -48,9 +51,15 @@ func startGitea(t *testing.T) *gitea {
 		},
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) }, // it is not up yet
 	}
-	proxy := httptest.NewTLSServer(forward)
+	g := &gitea{dir: dir, ca: filepath.Join(dir, "ca.pem")}
+	proxy := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if watch := g.watch.Load(); watch != nil {
+			(*watch)(r)
+		}
+		forward.ServeHTTP(w, r)
+	}))
 	t.Cleanup(proxy.Close)
-	g := &gitea{url: proxy.URL, client: proxy.Client(), dir: dir, ca: filepath.Join(dir, "ca.pem")}
+	g.url, g.client = proxy.URL, proxy.Client()
 	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: proxy.Certificate().Raw})
 	if err := os.WriteFile(g.ca, certificate, 0o644); err != nil {
 		t.Fatal(err)
