@@ -192,6 +192,9 @@ func (w *web) send(ctx context.Context, watch *watch, c call, at *url.URL) (*htt
 	if size >= 0 {
 		req.ContentLength = size
 	}
+	if c.body != nil { // lets the client repeat it where the server had just closed a connection kept open
+		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(watch.question(bytes.NewReader(c.body))), nil }
+	}
 	maps.Copy(req.Header, c.header)
 	if sameOrigin(at, c.url) {
 		maps.Copy(req.Header, c.own)
@@ -331,7 +334,7 @@ func (w *web) sayingOf(resp *http.Response) string {
 // discard reads the little that is left of a body, so that the connection can be used again.
 func discard(resp *http.Response) {
 	io.CopyN(io.Discard, resp.Body, 16<<10) //nolint:errcheck // where it fails, the connection is not used again
-	resp.Body.Close()                       //nolint:errcheck // what was wanted of it has been read
+	resp.Body.Close()
 }
 
 // statusError is an answer whose status means failure.

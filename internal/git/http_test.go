@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -435,6 +436,38 @@ func TestProxyIsAllowedWhereverItIs(t *testing.T) {
 	conn.Close()
 }
 
+// TestProxyFromTheEnvironment runs itself again, for the environment is read once in a process.
+func TestProxyFromTheEnvironment(t *testing.T) {
+	const child = "IN_CHILD_OF_PROXY_TEST"
+	if os.Getenv(child) != "" {
+		list, err := dialTest(t, "http://git.example/sample/.git", testOptions()).ListRefs(t.Context())
+		if err != nil || len(list.Refs) == 0 {
+			t.Errorf("by the proxy: %v", err)
+		}
+		return
+	}
+	dir := sampleRepo(t)
+	backend := httpBackend(filepath.Dir(dir))
+	proxy := newRecorder(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Host != "git.example" {
+			t.Errorf("asked for host %q", r.URL.Host)
+		}
+		backend.ServeHTTP(w, r)
+	}))
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), program, "-test.run=^"+t.Name()+"$")
+	cmd.Env = append(os.Environ(), child+"=1", "HTTP_PROXY="+proxy.URL, "http_proxy=", "NO_PROXY=", "no_proxy=")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if proxy.seen() == "" {
+		t.Error("nothing went by the proxy")
+	}
+}
+
 // serveTLS serves h over TLS and HTTP/2, and returns the file of its certificate.
 func serveTLS(t testing.TB, h http.Handler, connections *atomic.Int64) (server *httptest.Server, caFile string) {
 	t.Helper()
@@ -557,6 +590,21 @@ func TestCredentials(t *testing.T) {
 	if login, password := findNetrc(strings.NewReader(text), "elsewhere.example", ""); login+":"+password.Reveal() != "anyone:pw-any" {
 		t.Errorf("default entry gives %s:%s", login, password.Reveal())
 	}
+}
+
+func FuzzNetrc(f *testing.F) {
+	f.Add("machine host login ana password pw", "")
+	f.Add("macdef x\nmachine host password no\n\ndefault login a password b", "a")
+	f.Add("machine machine login login password password machine", "")
+	f.Fuzz(func(t *testing.T, text, user string) {
+		login, password := findNetrc(strings.NewReader(text), "host", user)
+		if user != "" && password != "" && login != user {
+			t.Errorf("%q gives the password of %q to %q", text, login, user)
+		}
+		if !strings.Contains(text, password.Reveal()) {
+			t.Errorf("%q gives the password %q", text, password.Reveal())
+		}
+	})
 }
 
 func TestLongRequestIsCompressed(t *testing.T) {

@@ -294,7 +294,7 @@ func (d lfsDir) upload(ctx context.Context, ps []Pointer, open func(Pointer) (io
 			if err != nil {
 				return err
 			}
-			defer body.Close() //nolint:errcheck // opened for reading
+			defer body.Close()
 			return d.write(p, contextReader{body, ctx.Err})
 		})
 	}

@@ -8,9 +8,11 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"golang.org/x/sync/errgroup"
 
@@ -93,6 +95,8 @@ func (a lfsAction) expires(now time.Time) bool {
 	return err == nil && at.Year() > 1 && now.Add(lfsExpiryEdge).After(at) // Go servers send the zero time for none
 }
 
+var headerForm = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
+
 // call is the request that the action stands for.
 func (a lfsAction) call(method string, signed bool) (call, error) {
 	at, err := url.Parse(a.Href)
@@ -101,7 +105,7 @@ func (a lfsAction) call(method string, signed bool) (call, error) {
 	}
 	c := call{method: method, url: at, header: http.Header{}, own: http.Header{}, signed: signed}
 	for name, value := range a.Header {
-		if strings.ContainsFunc(name+value, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		if !headerForm.MatchString(name) || strings.ContainsFunc(value, unicode.IsControl) {
 			return call{}, fault.New("", fault.ErrCorrupt, "the LFS server gives a header that cannot be sent", "")
 		}
 		switch name = http.CanonicalHeaderKey(name); name {

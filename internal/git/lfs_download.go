@@ -225,7 +225,7 @@ func (r *resumingReader) retry(err error) error {
 
 func (r *resumingReader) close() {
 	if r.body != nil {
-		r.body.Close() //nolint:errcheck // opened for reading
+		r.body.Close()
 		r.body = nil
 	}
 }

@@ -86,6 +86,7 @@ type lfsHost struct {
 	expired  int               // how many answers to batches give links that have expired
 	denied   int               // how many requests for objects are refused
 	breaks   int               // how many bodies break off in the middle
+	stalls   int               // how many bodies stop in the middle
 	noRange  bool
 	batches  []int // number of objects of each
 	verified []string
@@ -189,6 +190,13 @@ func (h *lfsHost) get(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Length", fmt.Sprint(len(content)-at))
 	if at > 0 {
 		w.WriteHeader(http.StatusPartialContent)
+	}
+	if h.stalls > 0 {
+		h.stalls--
+		fmt.Fprint(w, content[at:at+(len(content)-at)/2])
+		flush(w)
+		<-r.Context().Done()
+		return
 	}
 	if h.breaks > 0 {
 		h.breaks--
@@ -319,6 +327,61 @@ func TestLFSResumes(t *testing.T) {
 			t.Errorf("when it never comes whole: %v", err)
 		}
 	}
+}
+
+func TestLFSServerThatStalls(t *testing.T) {
+	content := strings.Repeat("0123456789", 100_000)
+	h := newLFSHost(t, content)
+	o := testOptions()
+	o.IdleTimeout = 100 * time.Millisecond
+	r := dialTest(t, h.source(), o)
+	h.stalls = 1
+	got, _, err := downloadAll(r, []Pointer{pointerOf(content)})
+	if err != nil || got[pointerOf(content).OID] != content {
+		t.Errorf("after a stall: %v", err)
+	}
+	h.stalls = 9
+	if _, _, err := downloadAll(r, []Pointer{pointerOf(content)}); !errors.Is(err, fault.ErrUnavailable) {
+		t.Errorf("when it always stalls: %v", err)
+	}
+}
+
+func TestLFSCanceled(t *testing.T) {
+	content := strings.Repeat("0123456789", 100_000)
+	h := newLFSHost(t, content)
+	h.stalls = 1
+	ctx, cancel := context.WithCancel(t.Context())
+	_, err := dialTest(t, h.source(), testOptions()).LFSDownload(ctx, []Pointer{pointerOf(content)}, func(_ context.Context, _ Pointer, body io.Reader) error {
+		cancel()
+		_, err := io.Copy(io.Discard, body)
+		return err
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("canceled: %v", err)
+	}
+}
+
+func FuzzLFSAction(f *testing.F) {
+	f.Add([]byte(`{"href":"https://host/x?sig=1","header":{"Authorization":"Bearer x"},"expires_in":600}`))
+	f.Add([]byte(`{"href":"file:///etc/passwd","header":{"X":"a\r\nb"},"expires_at":"0001-01-01T00:00:00Z"}`))
+	f.Add([]byte(`{"href":"http://u:p@h","header":{"transfer-encoding":"chunked","":"x","a b":"c"},"expires_in":-9223372036854775808}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var a lfsAction
+		if json.Unmarshal(b, &a) != nil {
+			return
+		}
+		a.expires(time.Now())
+		c, err := a.call(http.MethodGet, false)
+		if err != nil {
+			return
+		}
+		if c.url.User != nil || c.url.Host == "" || (c.url.Scheme != "http" && c.url.Scheme != "https") {
+			t.Errorf("%q gives %s", b, c.url)
+		}
+		if err := c.own.Write(io.Discard); err != nil || c.own.Get("Content-Length")+c.own.Get("Host") != "" {
+			t.Errorf("%q gives headers %v: %v", b, c.own, err)
+		}
+	})
 }
 
 func TestLFSLinksAreRenewed(t *testing.T) {

@@ -88,7 +88,7 @@ func FuzzFetchAnswer(f *testing.F) {
 			return
 		}
 		var pack bytes.Buffer
-		io.Copy(&packWriter{w: &pack}, answer) //nolint:errcheck // most inputs are broken; what came out before counts
+		io.Copy(&packWriter{w: &pack}, answer)
 		if pack.Len() > len(b) || !strings.HasPrefix("PACK\x00\x00\x00", pack.String()[:min(7, pack.Len())]) {
 			t.Errorf("pack of %d bytes: %.20q", pack.Len(), pack.String())
 		}

@@ -5,8 +5,10 @@ package git
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -189,9 +191,6 @@ func (r *Remote) ListRefs(ctx context.Context) (*RefList, error) {
 // is not checked beyond its first bytes and the server's word that it is whole. An error of pack comes back as it is.
 // Errors: as of ListRefs; fault.ErrUnavailable where the connection broke, or a want is no longer there.
 func (r *Remote) Fetch(ctx context.Context, wants, haves []string, pack io.Writer) (received int64, err error) {
-	if len(wants) == 0 {
-		return 0, fault.New("fetch from "+r.url.String(), fault.ErrInvalid, "nothing is wanted", "")
-	}
 	out := &packWriter{w: pack}
 	err = r.converse(ctx, func(ctx context.Context, w *watch) error {
 		if err := r.greet(ctx, w); err != nil {
@@ -236,7 +235,7 @@ func (r *Remote) readGreeting(ctx context.Context, w *watch) (*refCollector, err
 	if err != nil {
 		return nil, err
 	}
-	defer body.Close() //nolint:errcheck // what was wanted has been read
+	defer body.Close()
 	refs := &refCollector{maxRefs: r.opt.MaxRefs, maxBytes: r.opt.MaxRefBytes}
 	r.server, err = parseGreeting(newPktReader(body), refs)
 	return refs, err
@@ -264,11 +263,19 @@ func (r *Remote) lsRefs(ctx context.Context, w *watch, refs *refCollector) error
 	if err != nil {
 		return err
 	}
-	defer body.Close() //nolint:errcheck // what was wanted has been read
+	defer body.Close()
 	return parseLsRefs(newPktReader(body), refs)
 }
 
 func (r *Remote) fetch(ctx context.Context, w *watch, wants, haves []string, pack io.Writer) error {
+	if len(wants) == 0 {
+		return fault.New("", fault.ErrInvalid, "nothing is wanted", "")
+	}
+	for _, oid := range slices.Concat(wants, haves) {
+		if !validOID(oid, r.server.format) {
+			return fault.New("", fault.ErrInvalid, fmt.Sprintf("%.100q is no object id of a %s repository", oid, r.server.format), "")
+		}
+	}
 	request, parse := fetchRequestV2, parseFetchV2
 	if r.server.version < 2 {
 		request, parse = fetchRequestV0, parseFetchV0
@@ -277,7 +284,7 @@ func (r *Remote) fetch(ctx context.Context, w *watch, wants, haves []string, pac
 	if err != nil {
 		return err
 	}
-	defer body.Close() //nolint:errcheck // what was wanted has been read
+	defer body.Close()
 	answer, err := parse(r.server, newPktReader(body))
 	if err != nil {
 		return err

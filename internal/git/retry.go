@@ -32,7 +32,7 @@ func retrying(ctx context.Context, wait time.Duration, passes func(error) bool, 
 // isHiccup reports whether a server is there but cannot answer right now. A server that cannot be reached is none.
 func isHiccup(err error) bool {
 	var status *statusError
-	return fault.Of(err).Retry && (errors.As(err, &status) || errors.Is(err, syscall.ECONNRESET))
+	return fault.Of(err).Retry && (errors.As(err, &status) || errors.Is(err, errHangUp) || errors.Is(err, syscall.ECONNRESET))
 }
 
 // passesInTime reports whether err is of a class that passes without anybody changing anything.

@@ -113,7 +113,7 @@ func (l *sshLFS) authenticate(ctx context.Context, operation string) ([]byte, er
 		return nil, err
 	}
 	text, readErr := io.ReadAll(io.LimitReader(w.answer(l.traffic.counted(out)), smallFile))
-	out.Close() //nolint:errcheck // a program that still writes ends on it
+	out.Close() // a program that still writes ends on it
 	err = c.wait()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.ExitCode() == exitNoCommand {

@@ -50,7 +50,7 @@ func (t *streamTransport) request(ctx context.Context, w *watch, body []byte) (i
 	t.traffic.requests.Add(1)
 	answer := t.answer(ctx, w)
 	if _, err := io.Copy(t.conn.in, w.question(bytes.NewReader(body))); err != nil {
-		answer.Close() //nolint:errcheck // only lets go of ctx
+		answer.Close()
 		// what the server said before it left tells more than the broken pipe
 		if _, why := io.Copy(io.Discard, w.answer(&streamReader{t: t})); why != nil {
 			err = why
@@ -134,8 +134,8 @@ func startStream(ctx context.Context, prepare func(ctx context.Context) *exec.Cm
 	}
 	end := func() error {
 		defer cancel()
-		in.Close()  //nolint:errcheck // it may have ended by itself
-		out.Close() //nolint:errcheck // a program that still writes ends on it
+		in.Close()
+		out.Close() // a program that still writes ends on it
 		return c.wait()
 	}
 	return &stream{in: in, out: bufio.NewReaderSize(out, 64<<10), kill: cancel, end: end}, nil

@@ -36,7 +36,7 @@ func serveDaemon(t testing.TB, root string) string {
 	}
 	t.Cleanup(func() {
 		cancel()
-		cmd.Wait() //nolint:errcheck // killed on purpose
+		cmd.Wait()
 	})
 	for range 100 {
 		if conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", address); err == nil {
@@ -400,6 +400,18 @@ func TestUnreachableWant(t *testing.T) {
 		if _, err := r.Fetch(context.Background(), []string{strings.Repeat("ab", 20)}, nil, &strings.Builder{}); !errors.Is(err, fault.ErrUnavailable) {
 			t.Errorf("%s: want of an object that is gone: %v", name, err)
 		}
+	}
+}
+
+func TestFetchRefusesWhatIsNoObjectID(t *testing.T) {
+	r := dialTest(t, sampleRepo(t), testOptions())
+	for _, oids := range [][]string{nil, {""}, {"HEAD"}, {testOID + "\n0000"}, {strings.Repeat("0", 40)}, {testOID + testOID[:24]}} {
+		if _, err := r.Fetch(t.Context(), oids, nil, &strings.Builder{}); !errors.Is(err, fault.ErrInvalid) {
+			t.Errorf("want %q: %v", oids, err)
+		}
+	}
+	if _, err := r.Fetch(t.Context(), []string{testOID}, []string{"x"}, &strings.Builder{}); !errors.Is(err, fault.ErrInvalid) {
+		t.Errorf("have x: %v", err)
 	}
 }
 
