@@ -258,7 +258,7 @@ func (c *compaction) verify(listed int) error {
 		return fault.New("check the merged pack", fault.ErrCorrupt, fmt.Sprintf("it holds %d objects instead of %d", x.count(), listed), "")
 	}
 	for _, oid := range c.refs.tips() {
-		_, found, err := x.find(oid)
+		found, err := x.has(oid)
 		if err == nil && !found {
 			found, err = (&packSet{from: c.prior, packs: slices.Clone(c.keep)}).has(oid)
 		}

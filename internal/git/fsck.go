@@ -47,7 +47,7 @@ func (s *scratch) missingTips(tips []string, had *packSet) ([]string, error) {
 	defer file.Close()
 	var here, elsewhere []string
 	for _, oid := range tips {
-		_, found, err := x.find(oid)
+		found, err := x.has(oid)
 		switch {
 		case err != nil:
 			return nil, err

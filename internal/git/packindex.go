@@ -68,6 +68,22 @@ func (x *packIndex) count() int { return int(x.fanout[255]) }
 
 // find returns where in the pack the object begins, in bytes.
 func (x *packIndex) find(oid string) (offset int64, found bool, err error) {
+	n, found, err := x.position(oid)
+	if err != nil || !found {
+		return 0, false, err
+	}
+	offset, err = x.offset(n)
+	return offset, err == nil, err
+}
+
+// has tells whether the pack holds the object. It reads the ids only: the offsets lie far from them.
+func (x *packIndex) has(oid string) (bool, error) {
+	_, found, err := x.position(oid)
+	return found, err
+}
+
+// position returns the number of the object's entry.
+func (x *packIndex) position(oid string) (n int, found bool, err error) {
 	want, err := hex.DecodeString(oid)
 	if err != nil || len(want) != x.hashLen {
 		return 0, false, nil
@@ -91,12 +107,8 @@ func (x *packIndex) find(oid string) (offset int64, found bool, err error) {
 	if err := x.load(low, high); err != nil {
 		return 0, false, err
 	}
-	n := low + sort.Search(high-low, func(i int) bool { return bytes.Compare(x.loaded(low+i), want) >= 0 })
-	if n == high || !bytes.Equal(x.loaded(n), want) {
-		return 0, false, nil
-	}
-	offset, err = x.offset(n)
-	return offset, err == nil, err
+	n = low + sort.Search(high-low, func(i int) bool { return bytes.Compare(x.loaded(low+i), want) >= 0 })
+	return n, n < high && bytes.Equal(x.loaded(n), want), nil
 }
 
 // each calls f with every object id, in order.

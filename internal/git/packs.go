@@ -91,8 +91,8 @@ func (s *packSet) close() {
 
 // has tells whether a pack holds the object. A nil set holds none.
 func (s *packSet) has(oid string) (bool, error) {
-	p, _, err := s.locate(oid)
-	return p != nil, err
+	lacking, err := s.lacking([]string{oid})
+	return err == nil && len(lacking) == 0, err
 }
 
 // locate returns the pack that holds the object, nil when none does, and where in it the object begins.
@@ -125,7 +125,7 @@ func (s *packSet) lacking(oids []string) ([]string, error) {
 	for _, p := range s.packs {
 		var still []string
 		for _, oid := range left {
-			_, found, err := p.index.find(oid)
+			found, err := p.index.has(oid)
 			if err != nil {
 				return nil, fault.Wrap(p.indexPath(), nil, err, "")
 			}
