@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/backstay/backstay/internal/fault"
-	"github.com/backstay/backstay/internal/protect"
+	"github.com/backstay/backstay/internal/point"
 )
 
 // maintenanceBlob is where kopia notes when it maintained what. It is rewritten in place and proves itself.
@@ -34,7 +34,7 @@ func (x *verification) blobs(ctx context.Context) error {
 		return err
 	}
 	if len(copies) == 0 {
-		x.found(protect.Fault{What: "there is no copy of the format blobs"})
+		x.found(point.Fault{What: "there is no copy of the format blobs"})
 	}
 	recorded, err := x.recorded(ctx, all)
 	if err != nil {
@@ -55,7 +55,7 @@ func (x *verification) blobs(ctx context.Context) error {
 				what = err.Error()
 			}
 			if what != "" {
-				x.found(protect.Fault{Blob: string(m.BlobID), What: what})
+				x.found(point.Fault{Blob: string(m.BlobID), What: what})
 			}
 			return nil
 		})
@@ -82,7 +82,7 @@ func (x *verification) recorded(ctx context.Context, all []blob.Metadata) (map[b
 			case errors.Is(err, blob.ErrBlobNotFound):
 				return nil // expired since it was listed
 			case errors.Is(err, fault.ErrCorrupt):
-				x.found(protect.Fault{Blob: string(m.BlobID), What: err.Error()})
+				x.found(point.Fault{Blob: string(m.BlobID), What: err.Error()})
 				return nil
 			case err != nil:
 				return err

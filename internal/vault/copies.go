@@ -31,7 +31,7 @@ func metaOptions(prefix content.IDPrefix) object.WriterOptions {
 // writeMeta writes an object of metadata.
 func writeMeta(ctx context.Context, w repo.RepositoryWriter, prefix content.IDPrefix, b []byte) (object.ID, error) {
 	o := w.NewObjectWriter(ctx, metaOptions(prefix))
-	defer o.Close() //nolint:errcheck // returns its buffers; Result tells of errors
+	defer o.Close()
 	if _, err := o.Write(b); err != nil {
 		return noObject, err
 	}

@@ -57,7 +57,7 @@ func whole(t testing.TB, dir string, want map[string][]byte) {
 	t.Helper()
 	ctx := t.Context()
 	v := openVault(t, dir, Options{ReadOnly: true})
-	defer v.Close(ctx) //nolint:errcheck // read only
+	defer v.Close(ctx)
 	points, err := v.Points(ctx, point.Filter{})
 	must(t, err)
 	if len(points) != len(want) {
@@ -319,7 +319,7 @@ func findFlip(ctx context.Context, t *testing.T, dir, name string) error {
 		}
 		return fmt.Errorf("not found on opening: %w", err)
 	}
-	defer v.Close(ctx) //nolint:errcheck // read only
+	defer v.Close(ctx)
 	report, err := v.Verify(ctx, true)
 	if err != nil {
 		return fmt.Errorf("verify: %w", err)

@@ -25,7 +25,8 @@ import (
 const (
 	recordName      = "backstay.json"
 	checkpointEvery = time.Minute
-	lookBack        = 8 // points in which the last good copy of a part is sought
+	checkpointBytes = 8 << 20 // new in parts that ended: worth a checkpoint before the minute is over
+	lookBack        = 8       // points in which the last good copy of a part is sought
 	maxRecord       = 256 << 20
 )
 
@@ -50,6 +51,7 @@ type draft struct {
 	failures    []error
 	checkpoint  manifest.ID // the last
 	lastFlushed time.Time
+	unflushed   int64 // new bytes of parts that ended since
 }
 
 // ended is a part that Store, Fail or Skip has ended.
@@ -259,12 +261,13 @@ func (d *draft) end(e ended) {
 	defer d.mu.Unlock()
 	delete(d.open, e.part.Name)
 	d.ended[e.part.Name] = e
+	d.unflushed += e.part.NewBytes
 }
 
-// checkpointIfDue checkpoints when the last one is a minute old.
+// checkpointIfDue checkpoints when the last one is a minute old, or much has come since.
 func (d *draft) checkpointIfDue(ctx context.Context) error {
 	d.mu.Lock()
-	due := d.v.now().Sub(d.lastFlushed) >= checkpointEvery
+	due := d.v.now().Sub(d.lastFlushed) >= checkpointEvery || d.unflushed >= checkpointBytes
 	d.mu.Unlock()
 	if !due {
 		return nil
@@ -285,7 +288,7 @@ func (d *draft) Checkpoint(ctx context.Context) error {
 	d.mu.Lock()
 	closed, last := d.closed, d.checkpoint
 	record, parts := d.record()
-	d.lastFlushed = d.v.now()
+	d.lastFlushed, d.unflushed = d.v.now(), 0
 	d.mu.Unlock()
 	if closed || len(parts) == 0 {
 		return nil

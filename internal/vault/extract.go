@@ -40,7 +40,7 @@ func (r *reader) Extract(ctx context.Context, path, dest string) (err error) {
 	if err != nil {
 		return localFault(op, err)
 	}
-	defer parent.Close() //nolint:errcheck // a directory, opened for reading
+	defer parent.Close() //nolint:errcheck // opened for reading
 	name := filepath.Base(dest)
 	x := &extraction{r: r, root: parent, owners: os.Geteuid() == 0, open: map[*os.File]bool{}}
 	err = x.run(ctx, n, name)
@@ -211,7 +211,7 @@ func (t *target) write(ctx context.Context, c object.IndirectObjectEntry) error 
 	if err != nil {
 		return storageFault("read "+quote(t.path), err)
 	}
-	defer o.Close() //nolint:errcheck // kopia's readers hold nothing
+	defer o.Close()
 	if o.Length() != c.Length {
 		return fault.New("read "+quote(t.path), fault.ErrCorrupt, "a chunk is not as long as it was", hintRepair)
 	}

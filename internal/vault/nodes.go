@@ -56,7 +56,7 @@ func readKids(ctx context.Context, rep repo.Repository, e *snapshot.DirEntry) (m
 	if err != nil {
 		return nil, storageFault("read directory "+quote(rawName(e.Name)), err)
 	}
-	defer r.Close() //nolint:errcheck // kopia's readers hold nothing
+	defer r.Close()
 	var d snapshot.DirManifest
 	if err := json.NewDecoder(r).Decode(&d); err != nil {
 		return nil, fault.Wrap("read directory "+quote(rawName(e.Name)), fault.ErrCorrupt, err, hintRepair)

@@ -111,7 +111,7 @@ func (p *part) newNode(e point.Entry, depth int) (*node, error) {
 // store writes the bytes of r as an object. An error of r comes back as it is.
 func (d *draft) store(ctx context.Context, r io.Reader, c point.Content) (object.ID, int64, error) {
 	w := d.w.NewObjectWriter(ctx, writerOptions(c))
-	defer w.Close() //nolint:errcheck // returns its buffers; Result tells of errors
+	defer w.Close()
 	source := &latch{r: r}
 	n, err := io.CopyBuffer(struct{ io.Writer }{w}, source, make([]byte, 128<<10))
 	if source.err != nil {
@@ -143,7 +143,7 @@ type latch struct {
 // Read reads on.
 func (l *latch) Read(p []byte) (int, error) {
 	n, err := l.r.Read(p)
-	if err != nil && err != io.EOF { //nolint:errorlint // io.Reader's contract is the value itself
+	if err != nil && err != io.EOF {
 		l.err = err
 	}
 	return n, err

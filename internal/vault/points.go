@@ -188,7 +188,7 @@ func (v *Vault) openSaved(ctx context.Context, s saved) (*point.Record, *reader,
 	if err != nil {
 		return nil, nil, err
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, maxRecord))
 	if err != nil {
 		return nil, nil, err

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"io/fs"
-	"maps"
 	"slices"
 	"strings"
 
@@ -120,7 +119,7 @@ func (v *Vault) readLink(ctx context.Context, e *snapshot.DirEntry) (string, err
 	if err != nil {
 		return "", storageFault(op, err)
 	}
-	defer o.Close() //nolint:errcheck // kopia's readers hold nothing
+	defer o.Close()
 	if o.Length() > maxLink {
 		return "", fault.New(op, fault.ErrCorrupt, "its target is too long", "")
 	}
@@ -186,25 +185,4 @@ func (f *file) Seek(offset int64, whence int) (int64, error) {
 func (f *file) Close() error {
 	f.done()
 	return f.object.Close()
-}
-
-// walk calls visit for every entry at and below n, directories before what lies in them. Paths are relative to n.
-func (r *reader) walk(ctx context.Context, n *node, path string, visit func(path string, n *node) error) error {
-	if err := visit(path, n); err != nil || !n.isDir() {
-		return err
-	}
-	kids, err := r.kids(ctx, n)
-	if err != nil {
-		return err
-	}
-	for _, name := range slices.Sorted(maps.Keys(kids)) {
-		below := rawName(name)
-		if path != "." {
-			below = path + "/" + below
-		}
-		if err := r.walk(ctx, kids[name], below, visit); err != nil {
-			return err
-		}
-	}
-	return nil
 }

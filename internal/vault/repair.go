@@ -15,19 +15,19 @@ import (
 	"github.com/kopia/kopia/snapshot"
 
 	"github.com/backstay/backstay/internal/fault"
-	"github.com/backstay/backstay/internal/protect"
+	"github.com/backstay/backstay/internal/point"
 )
 
 // Repaired is what Repair did, and what it could not do.
 type Repaired struct {
-	Format   bool            `json:"format"`         // the format blobs were put back from a copy
-	Indexes  []string        `json:"indexes"`        // damaged index blobs that were removed
-	Packs    int             `json:"packs"`          // packs whose contents were entered in the index again
-	Metadata int             `json:"metadata"`       // directories and the like that were written back from the catalogue
-	Points   []string        `json:"points"`         // ids of points that are listed again
-	Gone     []protect.Fault `json:"gone,omitempty"` // points that cannot be listed again
-	Notes    []string        `json:"notes,omitempty"`
-	Report   *protect.Report `json:"report"` // of a check of all points after the repair, without reading data: what is still lost
+	Format   bool          `json:"format"`         // the format blobs were put back from a copy
+	Indexes  []string      `json:"indexes"`        // damaged index blobs that were removed
+	Packs    int           `json:"packs"`          // packs whose contents were entered in the index again
+	Metadata int           `json:"metadata"`       // directories and the like that were written back from the catalogue
+	Points   []string      `json:"points"`         // ids of points that are listed again
+	Gone     []point.Fault `json:"gone,omitempty"` // points that cannot be listed again
+	Notes    []string      `json:"notes,omitempty"`
+	Report   *point.Report `json:"report"` // of a check of all points after the repair, without reading data: what is still lost
 }
 
 // Repair brings back what the loss of format blobs, of indexes or of metadata packs has hidden, as far as it can be brought back.
@@ -164,7 +164,7 @@ func (x *repair) damagedIndexes(ctx context.Context) ([]blob.ID, error) {
 	if err != nil {
 		return nil, storageFault("list catalogue", err)
 	}
-	check := &verification{v: x.v, report: &protect.Report{}}
+	check := &verification{v: x.v, report: &point.Report{}}
 	recorded, err := check.recorded(ctx, leaves)
 	if err != nil {
 		return nil, err
@@ -309,7 +309,7 @@ func (x *repair) bringBack(ctx context.Context, w repo.DirectRepositoryWriter, l
 		x.done.Points = append(x.done.Points, id)
 	case listed:
 	case leaf == nil || leaf.Snapshot == nil:
-		x.done.Gone = append(x.done.Gone, protect.Fault{Point: id, What: "its manifest is lost, and its entry in the catalogue is damaged"})
+		x.done.Gone = append(x.done.Gone, point.Fault{Point: id, What: "its manifest is lost, and its entry in the catalogue is damaged"})
 	default:
 		if _, err := snapshot.SaveSnapshot(ctx, w, leaf.Snapshot); err != nil {
 			return storageFault("write manifest", err)

@@ -14,22 +14,22 @@ import (
 	"github.com/kopia/kopia/snapshot"
 
 	"github.com/backstay/backstay/internal/fault"
-	"github.com/backstay/backstay/internal/protect"
+	"github.com/backstay/backstay/internal/point"
 )
 
 // Verify checks points. Without readData it checks that the index knows all they hold and that the packs are there and long
 // enough. With readData it reads and checks every file; and, for no ids, compares every blob of the location with what was written.
-func (v *Vault) Verify(ctx context.Context, readData bool, ids ...string) (*protect.Report, error) {
+func (v *Vault) Verify(ctx context.Context, readData bool, ids ...string) (*point.Report, error) {
 	op := "verify vault " + v.name
 	ctx, done, err := v.operation(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer done()
-	x := &verification{v: v, readData: readData, report: &protect.Report{}, seen: map[object.ID]bool{}, bad: map[content.ID]string{}}
+	x := &verification{v: v, readData: readData, report: &point.Report{}, seen: map[object.ID]bool{}, bad: map[content.ID]string{}}
 	err = x.points(ctx, ids)
 	if errors.Is(err, fault.ErrCorrupt) {
-		x.found(protect.Fault{What: err.Error()})
+		x.found(point.Fault{What: err.Error()})
 		err = nil
 	}
 	if err == nil && readData && len(ids) == 0 {
@@ -48,12 +48,12 @@ type verification struct {
 	packs    map[blob.ID]int64 // lengths
 
 	mu     sync.Mutex
-	report *protect.Report
+	report *point.Report
 	seen   map[object.ID]bool
 	bad    map[content.ID]string // what is wrong with a content; "" for nothing
 }
 
-func (x *verification) found(f protect.Fault) {
+func (x *verification) found(f point.Fault) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.report.Faults = append(x.report.Faults, f)
@@ -94,10 +94,10 @@ func (x *verification) points(ctx context.Context, ids []string) error {
 func (x *verification) choose(ctx context.Context, l *listing, missing, ids []string) ([]saved, error) {
 	if len(ids) == 0 {
 		for _, id := range missing {
-			x.found(protect.Fault{Point: id, What: "it is in the catalogue, but lost"})
+			x.found(point.Fault{Point: id, What: "it is in the catalogue, but lost"})
 		}
 		for _, u := range l.unread {
-			x.found(protect.Fault{What: fmt.Sprintf("manifests %s: %v", u.id, u.err)})
+			x.found(point.Fault{What: fmt.Sprintf("manifests %s: %v", u.id, u.err)})
 		}
 		return l.points, nil
 	}
@@ -107,7 +107,7 @@ func (x *verification) choose(ctx context.Context, l *listing, missing, ids []st
 		case ok:
 			chosen = append(chosen, s)
 		case slices.Contains(missing, id):
-			x.found(protect.Fault{Point: id, What: "it is in the catalogue, but lost"})
+			x.found(point.Fault{Point: id, What: "it is in the catalogue, but lost"})
 		default:
 			return nil, x.v.absent(ctx, l, id)
 		}
@@ -284,13 +284,13 @@ func (x *verification) attributeNode(ctx context.Context, r *reader, id string, 
 		return err
 	}
 	if err != nil {
-		x.found(protect.Fault{Point: id, Path: path, What: err.Error()})
+		x.found(point.Fault{Point: id, Path: path, What: err.Error()})
 		return nil
 	}
 	for _, c := range contents {
 		if what := x.bad[c]; what != "" {
 			info, _ := x.v.rep.ContentInfo(ctx, c)
-			x.found(protect.Fault{Point: id, Path: path, Blob: string(info.PackBlobID), What: what})
+			x.found(point.Fault{Point: id, Path: path, Blob: string(info.PackBlobID), What: what})
 			return nil
 		}
 	}
