@@ -50,7 +50,7 @@ var table = map[string]row{
 			// What kopia's providers answer with: the types of their libraries' errors, and of their credentials.
 			"github.com/minio/minio-go/v7 github.com/Azure/azure-sdk-for-go/sdk/azcore google.golang.org/api/googleapi " +
 			"github.com/studio-b12/gowebdav golang.org/x/crypto/ssh/knownhosts",
-		tests: "internal/protect internal/vault/vaulttest internal/point/memory os/exec",
+		tests: "internal/protect internal/vault/vaulttest internal/point/memory os/exec golang.org/x/net/webdav",
 	},
 	"internal/vault/vaulttest": {ours: "internal/fault internal/point internal/protect"}, // test support: what every store must pass
 	"internal/git": {

@@ -225,7 +225,7 @@ func sftpOptions(l Location, env func(string) string) (*sftp.Options, error) {
 	return nil, fault.New("", fault.ErrDenied, "there is no key to sign in with", "set BACKSTAY_SFTP_KEYFILE or BACKSTAY_SFTP_PASSWORD")
 }
 
-const unknownHostHint = "connect once with ssh and compare the host's key, so that it stands in known_hosts"
+const unknownHostHint = "known_hosts must hold the host's key: `ssh-keyscan -p PORT HOST` prints its keys of all kinds; compare them first"
 
 // openWebDAV makes the collection where it is missing: the provider makes only those below it.
 func openWebDAV(ctx context.Context, l Location, env func(string) string, create bool) (blob.Storage, error) {

@@ -159,16 +159,33 @@ func vaultIn(t *testing.T, st blob.Storage, o Options) *Vault {
 // pointOf makes a point of one file and returns its id.
 func pointOf(t *testing.T, v *Vault, subject string, data []byte) string {
 	t.Helper()
+	id, err := tryPoint(t, v, subject, data)
+	must(t, err)
+	return id
+}
+
+func tryPoint(t *testing.T, v *Vault, subject string, data []byte) (id string, err error) {
+	t.Helper()
 	d, err := v.Begin(t.Context(), point.Subject{Kind: point.SubjectRepository, Name: subject}, "")
-	must(t, err)
+	if err != nil {
+		return "", err
+	}
+	defer d.Abandon(t.Context()) //nolint:errcheck // nothing to do after Commit, nothing to save after a failure
 	w, err := d.Part(t.Context(), "git/x.git", point.KindGit)
-	must(t, err)
-	_, err = w.Put(t.Context(), point.Entry{Name: "pack"}, bytes.NewReader(data), point.Packed)
-	must(t, err)
-	must(t, w.Store(t.Context(), point.Part{}))
+	if err != nil {
+		return "", err
+	}
+	if _, err := w.Put(t.Context(), point.Entry{Name: "pack"}, bytes.NewReader(data), point.Packed); err != nil {
+		return "", err
+	}
+	if err := w.Store(t.Context(), point.Part{}); err != nil {
+		return "", err
+	}
 	r, err := d.Commit(t.Context())
-	must(t, err)
-	return r.Point.ID
+	if err != nil {
+		return "", err
+	}
+	return r.Point.ID, nil
 }
 
 func noise(seed byte, n int) []byte {
