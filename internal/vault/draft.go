@@ -307,8 +307,10 @@ func (d *draft) Checkpoint(ctx context.Context) error {
 	if err != nil {
 		return storageFault(op, err)
 	}
-	if err := forget(ctx, d.w, last); err != nil {
-		return storageFault(op, err)
+	if last != "" {
+		if err := deleteManifests(ctx, d.w, d.v, []manifest.ID{last}); err != nil {
+			return fault.Wrap(op, nil, err, "")
+		}
 	}
 	if err := d.w.Flush(ctx); err != nil {
 		return storageFault(op, err)
@@ -326,23 +328,6 @@ func (d *draft) takeFresh(ctx context.Context) ([]metaCopy, error) {
 	d.fresh = nil
 	d.mu.Unlock()
 	return copyMeta(ctx, d.w, fresh)
-}
-
-// forget deletes manifests of checkpoints. Where kopia cannot, because some manifest of the vault is damaged, they stay until the
-// vault is repaired: they are in nobody's way.
-func forget(ctx context.Context, w repo.RepositoryWriter, ids ...manifest.ID) error {
-	for _, id := range ids {
-		if id == "" {
-			continue
-		}
-		if err := w.DeleteManifest(ctx, id); err != nil {
-			if kind, _ := classify(err); errors.Is(kind, fault.ErrCorrupt) {
-				return nil
-			}
-			return err
-		}
-	}
-	return nil
 }
 
 // record returns the record of what was ended so far, and these parts, outer before inner. The caller holds mu.
@@ -497,8 +482,11 @@ func (d *draft) publish(ctx context.Context, record *point.Record, parts []ended
 	if _, err := snapshot.SaveSnapshot(ctx, d.w, m); err != nil {
 		return storageFault("write manifest", err)
 	}
-	if err := forget(ctx, d.w, append(d.left, d.checkpoint)...); err != nil {
-		return storageFault("delete checkpoints", err)
+	if d.checkpoint != "" {
+		d.left = append(d.left, d.checkpoint)
+	}
+	if err := deleteManifests(ctx, d.w, d.v, d.left); err != nil {
+		return err
 	}
 	if err := d.w.Flush(ctx); err != nil {
 		return storageFault("write point", err)
