@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -107,6 +108,13 @@ func testLFS(t *testing.T, g *gitea) {
 // A run that is killed while LFS objects come in leaves the repository itself checkpointed: the next run fetches no pack.
 func testGoesOn(t *testing.T, g *gitea) {
 	address, _ := g.fill(t, "goes-on")
+	work := newWorkTree(t) // 10 MB are worth a checkpoint at once
+	noise := make([]byte, 10<<20)
+	rand.NewChaCha8([32]byte{1}).Read(noise)
+	write(t, work, "noise", string(noise))
+	git(t, work, "add", ".")
+	git(t, work, "commit", "--quiet", "-m", "noise")
+	gitEnv(t, g.gitEnv(), work, "push", "--quiet", address, "main:noise")
 	b := newBackstay(t, g.withToken()...)
 	var packs atomic.Int64
 	stalled, release := make(chan struct{}, 10), make(chan struct{})
