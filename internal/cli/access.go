@@ -22,6 +22,7 @@ const (
 	envLocation    = "BACKSTAY_LOCATION"
 	envPassword    = "BACKSTAY_PASSWORD"
 	envNewPassword = "BACKSTAY_NEW_PASSWORD"
+	envHostname    = "BACKSTAY_HOSTNAME" // names this machine in subjects
 )
 
 // maxPassword is the longest password accepted, in bytes.

@@ -3,12 +3,9 @@ package cli
 import (
 	"context"
 	"errors"
-	"fmt"
-	"os"
 
 	"github.com/spf13/cobra"
 
-	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/point"
 	"github.com/backstay/backstay/internal/protect"
 )
@@ -111,7 +108,7 @@ func (a *app) tellBackup(doc backupDocument) error {
 // source is what a user named on the command line.
 func (a *app) source(what string, o backupOptions, observe point.Observer) (protect.Source, error) {
 	if o.directory {
-		return nil, fault.New("back up "+what, fault.ErrUnsupported, "plain directories are not supported yet", "")
+		return a.directorySource(what)
 	}
 	return a.gitSource(what, o.gitOptions, observe)
 }
@@ -127,16 +124,4 @@ type gitOptions struct {
 func (o *gitOptions) bind(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&o.tokenFile, "git-token-file", "", "read the token or password for the git server from `FILE`")
 	cmd.Flags().StringVar(&o.caFile, "ca-file", "", "trust also the certificate authorities in `FILE` (PEM)")
-}
-
-// hostname names this machine in subjects; a test sets it by the environment.
-func (a *app) hostname() (string, error) {
-	if name := a.Getenv("BACKSTAY_HOSTNAME"); name != "" {
-		return name, nil
-	}
-	name, err := os.Hostname()
-	if err != nil || name == "" {
-		return "", fault.New("find this machine's name", fault.ErrInvalid, fmt.Sprint(err), "set BACKSTAY_HOSTNAME")
-	}
-	return name, nil
 }

@@ -119,7 +119,7 @@ func TestShowTellsEveryState(t *testing.T) {
 		t.Fatalf("exit %d: %s", exit, &f.stderr)
 	}
 	out := f.stdout.String()
-	for _, want := range []string{"carried", "stored", "the copy of 2026-01-31 12:01:00 UTC stands in", "line one", "incomplete: 2 directories, 1 carried"} {
+	for _, want := range []string{"carried", "stored", "the copy of 2026-01-31 12:01:00 UTC stands in", "line one", "incomplete: 1 carried, 8 B, "} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)
 		}
@@ -305,7 +305,7 @@ func TestPagesNameEverything(t *testing.T) {
 			t.Errorf("docs/scripting.md: no row for %+v", fault.Of(class))
 		}
 	}
-	for _, name := range []string{envLocation, envPassword, envNewPassword, envGitUsername, envGitPassword, "BACKSTAY_HOSTNAME"} {
+	for _, name := range []string{envLocation, envPassword, envNewPassword, envGitUsername, envGitPassword, envHostname} {
 		if !bytes.Contains(scripting, []byte("`"+name+"`")) {
 			t.Errorf("docs/scripting.md: no word of %s", name)
 		}

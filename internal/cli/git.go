@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"path"
 	"slices"
 
 	"github.com/backstay/backstay/internal/fault"
@@ -24,12 +23,8 @@ func (a *app) gitSource(repository string, o gitOptions, observe point.Observer)
 	if err != nil {
 		return nil, err
 	}
-	hostname, err := a.hostname()
-	if err != nil {
-		return nil, err
-	}
 	return git.NewSource(repository, git.SourceOptions{
-		Options: connection, Hostname: hostname, AllRefs: o.allRefs, SkipLFS: o.skipLFS, Observe: observe,
+		Options: connection, Hostname: a.Getenv(envHostname), AllRefs: o.allRefs, SkipLFS: o.skipLFS, Observe: observe,
 	})
 }
 
@@ -47,26 +42,6 @@ func (a *app) gitConnection(o gitOptions) (git.Options, error) {
 	var err error
 	connection.Password, err = readPasswordFile(o.tokenFile)
 	return connection, err
-}
-
-// restorers bring parts back to the place that the options name.
-func (a *app) restorers(o restoreOptions, observe point.Observer) (map[string]protect.Restorer, error) {
-	if isURL(o.to) {
-		return a.pushers(o, observe)
-	}
-	if o.force || o.pullRequests {
-		return nil, fault.New("restore", fault.ErrInvalid, "--force and --pull-requests are for a URL", "nothing in a directory is ever overwritten")
-	}
-	lay := git.RestoreBare
-	if o.checkout {
-		lay = git.RestoreClone
-	}
-	repository := func(ctx context.Context, from point.Reader, part point.Part, to string) ([]string, error) {
-		return nil, lay(ctx, from, to, git.RestoreOptions{Refs: o.refs, Part: part.Name, Observe: observe})
-	}
-	return map[string]protect.Restorer{
-		point.KindGit: repository, point.KindLFS: protect.RestoreFiles, point.KindDir: protect.RestoreFiles,
-	}, nil
 }
 
 // pushers are the restorers to a URL.
@@ -88,11 +63,6 @@ func (a *app) pushers(o restoreOptions, observe point.Observer) (map[string]prot
 		return append(report.Skipped, report.Notes...), err
 	}
 	return map[string]protect.Restorer{point.KindGit: push}, nil
-}
-
-// differs compare parts whose files say less than what they mean.
-func (a *app) differs() map[string]protect.Differ {
-	return map[string]protect.Differ{point.KindGit: diffRefs}
 }
 
 // diffRefs tells which refs of a repository came, went or moved.
@@ -184,23 +154,4 @@ func (a *app) tellRefs(refs []shownRef) error {
 		}
 	}
 	return nil
-}
-
-// compactors merge what parts are made of.
-func compactors() map[string]protect.Compactor {
-	return map[string]protect.Compactor{point.KindGit: {
-		Due: func(ctx context.Context, from point.Reader) (bool, error) {
-			files, err := from.List(ctx, "objects/pack")
-			packs := 0
-			for _, f := range files {
-				if path.Ext(f.Name) == ".pack" {
-					packs++
-				}
-			}
-			return packs > git.DefaultCompactAbove, err
-		},
-		Compact: func(ctx context.Context, w point.PartWriter, prior *point.Prior) (int, error) {
-			return git.Compact(ctx, w, prior, git.CompactOptions{})
-		},
-	}}
 }

@@ -75,22 +75,17 @@ func isTerminal(stream any) bool {
 // ledgerLine says in one line what a point holds: "1 repository, 12 refs, 1.2 MiB, 300 KiB new".
 func ledgerLine(parts []point.Part, l point.Ledger) string {
 	var said []string
-	kinds := map[string]int{}
+	repositories := 0
 	for _, p := range parts {
-		if p.State == point.Stored || p.State == point.Carried {
-			kinds[p.Kind]++
+		if p.Kind == point.KindGit && (p.State == point.Stored || p.State == point.Carried) {
+			repositories++
 		}
 	}
-	for _, kind := range []struct{ kind, one, many string }{
-		{point.KindGit, "repository", "repositories"},
-		{point.KindDir, "directory", "directories"},
-	} {
-		if n := kinds[kind.kind]; n > 0 {
-			said = append(said, plural(int64(n), kind.one, kind.many))
-		}
+	if repositories > 0 {
+		said = append(said, plural(int64(repositories), "repository", "repositories"))
 	}
 	for _, c := range totals(parts) {
-		text := plural(c.Stored, strings.TrimSuffix(c.Of, "s"), c.Of)
+		text := plural(c.Stored, singular(c.Of), c.Of)
 		if c.Stored != c.Expected {
 			text = fmt.Sprintf("%d of %d %s", c.Stored, c.Expected, c.Of)
 		}
@@ -131,6 +126,14 @@ func plural(n int64, one, many string) string {
 		return "1 " + one
 	}
 	return fmt.Sprintf("%d %s", n, many)
+}
+
+// singular is the name of one of the items that a count is of.
+func singular(items string) string {
+	if stem, ok := strings.CutSuffix(items, "ies"); ok {
+		return stem + "y"
+	}
+	return strings.TrimSuffix(items, "s")
 }
 
 // size writes bytes for people.

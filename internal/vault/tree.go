@@ -19,17 +19,21 @@ type Directory struct {
 	exclude []string
 }
 
-// NewDirectory makes a source of a directory. What lies at one of the excluded paths is counted as left out; the vault itself, where it
-// lies below the directory, should be one of them.
-func NewDirectory(dir string, exclude ...string) (*Directory, error) {
+// NewDirectory makes a source of a directory on the machine called host, "" for the name that it gives itself. What lies at one of the
+// excluded paths is counted as left out; the vault itself, where it lies below the directory, should be one of them.
+func NewDirectory(dir, host string, exclude ...string) (*Directory, error) {
 	op := "back up directory"
 	abs, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, fault.Wrap(op, fault.ErrInvalid, err, "")
 	}
-	host, err := os.Hostname()
-	if err != nil {
-		return nil, fault.Wrap(op, fault.ErrUnavailable, err, "")
+	if host == "" {
+		if host, err = os.Hostname(); err != nil {
+			return nil, fault.Wrap(op, fault.ErrUnavailable, err, "")
+		}
+	}
+	if host == "." || host == ".." || strings.ContainsAny(host, "/\x00") {
+		return nil, fault.New(op, fault.ErrInvalid, quote(host)+" is no name for a machine", "")
 	}
 	return &Directory{host: host, path: abs, exclude: exclude}, nil
 }

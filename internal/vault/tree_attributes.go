@@ -17,8 +17,9 @@ import (
 // What a point's tree cannot hold lies beside it, in one file of a part, one JSON document a line. The name is taken: a file of that
 // name in a captured directory cannot be stored.
 const (
-	attributesDir  = ".backstay"
-	attributesFile = attributesDir + "/attributes.ndjson"
+	attributesDir = ".backstay"
+	// AttributesFile is that file. It is written anew by each capture, and has the time of it.
+	AttributesFile = attributesDir + "/attributes.ndjson"
 	maxAttributes  = 16 << 20 // bytes of one line
 )
 
@@ -92,7 +93,7 @@ func (a *attributesWriter) put(ctx context.Context, line attributes) error {
 		r, w := io.Pipe()
 		a.pipe, a.done = w, make(chan error, 1)
 		go func() {
-			_, err := a.w.Put(ctx, point.Entry{Name: attributesFile, Mode: 0o600}, r, point.Text)
+			_, err := a.w.Put(ctx, point.Entry{Name: AttributesFile, Mode: 0o600}, r, point.Text)
 			_ = r.CloseWithError(errors.Join(err, io.ErrClosedPipe)) // never fails; unblocks put
 			a.done <- err
 		}()
@@ -122,14 +123,14 @@ func readAttributes(r io.Reader, each func(attributes) error) error {
 	for n := 1; lines.Scan(); n++ {
 		var a attributes
 		if err := json.Unmarshal(lines.Bytes(), &a); err != nil {
-			return fault.Wrap(fmt.Sprintf("line %d of %s", n, attributesFile), fault.ErrCorrupt, err, "")
+			return fault.Wrap(fmt.Sprintf("line %d of %s", n, AttributesFile), fault.ErrCorrupt, err, "")
 		}
 		if err := each(a); err != nil {
 			return err
 		}
 	}
 	if errors.Is(lines.Err(), bufio.ErrTooLong) {
-		return fault.Wrap(attributesFile, fault.ErrCorrupt, lines.Err(), "")
+		return fault.Wrap(AttributesFile, fault.ErrCorrupt, lines.Err(), "")
 	}
 	return lines.Err()
 }

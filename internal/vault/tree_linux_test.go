@@ -25,7 +25,7 @@ import (
 // captureOf makes a point of a directory and returns its part and a reader of it.
 func captureOf(t *testing.T, v *Vault, dir string, exclude ...string) (point.Part, point.Reader) {
 	t.Helper()
-	source, err := NewDirectory(dir, exclude...)
+	source, err := NewDirectory(dir, "", exclude...)
 	must(t, err)
 	d, err := v.Begin(t.Context(), source.Subject(), "")
 	must(t, err)
@@ -417,7 +417,7 @@ func TestCaptureOfWhatIsNoDirectory(t *testing.T) {
 	must(t, os.WriteFile(file, nil, 0o600))
 	v := vaultIn(t, newLockStore(newHandClock()), Options{})
 	for dir, want := range map[string]error{file: fault.ErrInvalid, file + "x": fault.ErrNotFound} {
-		source, err := NewDirectory(dir)
+		source, err := NewDirectory(dir, "")
 		must(t, err)
 		d, err := v.Begin(t.Context(), source.Subject(), "")
 		must(t, err)

@@ -15,7 +15,7 @@ func captureTree(context.Context, point.PartWriter, *os.File, []string) (point.P
 }
 
 func restoreAttributes(ctx context.Context, r point.Reader, dest string) error {
-	f, err := r.Open(ctx, attributesFile)
+	f, err := r.Open(ctx, AttributesFile)
 	if err != nil {
 		return nil //nolint:nilerr // nothing to restore
 	}

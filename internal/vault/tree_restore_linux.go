@@ -43,7 +43,7 @@ func restoreAttributes(ctx context.Context, r point.Reader, dest string) error {
 }
 
 func (x *restoration) all(ctx context.Context, r point.Reader) error {
-	f, err := r.Open(ctx, attributesFile)
+	f, err := r.Open(ctx, AttributesFile)
 	switch {
 	case errors.Is(err, fault.ErrNotFound):
 	case err != nil:
