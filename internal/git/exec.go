@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -31,7 +32,7 @@ func gitCommand(ctx context.Context, dir string, args ...string) *exec.Cmd {
 	if dir == "" {
 		cmd.Dir = string(os.PathSeparator) // or git would discover the repository around the current directory
 	}
-	cmd.Env = append(cleanEnviron(os.Environ()),
+	cmd.Env = append(cleanEnviron(neededEnviron(os.Environ())),
 		"HOME="+os.DevNull, "XDG_CONFIG_HOME="+os.DevNull, "GIT_CONFIG_GLOBAL="+os.DevNull)
 	cmd.Env = append(cmd.Env, configEnviron(
 		"protocol.allow", "never",
@@ -67,6 +68,17 @@ func cleanEnviron(environ []string) []string {
 	}
 	return append(env, "LC_ALL=C", "GIT_CONFIG_NOSYSTEM=1", "GIT_TERMINAL_PROMPT=0", "GIT_ASKPASS=", "GIT_NO_LAZY_FETCH=1", "GIT_NO_REPLACE_OBJECTS=1",
 		"GIT_OPTIONAL_LOCKS=0", "GIT_GRAFT_FILE="+os.DevNull)
+}
+
+// neededEnviron keeps of environ what a program needs to run and to reach a server. What else is there, such as the keys to
+// where a vault lies, is nothing for a program that reads what others wrote.
+func neededEnviron(environ []string) []string {
+	needed := []string{"PATH", "HOME", "XDG_CONFIG_HOME", "TMPDIR", "USER", "LOGNAME", "LANG", "LD_LIBRARY_PATH", "SSH_AUTH_SOCK",
+		"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "SYSTEMROOT"}
+	return slices.DeleteFunc(slices.Clone(environ), func(kv string) bool {
+		name, _, _ := strings.Cut(kv, "=")
+		return !slices.Contains(needed, strings.ToUpper(name))
+	})
 }
 
 // configEnviron gives git configuration by environment, in pairs of key and value.

@@ -172,7 +172,8 @@ type RefList struct {
 
 // ListRefs asks for all refs, in one request beside the greeting. Of an older server (v0, v1) the greeting is the list. A server over
 // http that is unavailable for the moment is tried again, three times in all.
-// Errors: fault.ErrNotFound, ErrDenied, ErrUnsupported (a shallow source among others), ErrThrottled, ErrUnavailable, ErrCorrupt.
+// Errors: fault.ErrNotFound, ErrDenied, ErrUnsupported (a shallow source among others), ErrRefused (too many refs, or a redirect that is not
+// followed), ErrThrottled, ErrUnavailable, ErrCorrupt.
 func (r *Remote) ListRefs(ctx context.Context) (*RefList, error) {
 	var list *RefList
 	err := retrying(ctx, r.opt.retryWait, isHiccup, func() error {

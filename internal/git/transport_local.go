@@ -134,7 +134,7 @@ func (t *localTransport) open(ctx context.Context, _ *watch) (*stream, error) {
 // upload-pack knows no hooks of the repository, and what its configuration hides is shown.
 func (t *localTransport) command(ctx context.Context) *exec.Cmd {
 	cmd := command(ctx, "git", "upload-pack", "--strict", t.dir.dir)
-	cmd.Env = append(cleanEnviron(t.opt.Env), "GIT_PROTOCOL=version="+t.opt.protocol)
+	cmd.Env = append(cleanEnviron(neededEnviron(t.opt.Env)), "GIT_PROTOCOL=version="+t.opt.protocol)
 	cmd.Env = append(cmd.Env, configEnviron(
 		"protocol.allow", "never",
 		"core.hooksPath", os.DevNull,
