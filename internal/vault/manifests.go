@@ -7,11 +7,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"sort"
 	"strconv"
 	"sync"
 	"time"
 
+	"github.com/kopia/kopia/repo"
 	"github.com/kopia/kopia/repo/content"
 	"github.com/kopia/kopia/repo/content/index"
 	"github.com/kopia/kopia/repo/manifest"
@@ -117,6 +119,7 @@ func (v *Vault) manifests(ctx context.Context) (*listing, error) {
 			return nil
 		}
 		for _, e := range read {
+			v.newest.Store(max(v.newest.Load(), e.Modified.UnixNano()))
 			if old, ok := entries[e.ID]; !ok || e.Modified.After(old.modified) {
 				entries[e.ID] = version{e.Modified, understand(e)}
 			}
@@ -275,4 +278,49 @@ func (l *listing) find(id string) (saved, bool) {
 		}
 	}
 	return saved{}, false
+}
+
+// deletion is how kopia stores that a manifest is deleted.
+type deletion struct {
+	ID       manifest.ID       `json:"id"`
+	Labels   map[string]string `json:"labels"`
+	Modified time.Time         `json:"modified"`
+	Deleted  bool              `json:"deleted"`
+	Data     any               `json:"data"`
+}
+
+// maxDeletions keeps a content of deletions well below where kopia would cut it.
+const maxDeletions = 1000
+
+// deleteManifests deletes manifests. Like manifests it goes past kopia's own way, which would first load them all. Of two versions
+// the later holds, so a deletion is dated later than anything read: a clock behind the one that wrote would lose it in silence.
+func deleteManifests(ctx context.Context, w repo.RepositoryWriter, v *Vault, ids []manifest.ID) error {
+	at := v.now().UTC()
+	if newest := time.Unix(0, v.newest.Load()).UTC(); !at.After(newest) {
+		at = newest.Add(time.Nanosecond)
+	}
+	for batch := range slices.Chunk(ids, maxDeletions) {
+		var list struct {
+			Entries []deletion `json:"entries"`
+		}
+		for _, id := range batch {
+			list.Entries = append(list.Entries, deletion{ID: id, Modified: at, Deleted: true})
+		}
+		var b bytes.Buffer
+		zip := gzip.NewWriter(&b)
+		if err := json.NewEncoder(zip).Encode(list); err != nil {
+			return fmt.Errorf("encode deletions: %w", err)
+		}
+		if err := zip.Close(); err != nil {
+			return fmt.Errorf("encode deletions: %w", err)
+		}
+		oid, err := writeMeta(ctx, w, manifestContents, b.Bytes())
+		if err != nil {
+			return storageFault("delete manifests", err)
+		}
+		if _, _, ok := oid.ContentID(); !ok {
+			return fmt.Errorf("delete manifests: %d bytes were cut", b.Len())
+		}
+	}
+	return nil
 }

@@ -251,28 +251,6 @@ func manifestsOf(holds []hold) []manifest.ID {
 	return ids
 }
 
-// deleteManifests deletes manifests. kopia takes the later of two versions by their time, so that a deletion by a clock that is
-// behind the one that wrote would be lost in silence.
-func deleteManifests(ctx context.Context, w repo.RepositoryWriter, v *Vault, ids []manifest.ID) error {
-	for _, id := range ids {
-		m, err := w.GetManifest(ctx, id, nil)
-		if errors.Is(err, manifest.ErrNotFound) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if now := v.now(); !m.ModTime.Before(now) {
-			return fault.New("delete", fault.ErrRefused,
-				"it was written at "+m.ModTime.Format(time.RFC3339)+", and it is "+now.Format(time.RFC3339), "set this machine's clock")
-		}
-		if err := w.DeleteManifest(ctx, id); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // Delete takes points out of the catalog.
 func (v *Vault) Delete(ctx context.Context, ids ...string) error {
 	op := "delete points"

@@ -19,6 +19,10 @@ func TestStockKopia(t *testing.T) {
 		t.Skip("BACKSTAY_TEST_KOPIA does not name kopia's command")
 	}
 	dir, points := sample(t)
+	v := openVault(t, dir, Options{})
+	gone := backUp(t, v, repoA, 7, 1000).Point.ID
+	must(t, v.Delete(t.Context(), gone))
+	must(t, v.Close(t.Context()))
 	home := t.TempDir()
 	run := func(args ...string) string {
 		t.Helper()
@@ -40,7 +44,10 @@ func TestStockKopia(t *testing.T) {
 	if !strings.Contains(list, "/repository/example.com/acme/api") {
 		t.Errorf("kopia lists %q", list)
 	}
-	v := openVault(t, dir, Options{ReadOnly: true})
+	if list := run("snapshot", "list", "--all", "--json"); strings.Count(list, `"rootEntry"`) != len(points) {
+		t.Errorf("kopia lists %s", list)
+	}
+	v = openVault(t, dir, Options{ReadOnly: true})
 	l, err := v.manifests(t.Context())
 	must(t, err)
 	for _, s := range l.points {

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/kopia/kopia/repo"
@@ -53,6 +54,8 @@ type Vault struct {
 	store *witness // every blob goes through it
 	rep   repo.DirectRepository
 	lock  format.BlobStorageConfiguration
+
+	newest atomic.Int64 // when the newest manifest that was seen was written, in Unix nanoseconds
 
 	mu      sync.Mutex
 	running map[*context.CancelCauseFunc]bool // operations under way, to be cancelled when kopia gives up
@@ -245,8 +248,8 @@ func (v *Vault) abort(err error) {
 	}
 }
 
-// steadyClock returns a clock that never gives the same time twice and never goes back: kopia settles which of two versions of
-// a manifest holds by their times, and a deletion no later than the creation would be lost in silence.
+// steadyClock returns a clock that never gives the same time twice and never goes back: kopia settles by times which of two versions
+// of a manifest holds.
 func steadyClock(clock func() time.Time) func() time.Time {
 	if clock == nil {
 		clock = time.Now //nolint:forbidigo // the default; tests give another

@@ -1,13 +1,10 @@
 package vault
 
 import (
-	"bytes"
 	"context"
-	"crypto/rand"
-	"io"
-	"os"
-	"path/filepath"
+	"fmt"
 	"testing"
+	"time"
 
 	"github.com/kopia/kopia/repo/blob"
 	"github.com/kopia/kopia/repo/blob/filesystem"
@@ -50,60 +47,64 @@ func must(t testing.TB, err error) {
 	}
 }
 
-func TestThinPath(t *testing.T) {
+// TestUnchangedCostsLittle makes a point in which nothing changed: its cost is bounded, in bytes and in blobs.
+func TestUnchangedCostsLittle(t *testing.T) {
+	dir := t.TempDir()
+	v := newVault(t, dir, Options{Tool: "backstay test"})
+	backUp(t, v, repoA, 1, 1<<20)
+	keepAll := func() *point.Receipt {
+		d, err := v.Begin(t.Context(), repoA, "daily")
+		must(t, err)
+		w, err := d.Part(t.Context(), gitPart, point.KindGit)
+		must(t, err)
+		must(t, w.Keep(t.Context(), "."))
+		must(t, w.Store(t.Context(), point.Part{Revision: fmt.Sprintf("%040d", 1)}))
+		receipt, err := d.Commit(t.Context())
+		must(t, err)
+		return receipt
+	}
+	blobs, bytes := len(blobFiles(t, dir, "")), locationSize(t, dir)
+	receipt := keepAll()
+	more, grown := len(blobFiles(t, dir, ""))-blobs, locationSize(t, dir)-bytes
+	t.Logf("%d bytes written, %d of them there afterwards, in %d blobs", receipt.StoredBytes, grown, more)
+	if receipt.StoredBytes >= 10_000 || more > 3 || grown > receipt.StoredBytes {
+		t.Error("that is too much")
+	}
+	// Nothing piles up: a hundred points are listed from few contents.
+	for range 100 {
+		keepAll()
+	}
+	l, err := v.manifests(t.Context())
+	must(t, err)
+	if len(l.points) != 102 || l.contents > 80 {
+		t.Errorf("%d points in %d contents of manifests", len(l.points), l.contents)
+	}
+	must(t, v.Close(t.Context()))
+}
+
+func locationSize(t *testing.T, dir string) (size int64) {
+	t.Helper()
+	for _, f := range blobFiles(t, dir, "") {
+		size += int64(len(readFile(t, dir, f)))
+	}
+	return size
+}
+
+// TestClockGoesBack deletes and lifts by a clock that is behind the one that wrote.
+func TestClockGoesBack(t *testing.T) {
 	ctx := t.Context()
 	dir := t.TempDir()
-	v := newVault(t, dir, Options{})
-	d, err := v.Begin(ctx, repoA, "daily")
-	must(t, err)
-	w, err := d.Part(ctx, "git/a.git", point.KindGit)
-	must(t, err)
-	big := make([]byte, 9<<20)
-	_, _ = rand.Read(big)
-	_, err = w.Put(ctx, point.Entry{Name: "objects/pack/p.pack"}, bytes.NewReader(big), point.Packed)
-	must(t, err)
-	_, err = w.Put(ctx, point.Entry{Name: "HEAD"}, bytes.NewReader([]byte("ref: refs/heads/main\n")), point.Text)
-	must(t, err)
-	must(t, w.Store(ctx, point.Part{Revision: "abc"}))
-	receipt, err := d.Commit(ctx)
-	must(t, err)
-	t.Logf("stored %d", receipt.StoredBytes)
-
-	d, err = v.Begin(ctx, repoA, "daily")
-	must(t, err)
-	w, err = d.Part(ctx, "git/a.git", point.KindGit)
-	must(t, err)
-	must(t, w.Keep(ctx, "."))
-	must(t, w.Store(ctx, point.Part{Revision: "abc"}))
-	receipt, err = d.Commit(ctx)
-	must(t, err)
-	t.Logf("stored %d", receipt.StoredBytes)
-	points, err := v.Points(ctx, point.Filter{})
-	must(t, err)
-	if len(points) != 2 {
-		t.Fatalf("%d points", len(points))
-	}
-	record, r, err := v.Open(ctx, points[0].ID)
-	must(t, err)
-	t.Logf("%+v", record)
-	dest := filepath.Join(t.TempDir(), "out")
-	must(t, r.Extract(ctx, ".", dest))
-	got, err := os.ReadFile(filepath.Join(dest, "git/a.git/objects/pack/p.pack"))
-	must(t, err)
-	if !bytes.Equal(got, big) {
-		t.Fatal("differ")
-	}
-	f, err := r.Open(ctx, "git/a.git/HEAD")
-	must(t, err)
-	b, err := io.ReadAll(f)
-	must(t, err)
-	t.Logf("%q", b)
-	must(t, f.Close())
+	ahead := func() time.Time { return time.Now().Add(time.Hour) }
+	v := newVault(t, dir, Options{Clock: ahead})
+	id := backUp(t, v, repoA, 1, 1000).Point.ID
+	must(t, v.Hold(ctx, id, "why"))
 	must(t, v.Close(ctx))
-	_ = filepath.Walk(dir, func(p string, i os.FileInfo, err error) error {
-		if !i.IsDir() {
-			t.Logf("%8d %s", i.Size(), p[len(dir):])
-		}
-		return nil
-	})
+	v = openVault(t, dir, Options{})
+	must(t, v.Hold(ctx, id, ""))
+	must(t, v.Delete(ctx, id))
+	list, err := v.Points(ctx, point.Filter{})
+	must(t, err)
+	if len(list) != 0 {
+		t.Errorf("%d points are listed after the deletion", len(list))
+	}
 }
