@@ -73,8 +73,10 @@ func cleanEnviron(environ []string) []string {
 // neededEnviron keeps of environ what a program needs to run and to reach a server. What else is there, such as the keys to
 // where a vault lies, is nothing for a program that reads what others wrote.
 func neededEnviron(environ []string) []string {
-	needed := []string{"PATH", "HOME", "XDG_CONFIG_HOME", "TMPDIR", "USER", "LOGNAME", "LANG", "LD_LIBRARY_PATH", "SSH_AUTH_SOCK",
-		"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "SYSTEMROOT"}
+	needed := []string{
+		"PATH", "HOME", "XDG_CONFIG_HOME", "TMPDIR", "USER", "LOGNAME", "LANG", "LD_LIBRARY_PATH", "SSH_AUTH_SOCK",
+		"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "SYSTEMROOT",
+	}
 	return slices.DeleteFunc(slices.Clone(environ), func(kv string) bool {
 		name, _, _ := strings.Cut(kv, "=")
 		return !slices.Contains(needed, strings.ToUpper(name))
