@@ -2,9 +2,10 @@ package git
 
 import (
 	"bytes"
-	"container/heap"
+	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 
 	"github.com/backstay/backstay/internal/fault"
@@ -110,10 +111,11 @@ func (h *history) descends(ctx context.Context, oid, old string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	queue := commitQueue{first}
+	queue := []*commit{first}
 	seen := map[string]bool{oid: true}
 	for len(queue) > 0 {
-		c := heap.Pop(&queue).(*commit)
+		c := queue[len(queue)-1]
+		queue = queue[:len(queue)-1]
 		if c.date < end.date-clockSlack {
 			return false, nil
 		}
@@ -129,22 +131,14 @@ func (h *history) descends(ctx context.Context, oid, old string) (bool, error) {
 			if err != nil {
 				return false, err
 			}
-			heap.Push(&queue, next)
+			queue = insertByDate(queue, next)
 		}
 	}
 	return false, nil
 }
 
-// commitQueue yields the newest commit first.
-type commitQueue []*commit
-
-func (q commitQueue) Len() int           { return len(q) }
-func (q commitQueue) Less(i, j int) bool { return q[i].date > q[j].date }
-func (q commitQueue) Swap(i, j int)      { q[i], q[j] = q[j], q[i] }
-func (q *commitQueue) Push(c any)        { *q = append(*q, c.(*commit)) }
-func (q *commitQueue) Pop() any {
-	last := len(*q) - 1
-	c := (*q)[last]
-	*q = (*q)[:last]
-	return c
+// insertByDate adds a commit to a queue in which the newest comes last.
+func insertByDate(queue []*commit, c *commit) []*commit {
+	at, _ := slices.BinarySearchFunc(queue, c, func(a, b *commit) int { return cmp.Compare(a.date, b.date) })
+	return slices.Insert(queue, at, c)
 }

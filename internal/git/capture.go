@@ -327,11 +327,11 @@ func (c *capture) transfer(ctx context.Context, name string, wants, haves, stric
 	go func() {
 		defer close(done)
 		_, err := c.remote.Fetch(ctx, wants, haves, to)
-		to.CloseWithError(err) //nolint:errcheck // never fails
+		to.CloseWithError(err)
 	}()
 	in := &incoming{from: from, index: index, limit: c.new.limits.PackBytes, observe: c.observe}
 	_, err = c.w.Put(ctx, point.Entry{Name: packDir + "/" + name + ".pack", Mode: 0o444}, in, point.Packed)
-	from.CloseWithError(errors.New("the pack is no longer read")) //nolint:errcheck // never fails
+	from.CloseWithError(errors.New("the pack is no longer read"))
 	<-done
 	if !in.ended {
 		index.abort()
@@ -361,7 +361,7 @@ func (c *capture) putIndex(ctx context.Context, name string) error {
 	if err != nil {
 		return scratchError("open index of new pack", err)
 	}
-	defer f.Close()
+	defer f.Close() //nolint:errcheck // only read from
 	_, err = c.w.Put(ctx, point.Entry{Name: packDir + "/" + name + ".idx", Mode: 0o444}, f, point.Packed)
 	return inVault(err)
 }

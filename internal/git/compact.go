@@ -160,7 +160,7 @@ func (c *compaction) pack(ctx context.Context) (string, error) {
 	if listErr != nil {
 		stop()
 	}
-	stdin.Close() //nolint:errcheck // a broken pipe shows in how the program ended
+	stdin.Close() // a broken pipe shows in how the program ended
 	if err := packer.wait(); err != nil && listErr == nil {
 		return "", err
 	}
@@ -327,7 +327,7 @@ func (c *compaction) putFile(ctx context.Context, from, name string) error {
 	if err != nil {
 		return scratchError("open merged pack", err)
 	}
-	defer f.Close()
+	defer f.Close() //nolint:errcheck // only read from
 	_, err = c.w.Put(ctx, point.Entry{Name: name, Mode: 0o444}, f, point.Packed)
 	return err
 }

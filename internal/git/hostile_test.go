@@ -215,7 +215,7 @@ func TestHooksAndConfigurationStayBehind(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"post-checkout", "pre-receive", "post-update", "reference-transaction"} {
-		if err := os.WriteFile(filepath.Join(s.dir, "hooks", name), []byte(script), 0o755); err != nil { //nolint:gosec // a hook
+		if err := os.WriteFile(filepath.Join(s.dir, "hooks", name), []byte(script), 0o755); err != nil { // a hook
 			t.Fatal(err)
 		}
 	}

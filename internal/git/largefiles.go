@@ -204,7 +204,7 @@ func (s *scratch) smallBlobs(ctx context.Context, each func(content []byte)) err
 	}
 	chosen := make(chan error, 1)
 	go func() {
-		defer names.Close() //nolint:errcheck // a broken pipe shows in how the program ended
+		defer names.Close() // a broken pipe shows in how the program ended
 		chosen <- chooseSmall(sizes, names)
 	}()
 	readErr := readBlobs(contents, each)

@@ -3,7 +3,7 @@ package git
 import (
 	"bytes"
 	"compress/zlib"
-	"crypto/sha1" //nolint:gosec // git's own
+	"crypto/sha1" // git's own
 	"encoding/binary"
 	"fmt"
 	"net/http"
@@ -103,9 +103,9 @@ func rawPack(objects ...rawObject) []byte {
 		}
 		z := zlib.NewWriter(&b)
 		z.Write(o.data) //nolint:errcheck // into memory
-		z.Close()       //nolint:errcheck // into memory
+		z.Close()
 	}
-	sum := sha1.Sum(b.Bytes()) //nolint:gosec // git's own
+	sum := sha1.Sum(b.Bytes()) // git's own
 	return append(b.Bytes(), sum[:]...)
 }
 

@@ -67,7 +67,7 @@ func (p *storedPack) openIndex(ctx context.Context, from packFiles, format strin
 	}
 	p.indexFile = f
 	if p.index, err = openPackIndex(f, format); err != nil {
-		f.Close() //nolint:errcheck // only read from
+		f.Close()
 		return fault.Wrap(p.indexPath(), nil, err, "")
 	}
 	return nil
@@ -82,9 +82,9 @@ func (s *packSet) close() {
 		return
 	}
 	for _, p := range s.packs {
-		p.indexFile.Close() //nolint:errcheck // only read from
+		p.indexFile.Close()
 		if p.pack != nil {
-			p.pack.Close() //nolint:errcheck // only read from
+			p.pack.Close()
 		}
 	}
 }

@@ -383,7 +383,7 @@ func addConfig(cmd *exec.Cmd, pairs ...string) {
 		name, value, _ := strings.Cut(kv, "=")
 		values[name] = value
 	}
-	count, _ := strconv.Atoi(values["GIT_CONFIG_COUNT"]) //nolint:errcheck // we wrote it; 0 where there is none
+	count, _ := strconv.Atoi(values["GIT_CONFIG_COUNT"]) // we wrote it; 0 where there is none
 	for i := range count {
 		n := strconv.Itoa(i)
 		before = append(before, values["GIT_CONFIG_KEY_"+n], values["GIT_CONFIG_VALUE_"+n])

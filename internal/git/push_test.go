@@ -93,7 +93,7 @@ func TestPushNamesWhatTheTargetDidNotTake(t *testing.T) {
 	target := newRepo(t)
 	hook := "#!/bin/sh\ntest \"$1\" != refs/heads/locked\n"
 	if err := errors.Join(os.MkdirAll(filepath.Join(target.dir, "hooks"), 0o755),
-		os.WriteFile(filepath.Join(target.dir, "hooks", "update"), []byte(hook), 0o755)); err != nil { //nolint:gosec // a hook
+		os.WriteFile(filepath.Join(target.dir, "hooks", "update"), []byte(hook), 0o755)); err != nil { // a hook
 		t.Fatal(err)
 	}
 	report, err := b.push(id, target.dir, PushOptions{})

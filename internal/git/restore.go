@@ -82,7 +82,7 @@ func vacant(dir string) error {
 
 // settle renames tmp to dir, with the permissions that a directory made there would have.
 func settle(tmp, dir string) error {
-	if err := os.Chmod(tmp, 0o755); err != nil { //nolint:gosec // an ordinary repository, as git init makes it
+	if err := os.Chmod(tmp, 0o755); err != nil { // an ordinary repository, as git init makes it
 		return err
 	}
 	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {

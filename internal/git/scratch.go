@@ -188,7 +188,7 @@ func (x *indexer) Write(p []byte) (int, error) {
 // finish waits until the pack is checked and its index is written.
 func (x *indexer) finish() error {
 	defer x.stop()
-	x.stdin.Close() //nolint:errcheck // a broken pipe shows in how the program ended
+	x.stdin.Close() // a broken pipe shows in how the program ended
 	deadline := time.AfterFunc(x.scratch.limits.CheckTime, x.stop)
 	err := x.child.wait()
 	if !deadline.Stop() {
@@ -220,7 +220,7 @@ func (s *scratch) sameSize(arrived int64) error {
 // abort ends the indexer early.
 func (x *indexer) abort() {
 	x.stop()
-	x.stdin.Close() //nolint:errcheck // the pack is given up
+	x.stdin.Close() // the pack is given up
 	x.child.wait()  //nolint:errcheck // killed on purpose
 }
 
