@@ -107,8 +107,8 @@ func (l lease) acquire(ctx context.Context, id blob.ID, since time.Time) (expire
 
 // contend waits until id is alone, and gives up to whom it must.
 func (l lease) contend(ctx context.Context, id blob.ID) error {
-	deadline := time.Now().Add(l.settle)
-	for {
+	const polls = 50
+	for poll := 1; ; poll++ {
 		others, err := l.rivals(ctx, id)
 		if err != nil {
 			return err
@@ -116,13 +116,13 @@ func (l lease) contend(ctx context.Context, id blob.ID) error {
 		if len(others) == 0 {
 			return nil
 		}
-		if others[0].id < id || time.Now().After(deadline) {
+		if others[0].id < id || poll > polls {
 			return l.busy(others[0])
 		}
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case <-time.After(l.settle / 50):
+		case <-time.After(l.settle / polls):
 		}
 	}
 }

@@ -158,7 +158,7 @@ func s3Credentials(o *s3.Options, env func(string) string) error {
 	if _, err := os.Stat(file); err != nil && env("AWS_PROFILE") == "" && env("AWS_SHARED_CREDENTIALS_FILE") == "" {
 		return nil
 	}
-	v, err := credentials.NewFileAWSCredentials(file, profile).Get()
+	v, err := credentials.NewFileAWSCredentials(file, profile).GetWithContext(nil)
 	if err != nil {
 		return fault.Wrap("read credentials of profile "+profile, fault.ErrInvalid, err, "check AWS_PROFILE and "+file)
 	}
@@ -215,10 +215,12 @@ func sftpOptions(l Location, env func(string) string) (*sftp.Options, error) {
 	if o.Password != "" {
 		return o, nil
 	}
-	for _, file := range []string{env("BACKSTAY_SFTP_KEYFILE"), filepath.Join(ssh, "id_ed25519"), filepath.Join(ssh, "id_ecdsa"),
-		filepath.Join(ssh, "id_rsa")} {
-		if _, err := os.Stat(file); file != "" && (err == nil || file == env("BACKSTAY_SFTP_KEYFILE")) {
-			o.Keyfile = file
+	if o.Keyfile = env("BACKSTAY_SFTP_KEYFILE"); o.Keyfile != "" {
+		return o, nil
+	}
+	for _, name := range []string{"id_ed25519", "id_ecdsa", "id_rsa"} {
+		if _, err := os.Stat(filepath.Join(ssh, name)); err == nil {
+			o.Keyfile = filepath.Join(ssh, name)
 			return o, nil
 		}
 	}

@@ -77,7 +77,7 @@ func freeAddress(t *testing.T) string {
 	t.Helper()
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	must(t, err)
-	defer l.Close() //nolint:errcheck // only its number is wanted
+	defer l.Close()
 	return l.Addr().String()
 }
 
@@ -209,7 +209,7 @@ func objectBytes(t *testing.T, client *minio.Client, bucket, key, version string
 	t.Helper()
 	o, err := client.GetObject(t.Context(), bucket, key, minio.GetObjectOptions{VersionID: version})
 	must(t, err)
-	defer o.Close() //nolint:errcheck // opened for reading
+	defer o.Close()
 	b, err := io.ReadAll(o)
 	must(t, err)
 	return b
@@ -238,7 +238,7 @@ func readsBack(t *testing.T, v *Vault, id string, want []byte) {
 	must(t, err)
 	f, err := r.Open(t.Context(), "git/x.git/pack")
 	must(t, err)
-	defer f.Close() //nolint:errcheck // opened for reading
+	defer f.Close()
 	if got, err := io.ReadAll(f); err != nil || !bytes.Equal(got, want) {
 		t.Errorf("point %s reads %d bytes, want %d: %v", id, len(got), len(want), err)
 	}

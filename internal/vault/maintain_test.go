@@ -170,7 +170,7 @@ func tryPoint(t *testing.T, v *Vault, subject string, data []byte) (id string, e
 	if err != nil {
 		return "", err
 	}
-	defer d.Abandon(t.Context()) //nolint:errcheck // nothing to do after Commit, nothing to save after a failure
+	defer d.Abandon(t.Context())
 	w, err := d.Part(t.Context(), "git/x.git", point.KindGit)
 	if err != nil {
 		return "", err
@@ -219,7 +219,7 @@ func TestMaintainFreesWhatNoPointRefersTo(t *testing.T) {
 	must(t, err)
 	f, err := r.Open(t.Context(), "git/x.git/pack")
 	must(t, err)
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	var got bytes.Buffer
 	if _, err := got.ReadFrom(f); err != nil || !bytes.Equal(got.Bytes(), noise(1, 3<<20)) {
 		t.Errorf("the kept point reads %d bytes, %v", got.Len(), err)
@@ -434,7 +434,7 @@ func TestReadOnlyVaultIsNotMaintained(t *testing.T) {
 	vaultIn(t, st, Options{Clock: clock.now})
 	v, err := openIn(t.Context(), keepOpen{st}, "test", testPassword, Options{Clock: clock.now, ReadOnly: true})
 	must(t, err)
-	defer v.Close(context.Background()) //nolint:errcheck // read only
+	defer v.Close(context.Background())
 	if _, err := v.Maintain(t.Context(), MaintainOptions{}); !errors.Is(err, fault.ErrRefused) {
 		t.Errorf("got %v, want refused", err)
 	}

@@ -252,7 +252,7 @@ func TestWhatIsLeftOutOfATreeIsSaid(t *testing.T) {
 	must(t, os.WriteFile(filepath.Join(dir, "vault", "p", "x"), []byte("x"), 0o600))
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "unix", filepath.Join(dir, "socket"))
 	must(t, err)
-	defer l.Close() //nolint:errcheck // a test's own
+	defer l.Close()
 	v := vaultIn(t, newLockStore(newHandClock()), Options{})
 	part, r := captureOf(t, v, dir, filepath.Join(dir, "vault"), "/no/such/directory")
 	if c := countOf(t, part, "special files"); c.Excluded != 1 || !c.Closes() {
@@ -406,7 +406,7 @@ func TestTimeThatIsSetBackHidesNoChange(t *testing.T) {
 	_, r := captureOf(t, v, dir)
 	f, err := r.Open(t.Context(), "sneaky")
 	must(t, err)
-	defer f.Close() //nolint:errcheck // opened for reading
+	defer f.Close()
 	if b, err := io.ReadAll(f); err != nil || string(b) != "after!" {
 		t.Errorf("got %q, %v", b, err)
 	}
@@ -438,7 +438,7 @@ func TestHostileAttributesStayBelowTheTree(t *testing.T) {
 	before := describe(t, filepath.Dir(outside))
 	root, err := os.OpenRoot(dest)
 	must(t, err)
-	defer root.Close() //nolint:errcheck // opened for reading
+	defer root.Close()
 	to := text("link/outside")
 	for _, a := range []attributes{
 		{Path: "../outside", NoPermissions: true},

@@ -49,7 +49,7 @@ func (x *restoration) all(ctx context.Context, r point.Reader) error {
 	case err != nil:
 		return err
 	default:
-		defer f.Close() //nolint:errcheck // opened for reading
+		defer f.Close()
 		if err := x.touch("."); err != nil {
 			return err
 		}
