@@ -163,6 +163,27 @@ func TestHostilePacks(t *testing.T) {
 	}
 }
 
+func TestServerThatCannotMultiplex(t *testing.T) {
+	pack := "PACK\x00\x00\x00\x02\x00\x00\x00\x00" + strings.Repeat("x", 20)
+	for name, c := range map[string]struct {
+		post string
+		want error
+	}{
+		"pack":               {pkts("NAK") + pack, nil},
+		"pack after acks":    {pkts("ACK "+testOID, "ACK "+testOID) + pack, nil},
+		"cut":                {pkts("NAK") + pack[:20], fault.ErrUnavailable},
+		"no acknowledgement": {pack, fault.ErrCorrupt},
+		"nothing":            {"", fault.ErrUnavailable},
+	} {
+		r := dialTest(t, fakeServer(t, pkts(testOID+" refs/heads/x\x00ofs-delta", flushPkt), c.post), testOptions())
+		var got strings.Builder
+		_, err := r.Fetch(t.Context(), []string{testOID}, []string{testOID}, &got)
+		if !errors.Is(err, c.want) || err == nil && got.String() != pack {
+			t.Errorf("%s: %q, %v is not %v", name, got.String(), err, c.want)
+		}
+	}
+}
+
 func TestEndlessRefs(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/x-git-upload-pack-advertisement")

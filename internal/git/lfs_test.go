@@ -476,6 +476,9 @@ func TestLFSOtherHostGetsOnlyItsOwnHeaders(t *testing.T) {
 
 func TestServersWithoutLFS(t *testing.T) {
 	_, ps, _ := contentsFor(t, 1)
+	if _, _, err := downloadAll(dialTest(t, "git://127.0.0.1/x", testOptions()), ps); !errors.Is(err, fault.ErrUnsupported) {
+		t.Errorf("git daemon: %v", err)
+	}
 	for status, want := range map[int]error{
 		404: fault.ErrUnsupported, 405: fault.ErrUnsupported, 501: fault.ErrUnsupported, 401: fault.ErrDenied, 403: fault.ErrDenied,
 		429: fault.ErrThrottled, 503: fault.ErrUnavailable,

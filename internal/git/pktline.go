@@ -133,25 +133,6 @@ func (b *packReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// WriteTo saves a copy of every packet.
-func (b *packReader) WriteTo(w io.Writer) (int64, error) {
-	var total int64
-	for {
-		n, err := w.Write(b.rest)
-		total += int64(n)
-		b.rest = nil
-		if err != nil {
-			return total, err
-		}
-		switch err := b.fill(); {
-		case errors.Is(err, io.EOF):
-			return total, nil
-		case err != nil:
-			return total, err
-		}
-	}
-}
-
 // fill reads the next packet of data into rest.
 func (b *packReader) fill() error {
 	if b.done {
