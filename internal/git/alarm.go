@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/backstay/backstay/internal/fault"
 )
 
 // alarms compares the refs with those of the prior copy and raises an alarm for changes as a damaged or hijacked source shows
@@ -19,7 +21,12 @@ func (c *capture) alarms(ctx context.Context, had *packSet) error {
 	}
 	defer fresh.close()
 	j := &judge{before: c.before.refs, now: c.now, history: newHistory(c.now.Format, fresh, had)}
-	if err := j.compare(ctx); err != nil {
+	err = j.compare(ctx)
+	if errors.Is(err, fault.ErrCorrupt) {
+		c.part.Notes = append(c.part.Notes, "how branches moved could not be followed: "+shorten(err.Error()))
+		return inVault(c.w.Alarm(ctx, "an earlier pack cannot be read; verify the vault with --read-data"))
+	}
+	if err != nil {
 		return inVault(err)
 	}
 	for _, finding := range j.findings(c.source.o.AlarmPercent, c.source.o.AlarmLeast) {

@@ -95,7 +95,7 @@ func (c *capture) repository(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer func() { had.close() }()
+	defer had.close()
 	err = c.receive(ctx, had)
 	if errors.Is(err, fault.ErrUnavailable) && c.movedOn(ctx) {
 		err = c.receive(ctx, had)
@@ -133,8 +133,10 @@ func (c *capture) readPrior(ctx context.Context) error {
 
 // distrust gives the prior copy up where err says that it is damaged.
 func (c *capture) distrust(ctx context.Context, err error) error {
-	damaged := errors.Is(err, fault.ErrCorrupt) || errors.Is(err, fault.ErrNotFound)
-	if !damaged {
+	switch {
+	case errors.Is(err, fault.ErrUnsupported):
+		return err
+	case !errors.Is(err, fault.ErrCorrupt) && !errors.Is(err, fault.ErrNotFound):
 		return inVault(err)
 	}
 	finding := fmt.Sprintf("the last copy, of %s, is damaged; the repository was captured whole again: %v", c.prior.Time.Format("2006-01-02 15:04"), err)
@@ -260,7 +262,7 @@ func (c *capture) priorPacks(ctx context.Context) (*packSet, error) {
 func (c *capture) receive(ctx context.Context, had *packSet) error {
 	wants, err := had.lacking(c.now.tips())
 	if err != nil {
-		return inVault(err)
+		return inPrior(err)
 	}
 	if len(wants) == 0 {
 		return nil
@@ -269,14 +271,14 @@ func (c *capture) receive(ctx context.Context, had *packSet) error {
 		return err
 	}
 	haves := c.haves()
-	strict := []string(nil)
+	var strict []string
 	if len(haves) == 0 {
 		strict = fsckIDs(ctx)
 	}
 	name := newPackName(had, wants, haves)
 	found, err := c.transfer(ctx, name, wants, haves, strict)
 	if errors.Is(err, errStrict) {
-		c.part.Notes = append(c.part.Notes, fsckNote+"the strict check gave up, the plain one was made: "+err.Error())
+		c.part.Notes = append(c.part.Notes, fsckNote+"the strict check gave up, the plain one was made: "+shorten(err.Error()))
 		strict = nil
 		if err = c.new.clear(); err == nil {
 			found, err = c.transfer(ctx, name, wants, haves, nil)
@@ -322,16 +324,19 @@ func (c *capture) transfer(ctx context.Context, name string, wants, haves, stric
 	if err != nil {
 		return nil, err
 	}
+	fetching, hangUp := context.WithCancel(ctx)
+	defer hangUp()
 	from, to := io.Pipe()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_, err := c.remote.Fetch(ctx, wants, haves, to)
+		_, err := c.remote.Fetch(fetching, wants, haves, to)
 		to.CloseWithError(err)
 	}()
 	in := &incoming{from: from, index: index, limit: c.new.limits.PackBytes, observe: c.observe}
 	_, err = c.w.Put(ctx, point.Entry{Name: packDir + "/" + name + ".pack", Mode: 0o444}, in, point.Packed)
 	from.CloseWithError(errors.New("the pack is no longer read"))
+	hangUp()
 	<-done
 	if !in.ended {
 		index.abort()

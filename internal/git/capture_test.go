@@ -261,3 +261,23 @@ func TestRemembersTipsNewestFirst(t *testing.T) {
 		t.Errorf("remembered tips are %v, %v; want %v and %v", was.tips, err, oids[1], oids[0])
 	}
 }
+
+// Damage in an old pack that a capture comes across is said, and takes nothing from the capture.
+func TestDamagedPackIsSaid(t *testing.T) {
+	s := newRepo(t)
+	first := s.commit("refs/heads/main", "a", "1")
+	b := newBench(t, s.dir)
+	id := b.backup().Point.ID
+	entries, err := b.part(id).List(t.Context(), packDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.store.Corrupt(id, b.last.PartName()+"/"+packDir+"/"+entries[1].Name); err != nil {
+		t.Fatal(err)
+	}
+	s.git("update-ref", "refs/heads/main", s.commitOn("", "b", first))
+	notes := b.backup().Point.Parts[0].Notes
+	if !slices.ContainsFunc(notes, func(n string) bool { return strings.HasPrefix(n, "alarm: an earlier pack cannot be read") }) {
+		t.Errorf("notes are %q", notes)
+	}
+}

@@ -110,13 +110,18 @@ func (f *findings) notes() []string {
 			return append(notes, fmt.Sprintf("%s%d more sorts of findings", fsckNote, len(f.sorts)-notesKept))
 		}
 		found := f.sorts[sort]
-		text := printable(found.text)
-		if len(text) > 120 {
-			text = text[:120]
-		}
-		notes = append(notes, fmt.Sprintf("%s%s: %s (objects: %d, first %s)", fsckNote, sort, text, found.count, found.first))
+		notes = append(notes, fmt.Sprintf("%s%s: %s (objects: %d, first %s)", fsckNote, sort, shorten(printable(found.text)), found.count, found.first))
 	}
 	return notes
+}
+
+// shorten cuts a text to what fits a note.
+func shorten(text string) string {
+	const most = 200
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "") + "…"
 }
 
 // mergeNotes joins the findings of an earlier capture, which its packs still have, with those of this one.

@@ -64,7 +64,7 @@ func (s *scratch) missingTips(tips []string, had *packSet) ([]string, error) {
 func requireHad(oids []string, had *packSet) error {
 	lacking, err := had.lacking(oids)
 	if err != nil {
-		return vaultError{err}
+		return inPrior(err)
 	}
 	if len(lacking) == 0 {
 		return nil

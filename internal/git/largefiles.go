@@ -24,6 +24,8 @@ const (
 	mostPointer  = 1024
 	// maxPointerList bounds our list of pointers, in bytes.
 	maxPointerList = 256 << 20
+	// maxPointers bounds the pointers of a repository.
+	maxPointers = 2_000_000
 )
 
 func (c *capture) lfsName() string { return c.source.PartName() + "/lfs" }
@@ -159,13 +161,16 @@ func (c *capture) findPointers(ctx context.Context) error {
 	}
 	if c.new != nil {
 		err := c.new.smallBlobs(ctx, func(content []byte) {
-			if p, ok := ParsePointer(content); ok && all[p.OID].OID == "" {
+			if p, ok := ParsePointer(content); ok && all[p.OID].OID == "" && len(all) <= maxPointers {
 				all[p.OID] = p
 			}
 		})
 		if err != nil {
 			return err
 		}
+	}
+	if len(all) > maxPointers {
+		return fault.New("look for LFS pointers", fault.ErrRefused, fmt.Sprintf("the repository has more than %d", maxPointers), "")
 	}
 	c.pointers = make([]Pointer, 0, len(all))
 	for _, p := range all {

@@ -283,6 +283,11 @@ func TestRepositoriesComeBack(t *testing.T) {
 			s.git("notes", "add", "-m", "remark", second)
 			s.git("update-ref", "refs/replace/"+second, s.commitOn(first, "a", "3"))
 		}},
+		{name: "a submodule, a symbolic link and a program", make: func(s *sourceRepo) {
+			blob := s.gitIn("x", "hash-object", "-w", "--stdin")
+			tree := s.gitIn("100755 blob "+blob+"\trun\n120000 blob "+blob+"\tlink\n160000 commit "+strings.Repeat("1", 40)+"\tsub\n", "mktree", "--missing")
+			s.git("update-ref", "refs/heads/main", s.git("commit-tree", "-m", "x", tree))
+		}},
 		{name: "symbolic refs", make: func(s *sourceRepo) {
 			s.commit("refs/heads/main", "a", "1")
 			s.git("symbolic-ref", "refs/remotes/origin/HEAD", "refs/heads/main")

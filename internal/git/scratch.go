@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -127,8 +128,11 @@ func (s *scratch) openIndex() (*packIndex, io.Closer, error) {
 
 // scratchError gives failures of the scratch directory their class.
 func scratchError(op string, err error) error {
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return fullDisk(op, err)
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
+		return fault.Wrap(op, fault.ErrRefused, err, "point TMPDIR to a directory that can be written")
 	}
 	return fault.Wrap(op, nil, err, "")
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"sync/atomic"
 
+	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/point"
 )
 
@@ -104,6 +105,15 @@ func inVault(err error) error {
 		return nil
 	}
 	return vaultError{err}
+}
+
+// inPrior marks err, which may be nil, of reading the prior copy. A copy that is damaged concerns the part only: verification
+// finds and names it.
+func inPrior(err error) error {
+	if errors.Is(err, fault.ErrCorrupt) {
+		return err
+	}
+	return inVault(err)
 }
 
 // ends returns the error that must end the run: the vault's, or that of ctx. It is nil for an error that concerns a part only.
