@@ -58,11 +58,40 @@ func (a *app) openVault(ctx context.Context, want access) (*vault.Vault, error) 
 	if !create || !errors.Is(err, fault.ErrNotFound) {
 		return v, err
 	}
-	if err := vault.Create(ctx, location, password, o); err != nil && !errors.Is(err, fault.ErrExists) { // made by another run meanwhile
+	if err := a.makeDefaultVault(ctx, location, password); err != nil {
 		return nil, err
 	}
-	a.told.notice("made a vault at %s", location)
 	return vault.Open(ctx, location, password, o)
+}
+
+// makeDefaultVault makes the vault beside its place and puts it there whole, for another first run may do the same at this moment,
+// and two that make one vault in the same place would make none.
+func (a *app) makeDefaultVault(ctx context.Context, location vault.Location, password fault.Secret) error {
+	op := "make vault " + location.String()
+	dir := location.Path()
+	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
+		return fault.Wrap(op, fault.ErrDenied, err, "")
+	}
+	beside, err := os.MkdirTemp(filepath.Dir(dir), filepath.Base(dir)+".new-")
+	if err != nil {
+		return fault.Wrap(op, fault.ErrDenied, err, "")
+	}
+	defer os.RemoveAll(beside) //nolint:errcheck // gone already when all went well
+	there, err := vault.ParseLocation(beside)
+	if err != nil {
+		return err
+	}
+	if err := vault.Create(ctx, there, password, a.vaultOptions()); err != nil {
+		return err
+	}
+	if err := os.Rename(beside, dir); err != nil {
+		if !emptyDir(dir) {
+			return nil // another run was faster
+		}
+		return fault.Wrap(op, fault.ErrDenied, err, "")
+	}
+	a.told.notice("made a vault at %s", location)
+	return nil
 }
 
 // withVault is withStore for what only a vault can do.
@@ -120,6 +149,9 @@ func (a *app) vaultPassword(ctx context.Context, location vault.Location, isDefa
 		return "", fault.New("open the default vault", fault.ErrNotFound, "there is none yet, and no password file "+file,
 			"`backstay backup` makes it; name another with --location or "+envLocation)
 	}
+	if info, statErr := os.Stat(file); statErr == nil && info.Mode().Perm()&0o077 != 0 {
+		a.told.notice("others may read the password file %s: chmod 600 it", file)
+	}
 	return password, err
 }
 
@@ -129,31 +161,37 @@ func emptyDir(dir string) bool {
 	return len(entries) == 0 && (err == nil || errors.Is(err, fs.ErrNotExist))
 }
 
-// makePassword writes a new random password to file.
+// makePassword writes a new random password to file. Where another run was faster, its password is the one.
 func (a *app) makePassword(file string) (fault.Secret, error) {
 	password := fault.Secret(rand.Text())
-	if err := writePasswordFile(file, password); err != nil {
+	err := writePasswordFile(file, password)
+	if errors.Is(err, fs.ErrExist) {
+		return readPasswordFile(file)
+	}
+	if err != nil {
 		return "", fault.Wrap("make the default vault's password", fault.ErrDenied, err, "")
 	}
 	a.told.notice("wrote the new vault's password to %s: keep a copy of it elsewhere, for without it no point can ever be restored", file)
 	return password, nil
 }
 
-// writePasswordFile makes file, which must not exist, and has it on the disk before anything is encrypted with what it holds.
+// writePasswordFile makes file, which must not exist. It is there only when it is whole, and it is on the disk before anything is
+// encrypted with what it holds.
 func writePasswordFile(file string, password fault.Secret) error {
-	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+	dir := filepath.Dir(file)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := os.CreateTemp(dir, ".password-") // mode 0600
 	if err != nil {
 		return err
 	}
+	defer os.Remove(f.Name()) //nolint:errcheck // a second name of the same file
 	_, err = f.WriteString(password.Reveal() + "\n")
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err != nil {
-		return errors.Join(err, os.Remove(file)) // half a password would be taken for the whole
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
 	}
-	return nil
+	return os.Link(f.Name(), file)
 }
 
 // passwordSource is where a password may come from, the flags first. At most one flag may be set.
@@ -184,7 +222,7 @@ func readPasswordFile(file string) (fault.Secret, error) {
 	if err != nil {
 		return "", fault.Wrap(op, fault.ErrInvalid, err, "")
 	}
-	defer f.Close()
+	defer f.Close() //nolint:errcheck // opened for reading
 	text, err := io.ReadAll(io.LimitReader(f, maxPassword+2))
 	if err != nil {
 		return "", fault.Wrap(op, fault.ErrInvalid, err, "")

@@ -73,8 +73,12 @@ func (m *messages) fail(err error) int {
 		hints = []string{"this may be a bug of Backstay; please report it with the command and this message"}
 	}
 	text := err.Error()
-	if class.Exit == 130 {
+	switch class.Exit {
+	case 1: // with its stack
+	case 130:
 		text, hints = "interrupted", nil
+	default:
+		text = strings.ReplaceAll(text, "\n", "; ") // several errors
 	}
 	m.write(message{Level: "error", Message: text, Reason: class.Reason, Exit: class.Exit, Hints: hints})
 	return class.Exit

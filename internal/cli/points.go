@@ -171,9 +171,12 @@ func (a *app) show(ctx context.Context, ref string, o showOptions) error {
 func (a *app) tellRecord(r *point.Record) error {
 	p := r.Point
 	for _, line := range [][2]string{
-		{"point", p.ID}, {"subject", p.Subject.Name + " (" + p.Subject.Kind + ")"}, {"policy", p.Policy},
+		{"point", p.ID},
+		{"subject", p.Subject.Name + " (" + p.Subject.Kind + ")"},
+		{"policy", p.Policy},
 		{"taken", stamp(p.Time) + " UTC, in " + r.Finished.Sub(p.Time).Round(100*time.Millisecond).String()},
-		{"made by", r.Tool}, {"on hold", holdsOf(p)},
+		{"made by", r.Tool},
+		{"on hold", holdsOf(p)},
 	} {
 		if line[1] != "" {
 			fmt.Fprintf(a.Stdout, "%-8s %s\n", line[0], printable(line[1]))

@@ -103,17 +103,23 @@ func TestDecide(t *testing.T) {
 		keep      []string
 	}{
 		{
-			"no rule keeps all", Retention{}, time.UTC,
+			"no rule keeps all",
+			Retention{},
+			time.UTC,
 			[]point.Point{at("a", "complete", "2026-01-02T00:00:00Z"), at("b", "incomplete", "2020-01-01T00:00:00Z")},
 			[]string{"a", "b"},
 		},
 		{
-			"a day's complete point is taken before a newer incomplete one", Retention{Daily: 1}, time.UTC,
+			"a day's complete point is taken before a newer incomplete one",
+			Retention{Daily: 1},
+			time.UTC,
 			[]point.Point{at("a", "incomplete", "2026-01-02T08:00:00Z"), at("b", "complete", "2026-01-02T07:00:00Z")},
 			[]string{"b"},
 		},
 		{
-			"incomplete points do not use up the count, nor live longer than what is counted", Retention{Last: 1}, time.UTC,
+			"incomplete points do not use up the count, nor live longer than what is counted",
+			Retention{Last: 1},
+			time.UTC,
 			[]point.Point{
 				at("a", "incomplete", "2026-01-04T00:00:00Z"), at("b", "incomplete", "2026-01-03T00:00:00Z"),
 				at("c", "complete", "2026-01-02T00:00:00Z"), at("d", "incomplete", "2026-01-01T00:00:00Z"),
@@ -121,12 +127,16 @@ func TestDecide(t *testing.T) {
 			[]string{"a", "c"},
 		},
 		{
-			"nothing complete: the newest is kept", Retention{Within: Duration{Hours: 1}}, time.UTC,
+			"nothing complete: the newest is kept",
+			Retention{Within: Duration{Hours: 1}},
+			time.UTC,
 			[]point.Point{at("a", "incomplete", "2026-01-04T00:00:00Z"), at("b", "incomplete", "2026-01-03T00:00:00Z")},
 			[]string{"a"},
 		},
 		{
-			"a hold outlives every rule", Retention{Last: 1}, time.UTC,
+			"a hold outlives every rule",
+			Retention{Last: 1},
+			time.UTC,
 			[]point.Point{
 				at("a", "complete", "2026-01-04T00:00:00Z"),
 				at("b", "complete", "2020-01-03T00:00:00Z", point.Hold{Reason: "audit"}), at("c", "complete", "2020-01-02T00:00:00Z"),
@@ -134,12 +144,16 @@ func TestDecide(t *testing.T) {
 			[]string{"a", "b"},
 		},
 		{
-			"a point from the future pushes out nothing", Retention{Last: 1}, time.UTC,
+			"a point from the future pushes out nothing",
+			Retention{Last: 1},
+			time.UTC,
 			[]point.Point{at("a", "complete", "2036-01-04T00:00:00Z"), at("b", "complete", "2026-01-03T00:00:00Z")},
 			[]string{"a", "b"},
 		},
 		{
-			"within reaches back from the newest complete point", Retention{Within: Duration{Days: 1}}, time.UTC,
+			"within reaches back from the newest complete point",
+			Retention{Within: Duration{Days: 1}},
+			time.UTC,
 			[]point.Point{
 				at("a", "incomplete", "2026-01-09T00:00:00Z"), at("b", "complete", "2024-01-03T00:00:00Z"),
 				at("c", "complete", "2024-01-02T00:00:00Z"), at("d", "complete", "2024-01-01T23:59:59Z"),
@@ -147,22 +161,30 @@ func TestDecide(t *testing.T) {
 			[]string{"a", "b", "c"},
 		},
 		{
-			"one day in UTC", Retention{Daily: 2}, time.UTC,
+			"one day in UTC",
+			Retention{Daily: 2},
+			time.UTC,
 			[]point.Point{at("a", "complete", "2026-01-02T23:30:00Z"), at("b", "complete", "2026-01-02T22:30:00Z")},
 			[]string{"a"},
 		},
 		{
-			"is two in Berlin", Retention{Daily: 2}, berlin,
+			"is two in Berlin",
+			Retention{Daily: 2},
+			berlin,
 			[]point.Point{at("a", "complete", "2026-01-02T23:30:00Z"), at("b", "complete", "2026-01-02T22:30:00Z")},
 			[]string{"a", "b"},
 		},
 		{
-			"the hour that comes twice in autumn is two", Retention{Hourly: 2}, berlin,
+			"the hour that comes twice in autumn is two",
+			Retention{Hourly: 2},
+			berlin,
 			[]point.Point{at("a", "complete", "2025-10-26T01:30:00Z"), at("b", "complete", "2025-10-26T00:30:00Z")},
 			[]string{"a", "b"},
 		},
 		{
-			"weeks are ISO weeks: the last of December lies in the first of the next year", Retention{Weekly: 2}, time.UTC,
+			"weeks are ISO weeks: the last of December lies in the first of the next year",
+			Retention{Weekly: 2},
+			time.UTC,
 			[]point.Point{
 				at("a", "complete", "2026-01-01T00:00:00Z"), at("b", "complete", "2025-12-29T00:00:00Z"),
 				at("c", "complete", "2025-12-28T00:00:00Z"),
