@@ -100,7 +100,7 @@ func (x *verification) recorded(ctx context.Context, all []blob.Metadata) (map[b
 }
 
 func isLeaf(id blob.ID) bool {
-	return slices.ContainsFunc([]blob.ID{pointPrefix, tombstonePrefix, sumsPrefix}, func(p blob.ID) bool {
+	return slices.ContainsFunc([]blob.ID{pointPrefix, tombstonePrefix, holdPrefix, sumsPrefix}, func(p blob.ID) bool {
 		return strings.HasPrefix(string(id), string(p))
 	})
 }
@@ -113,6 +113,9 @@ func (x *verification) blob(ctx context.Context, id blob.ID, sums []sum, copies 
 	case id == maintenanceBlob:
 		_, err := maintenance.GetSchedule(ctx, x.v.rep)
 		return "", storageFault("read maintenance schedule", err)
+	case id == upkeepBlob:
+		_, err := x.v.unseal(ctx, id)
+		return "", err
 	case !strings.HasPrefix(string(id), string(formatPrefix)) && !slices.Contains(formatBlobs, id) && len(sums) == 0:
 		return "", nil // of a run that was killed before it could record what it wrote; points read it, or nobody does
 	}

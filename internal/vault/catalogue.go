@@ -18,6 +18,7 @@ import (
 	"github.com/kopia/kopia/snapshot"
 
 	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/point"
 )
 
 // The catalogue lies beside kopia's blobs, under names that kopia leaves alone. It is written after what it tells of, and holds
@@ -26,6 +27,7 @@ const (
 	cataloguePrefix blob.ID = "b"
 	pointPrefix     blob.ID = "bp" // + id: a published point
 	tombstonePrefix blob.ID = "bt" // + id: that point has expired
+	holdPrefix      blob.ID = "bh" // + id of the point + random: a hold
 	sumsPrefix      blob.ID = "bm" // + random: checksums of blobs that no point came with
 	formatPrefix    blob.ID = "bf" // + hash: a copy of the format blobs, readable without any of them
 )
@@ -35,9 +37,10 @@ type leaf struct {
 	Version  int                `json:"version"`
 	Time     time.Time          `json:"time"`
 	Snapshot *snapshot.Manifest `json:"snapshot,omitempty"` // of the point, its labels among its tags
-	Own      []metaCopy         `json:"own,omitempty"`      // of its record and of the directories above its parts
-	Shared   []metaCopy         `json:"shared,omitempty"`   // of metadata that other points may have, too
-	Sums     []sum              `json:"sums,omitempty"`     // of the blobs written since the leaf before
+	Hold     *point.Hold        `json:"hold,omitempty"`
+	Own      []metaCopy         `json:"own,omitempty"`    // of its record and of the directories above its parts
+	Shared   []metaCopy         `json:"shared,omitempty"` // of metadata that other points may have, too
+	Sums     []sum              `json:"sums,omitempty"`   // of the blobs written since the leaf before
 }
 
 const leafVersion = 1
@@ -80,8 +83,18 @@ func (v *Vault) putLeaf(ctx context.Context, id blob.ID, l leaf) error {
 	return nil
 }
 
-// getLeaf reads a blob of the catalogue. One that does not open is fault.ErrCorrupt.
+// getLeaf reads a leaf. One that does not open is fault.ErrCorrupt.
 func (v *Vault) getLeaf(ctx context.Context, id blob.ID) (*leaf, error) {
+	plain, err := v.unseal(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	l, err := decodeLeaf(plain)
+	return l, fault.Wrap("read catalogue "+string(id), fault.ErrCorrupt, err, hintRepair)
+}
+
+// unseal reads and opens a blob that is sealed under its own name.
+func (v *Vault) unseal(ctx context.Context, id blob.ID) ([]byte, error) {
 	seal, err := v.sealer()
 	if err != nil {
 		return nil, err
@@ -97,8 +110,7 @@ func (v *Vault) getLeaf(ctx context.Context, id blob.ID) (*leaf, error) {
 	if err != nil {
 		return nil, fault.New("read catalogue", fault.ErrCorrupt, string(id)+" does not open", hintRepair)
 	}
-	l, err := decodeLeaf(plain)
-	return l, fault.Wrap("read catalogue "+string(id), fault.ErrCorrupt, err, hintRepair)
+	return plain, nil
 }
 
 func encodeLeaf(l *leaf) ([]byte, error) {
@@ -142,13 +154,14 @@ func (v *Vault) putOptions() blob.PutOptions {
 type catalogue struct {
 	points     map[string]bool // published and not expired
 	tombstones map[string]bool
+	holds      map[string][]blob.ID // by id of point
 	sums       []blob.ID
 	formats    []blob.ID
 }
 
 // readCatalogue lists the catalogue. It opens no blob of it.
 func (v *Vault) readCatalogue(ctx context.Context) (*catalogue, error) {
-	c := &catalogue{points: map[string]bool{}, tombstones: map[string]bool{}}
+	c := &catalogue{points: map[string]bool{}, tombstones: map[string]bool{}, holds: map[string][]blob.ID{}}
 	err := v.store.ListBlobs(ctx, cataloguePrefix, func(m blob.Metadata) error {
 		if len(m.BlobID) < 2 {
 			return nil
@@ -159,6 +172,10 @@ func (v *Vault) readCatalogue(ctx context.Context) (*catalogue, error) {
 			c.points[name] = true
 		case tombstonePrefix:
 			c.tombstones[name] = true
+		case holdPrefix:
+			if len(name) > idLength {
+				c.holds[name[:idLength]] = append(c.holds[name[:idLength]], m.BlobID)
+			}
 		case sumsPrefix:
 			c.sums = append(c.sums, m.BlobID)
 		case formatPrefix:
@@ -175,7 +192,10 @@ func (v *Vault) readCatalogue(ctx context.Context) (*catalogue, error) {
 	return c, nil
 }
 
-// randomID returns 32 hexadecimal digits.
+// idLength is how many hexadecimal digits the id of a point has.
+const idLength = 32
+
+// randomID returns the id of a new point.
 func randomID() string {
 	b := make([]byte, 16)
 	_, _ = rand.Read(b) // never fails
@@ -200,5 +220,5 @@ func getBlob(ctx context.Context, st blob.Reader, id blob.ID) ([]byte, error) {
 
 // validID reports whether id may be the id of a point.
 func validID(id string) bool {
-	return len(id) == 32 && strings.Trim(id, "0123456789abcdef") == ""
+	return len(id) == idLength && strings.Trim(id, "0123456789abcdef") == ""
 }

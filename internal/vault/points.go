@@ -231,16 +231,39 @@ func (v *Vault) Hold(ctx context.Context, id, reason string) error {
 	if reason == "" && len(l.holds[id]) == 0 {
 		return nil
 	}
-	return v.session(ctx, op, func(ctx context.Context, w repo.DirectRepositoryWriter) error {
-		if reason == "" {
-			return deleteManifests(ctx, w, v, manifestsOf(l.holds[id]))
-		}
-		labels := map[string]string{
-			labelType: typeHold, labelPoint: id, labelReason: reason, labelHeld: v.now().UTC().Format(time.RFC3339Nano),
-		}
-		_, err := w.PutManifest(ctx, labels, struct{}{})
+	if reason == "" {
+		return v.lift(ctx, op, l, id)
+	}
+	h := point.Hold{Reason: reason, Time: v.now().UTC()}
+	if err := v.session(ctx, op, func(ctx context.Context, w repo.DirectRepositoryWriter) error {
+		return putHold(ctx, w, id, h)
+	}); err != nil {
 		return err
-	})
+	}
+	return v.putLeaf(ctx, holdPrefix+blob.ID(id+randomID()), leaf{Hold: &h})
+}
+
+// putHold writes the manifest of a hold.
+func putHold(ctx context.Context, w repo.RepositoryWriter, id string, h point.Hold) error {
+	_, err := w.PutManifest(ctx, map[string]string{
+		labelType: typeHold, labelPoint: id, labelReason: h.Reason, labelHeld: h.Time.Format(time.RFC3339Nano),
+	}, struct{}{})
+	return err
+}
+
+// lift takes all holds off a point.
+func (v *Vault) lift(ctx context.Context, op string, l *listing, id string) error {
+	if err := v.session(ctx, op, func(ctx context.Context, w repo.DirectRepositoryWriter) error {
+		return deleteManifests(ctx, w, v, manifestsOf(l.holds[id]))
+	}); err != nil {
+		return err
+	}
+	c, err := v.readCatalogue(ctx)
+	if err != nil {
+		return err
+	}
+	v.strike(ctx, c.holds[id]...)
+	return nil
 }
 
 func manifestsOf(holds []hold) []manifest.ID {
@@ -296,7 +319,7 @@ func (v *Vault) Delete(ctx context.Context, ids ...string) error {
 		return err
 	}
 	for _, id := range ids {
-		v.strike(ctx, id)
+		v.strike(ctx, pointLeaf(id), tombstoneLeaf(id)) // the tombstone last: as long as the other is there, it is needed
 	}
 	return nil
 }
@@ -318,10 +341,9 @@ func (v *Vault) inherit(ctx context.Context, id string) error {
 	return v.putLeaf(ctx, newSumsLeaf(), leaf{Shared: l.Shared})
 }
 
-// strike removes an expired point's leaf and then its tombstone. On a store with object lock both may have to stay, which does
-// no harm.
-func (v *Vault) strike(ctx context.Context, id string) {
-	for _, b := range []blob.ID{pointLeaf(id), tombstoneLeaf(id)} {
+// strike removes leaves in their order. On a store with object lock they may have to stay, which does no harm.
+func (v *Vault) strike(ctx context.Context, leaves ...blob.ID) {
+	for _, b := range leaves {
 		if err := v.store.DeleteBlob(ctx, b); err != nil && !errors.Is(err, blob.ErrBlobNotFound) {
 			return
 		}

@@ -246,7 +246,7 @@ func (x *repair) rebuild(ctx context.Context, l *listing) error {
 		return err
 	}
 	if len(l.unread) > 0 {
-		x.done.Notes = append(x.done.Notes, "lists of points were lost: holds that were noted in them are gone, and checkpoints of drafts")
+		x.done.Notes = append(x.done.Notes, "lists of points were lost: what unfinished runs had checkpointed may be fetched again")
 	}
 	if err := x.v.session(ctx, "bring points back", func(ctx context.Context, w repo.DirectRepositoryWriter) error {
 		for _, id := range slices.Sorted(maps.Keys(c.points)) {
@@ -258,6 +258,9 @@ func (x *repair) rebuild(ctx context.Context, l *listing) error {
 			if _, err := x.restoreFrom(ctx, w, id); err != nil {
 				return err
 			}
+		}
+		if err := x.holdAgain(ctx, w, l, c); err != nil {
+			return err
 		}
 		for _, u := range l.unread { // kopia lists nothing as long as one of them is in the index
 			if kind, _ := classify(u.err); !errors.Is(kind, fault.ErrCorrupt) {
@@ -274,6 +277,29 @@ func (x *repair) rebuild(ctx context.Context, l *listing) error {
 	return x.v.session(ctx, "take out points", func(ctx context.Context, w repo.DirectRepositoryWriter) error {
 		return deleteManifests(ctx, w, x.v, unlist)
 	})
+}
+
+// holdAgain puts the holds back of points that have none any more. A hold that was lifted may come back where the store would not
+// let go of its leaf; that is the lesser evil.
+func (x *repair) holdAgain(ctx context.Context, w repo.DirectRepositoryWriter, l *listing, c *catalogue) error {
+	for id, leaves := range c.holds {
+		if len(l.holds[id]) > 0 || !c.points[id] {
+			continue
+		}
+		for _, b := range leaves {
+			h, err := x.v.getLeaf(ctx, b)
+			if errors.Is(err, fault.ErrCorrupt) || err == nil && h.Hold == nil {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			if err := putHold(ctx, w, id, *h.Hold); err != nil {
+				return storageFault("hold point "+id, err)
+			}
+		}
+	}
+	return nil
 }
 
 // restoreFrom writes the metadata back that a leaf has copies of. A damaged leaf gives nothing; Verify names it.
