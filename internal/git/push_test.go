@@ -137,6 +137,48 @@ func TestPushOverHTTP(t *testing.T) {
 	}
 }
 
+func TestPushOverSSH(t *testing.T) {
+	program, _ := stubSSH(t)
+	s := newRepo(t)
+	s.commit("refs/heads/main", "a", "1")
+	s.git("tag", "v1", "refs/heads/main")
+	b := newBench(t, s.dir)
+	target := newRepo(t)
+	o := withSSH(testOptions(), program)
+	if _, err := b.push(b.backup().Point.ID, "ssh://git@git.example:2222"+target.dir, PushOptions{Options: o}); err != nil {
+		t.Fatal(err)
+	}
+	if want, got := look(t, s.dir), look(t, target.dir); got != want {
+		t.Errorf("the target is\n%s\nwant\n%s", got, want)
+	}
+}
+
+// No credential may be seen by others on the machine: they see arguments.
+func TestPushHidesCredentials(t *testing.T) {
+	o := testOptions()
+	o.Password = "s3cret-token"
+	u, err := ParseURL("https://forge.example/acme/api.git")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := gitCommand(t.Context(), "/nowhere", "push", u.String())
+	secrets, err := (&push{o: PushOptions{Options: o}, url: u}).access(cmd)
+	if err != nil || len(secrets) != 2 {
+		t.Fatalf("%d secrets, %v", len(secrets), err)
+	}
+	for _, secret := range secrets {
+		if strings.Contains(strings.Join(cmd.Args, " "), secret.Reveal()) {
+			t.Errorf("the arguments hold a credential: %q", cmd.Args)
+		}
+	}
+	env := strings.Join(cmd.Env, "\n")
+	for _, want := range []string{"=http.https://forge.example/acme/api.git.extraHeader\n", "=protocol.https.allow\n", "=http.followRedirects\n", "=core.hooksPath\n"} {
+		if !strings.Contains(env, want) {
+			t.Errorf("the environment lacks the key %q", want)
+		}
+	}
+}
+
 func TestPushBringsLargeFiles(t *testing.T) {
 	s := newRepo(t)
 	oid := s.large("one.bin", "one", false)
