@@ -110,6 +110,7 @@ func newExpireCommand(a *app) *cobra.Command {
 	flags.IntVar(&o.retention.Monthly, "keep-monthly", 0, "keep the newest point of each of `N` months")
 	flags.IntVar(&o.retention.Yearly, "keep-yearly", 0, "keep the newest point of each of `N` years")
 	flags.Var(&o.retention.Within, "keep-within", "keep all points at most `SPAN` older than the newest complete one (1y6m, 30d, 36h)")
+	flags.Lookup("keep-within").DefValue = "" // an empty span is no rule
 	flags.StringVar(&o.zone, "zone", "UTC", "time `ZONE` of hours, days, weeks, months and years")
 	flags.BoolVarP(&o.dryRun, "dry-run", "n", false, "delete nothing, only tell what would be")
 	o.pointFilter.bind(cmd)

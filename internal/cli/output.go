@@ -22,9 +22,18 @@ func (a *app) document(v any) error {
 
 // say prints a line of the command's result, unless --quiet or --json ask for none.
 func (a *app) say(format string, args ...any) {
-	if !a.global.quiet && !a.global.json {
-		fmt.Fprintln(a.Stdout, printable(fmt.Sprintf(format, args...)))
+	if a.global.quiet || a.global.json {
+		return
 	}
+	for i, arg := range args {
+		switch arg := arg.(type) {
+		case coloured:
+			args[i] = string(arg)
+		case string, fmt.Stringer:
+			args[i] = printable(fmt.Sprint(arg))
+		}
+	}
+	fmt.Fprintf(a.Stdout, format+"\n", args...)
 }
 
 // table prints rows under a header, columns aligned.
@@ -54,16 +63,19 @@ const (
 	plain  = "\x1b[0m"
 )
 
+// coloured is text with colours of ours.
+type coloured string
+
 // verdict is the word for a state: green only where the ledger closed.
-func (a *app) verdict(s point.State) string {
+func (a *app) verdict(s point.State) coloured {
 	if !isTerminal(a.Stdout) || a.Getenv("NO_COLOR") != "" || a.Getenv("TERM") == "dumb" {
-		return string(s)
+		return coloured(printable(string(s)))
 	}
 	colour := yellow
 	if s == point.Complete {
 		colour = green
 	}
-	return colour + string(s) + plain
+	return coloured(colour + printable(string(s)) + plain)
 }
 
 // isTerminal reports whether a stream is a terminal.

@@ -196,7 +196,7 @@ func (a *app) tellRecord(r *point.Record) error {
 			fmt.Fprintln(a.Stdout, printable(part.Name+": "+remark))
 		}
 	}
-	_, err := fmt.Fprintf(a.Stdout, "%s: %s\n", a.verdict(p.State), ledgerLine(p.Parts, r.Ledger))
+	_, err := fmt.Fprintf(a.Stdout, "%s: %s\n", a.verdict(p.State), printable(ledgerLine(p.Parts, r.Ledger)))
 	return err
 }
 

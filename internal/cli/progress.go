@@ -109,7 +109,7 @@ func describe(e point.Event) string {
 	if e.Total > 0 {
 		text += " of " + amount(e.Total)
 	}
-	if e.Unit != "" && e.Unit != "B" {
+	if e.Unit != "" && e.Unit != "B" && e.Unit != e.What {
 		text += " " + e.Unit
 	}
 	return text

@@ -2,6 +2,8 @@ package cli
 
 import (
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -89,14 +91,22 @@ func takes(least, most int) cobra.PositionalArgs {
 	}
 }
 
-// exits ends a command's long help with the exit statuses it may have.
+// exits ends a command's long help with the exit statuses it may have: those of every command, and extra ones.
 func exits(text string, extra ...string) string {
-	lines := append([]string{"0   done"}, extra...)
-	lines = append(lines,
+	lines := append([]string{
+		"0   done",
 		"2   a flag, argument or location is wrong",
 		"4   the location, point or part is not there",
 		"5   wrong password, or access denied",
 		"75  the location or source cannot be reached now; try again later",
-		"130 interrupted")
+		"130 interrupted",
+	}, extra...)
+	slices.SortFunc(lines, func(a, b string) int { return exitOf(a) - exitOf(b) })
 	return strings.TrimSpace(text) + "\n\nExit status:\n  " + strings.Join(lines, "\n  ")
+}
+
+func exitOf(line string) int {
+	number, _, _ := strings.Cut(line, " ")
+	n, _ := strconv.Atoi(number)
+	return n
 }
