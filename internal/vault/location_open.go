@@ -33,11 +33,33 @@ const openTimeout = 20 * time.Second
 // A location that is not there gives fault.ErrNotFound, one that cannot be reached fault.ErrUnavailable, one that refuses us
 // fault.ErrDenied.
 func (l Location) storage(ctx context.Context, create bool) (blob.Storage, error) {
-	st, err := l.provider(ctx, os.Getenv, create)
+	st, err := l.inTime(ctx, create)
 	if err == nil {
 		return st, nil
 	}
 	return nil, storageFault("open location "+l.String(), plain(err))
+}
+
+// inTime gives the provider openTimeout. Its context is not cancelled after success, because some clients keep it.
+func (l Location) inTime(ctx context.Context, create bool) (blob.Storage, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	timer := time.AfterFunc(openTimeout, func() {
+		cancel(fault.New("", fault.ErrUnavailable, "no answer within "+openTimeout.String(), ""))
+	})
+	st, err := l.provider(ctx, os.Getenv, create)
+	inTime := timer.Stop()
+	cause := context.Cause(ctx)
+	switch {
+	case err == nil && inTime:
+		return st, nil
+	case err == nil:
+		_ = st.Close(ctx) // it came too late to be of use
+		err = cause
+	case cause != nil:
+		err = cause // what the library says is only that it was cancelled
+	}
+	cancel(nil)
+	return nil, err
 }
 
 func (l Location) provider(ctx context.Context, env func(string) string, create bool) (blob.Storage, error) {
@@ -99,26 +121,15 @@ func openS3(ctx context.Context, l Location, env func(string) string) (blob.Stor
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, openTimeout,
-		fault.New("", fault.ErrUnavailable, "no answer from "+o.Endpoint+" within "+openTimeout.String(), ""))
-	defer cancel()
 	st, err := s3.New(ctx, o, false)
 	if err != nil {
-		return nil, orCause(ctx, err)
+		return nil, err
 	}
 	err = st.ListBlobs(ctx, "kopia.repository", func(blob.Metadata) error { return nil })
 	if err != nil {
-		return nil, errors.Join(orCause(ctx, err), st.Close(ctx))
+		return nil, errors.Join(err, st.Close(ctx))
 	}
 	return st, nil
-}
-
-// orCause gives the reason for which ctx ended, where it has ended, else err.
-func orCause(ctx context.Context, err error) error {
-	if cause := context.Cause(ctx); cause != nil {
-		return cause
-	}
-	return err
 }
 
 func s3Options(l Location, env func(string) string) (*s3.Options, error) {

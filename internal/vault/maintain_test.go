@@ -270,6 +270,8 @@ func TestMaintainExtendsEveryLock(t *testing.T) {
 
 func TestMissedExtensionRaisesAnAlarm(t *testing.T) {
 	const day = 24 * time.Hour
+	clock := newHandClock()
+	v := vaultIn(t, newLockStore(clock), Options{Clock: clock.now, Lock: Lock{Mode: "GOVERNANCE", Period: 30 * day}})
 	tests := []struct {
 		period, since time.Duration
 		alarm         string
@@ -283,23 +285,23 @@ func TestMissedExtensionRaisesAnAlarm(t *testing.T) {
 		{day, 11 * time.Hour, ""},
 		{day, 13 * time.Hour, "was not extended"},
 	}
-	for _, maintained := range []bool{false, true} {
-		for _, test := range tests {
-			clock := newHandClock()
-			v := vaultIn(t, newLockStore(clock), Options{Clock: clock.now, Lock: Lock{Mode: "GOVERNANCE", Period: test.period}})
-			if maintained {
-				clock.forward(test.period / 3)
-				_, err := v.Maintain(t.Context(), MaintainOptions{})
-				must(t, err)
-			}
-			clock.forward(test.since)
-			s, err := v.LockStatus(t.Context())
-			must(t, err)
-			if !strings.Contains(s.Alarm, test.alarm) || (s.Alarm == "") != (test.alarm == "") {
-				t.Errorf("maintained %v, period %s, after %s: alarm %q, want %q", maintained, test.period, test.since, s.Alarm, test.alarm)
-			}
+	check := func(since time.Duration, past upkeep, want string) {
+		t.Helper()
+		s, err := v.lockStatus(t.Context(), past)
+		must(t, err)
+		if !strings.Contains(s.Alarm, want) || (s.Alarm == "") != (want == "") {
+			t.Errorf("period %s, after %s: alarm %q, want %q", s.Period, since, s.Alarm, want)
 		}
 	}
+	for _, test := range tests {
+		v.lock.RetentionPeriod = test.period
+		check(test.since, upkeep{LastExtension: clock.now().Add(-test.since)}, test.alarm)
+	}
+	v.lock.RetentionPeriod = 30 * day
+	check(0, upkeep{}, "") // never extended yet: its oldest blob counts
+	clock.forward(23 * day)
+	check(23*day, upkeep{}, "was not extended")
+	check(0, upkeep{LastExtension: clock.now(), Failure: "denied"}, "failed: denied")
 }
 
 func TestFailedExtensionIsSaidAndTriedAgain(t *testing.T) {
