@@ -39,6 +39,7 @@ type lease struct {
 // leaseBody is what a lease blob holds.
 type leaseBody struct {
 	Owner    string    `json:"owner"`
+	Process  string    `json:"process,omitempty"` // by which the next one on the same machine sees that the owner was killed
 	Since    time.Time `json:"since"`
 	Renewed  time.Time `json:"renewed"`
 	Expires  time.Time `json:"expires"`
@@ -137,7 +138,8 @@ func (l lease) busy(r rival) error {
 		"try again later; the lease of a maintainer that was killed runs out by itself within "+(l.term+l.skew).String())
 }
 
-// rivals lists the live leases but own, by name. Those that ran out are taken away.
+// rivals lists the live leases but own, by name. Those that ran out, or whose owner was killed on this machine, are
+// taken away.
 func (l lease) rivals(ctx context.Context, own blob.ID) ([]rival, error) {
 	all, err := blob.ListAllBlobs(ctx, l.st, leasePrefix)
 	if err != nil {
@@ -153,7 +155,7 @@ func (l lease) rivals(ctx context.Context, own blob.ID) ([]rival, error) {
 		case err != nil:
 			return nil, err
 		case !found || b.Released:
-		case l.now().After(b.Expires.Add(l.skew)):
+		case l.now().After(b.Expires.Add(l.skew)), wasKilled(b.Process):
 			if err := l.withdraw(ctx, m.BlobID); err != nil {
 				return nil, err
 			}
@@ -185,7 +187,9 @@ func (l lease) get(ctx context.Context, m blob.Metadata) (b leaseBody, found boo
 func (l lease) put(ctx context.Context, id blob.ID, since time.Time) (expires time.Time, err error) {
 	now := l.now().UTC()
 	expires = now.Add(l.term)
-	return expires, l.write(ctx, id, leaseBody{Owner: l.owner, Since: since, Renewed: now, Expires: expires})
+	return expires, l.write(ctx, id, leaseBody{
+		Owner: l.owner, Process: process(os.Getpid()), Since: since, Renewed: now, Expires: expires,
+	})
 }
 
 func (l lease) write(ctx context.Context, id blob.ID, b leaseBody) error {
