@@ -13,6 +13,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -254,6 +255,33 @@ func TestTimeFlag(t *testing.T) {
 			t.Errorf("Set(%q) = %v", text, err)
 		}
 	}
+}
+
+func FuzzTimeFlag(f *testing.F) {
+	for _, seed := range []string{"2026-01-31", "2026-01-31 12:00", "2026-01-31T12:00:00Z", "", "yesterday", "0000-00-00"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		var flag timeFlag
+		if err := flag.Set(text); err != nil {
+			if !flag.IsZero() || !errors.Is(err, fault.ErrInvalid) {
+				t.Errorf("Set(%q) = %v and left %s", text, err, flag.Time)
+			}
+		}
+	})
+}
+
+func FuzzPrintable(f *testing.F) {
+	for _, seed := range []string{"plain", "two\nlines", "\x1b[31mred", "\xff\xfe", "a\u202eb", "\r"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		for _, r := range printable(text) {
+			if r != '\n' && r != '\t' && !unicode.IsPrint(r) {
+				t.Errorf("printable(%q) lets %U through", text, r)
+			}
+		}
+	})
 }
 
 func TestCompletion(t *testing.T) {

@@ -311,6 +311,26 @@ func TestRestoreRefuses(t *testing.T) {
 	}
 }
 
+func TestRestoreGoesOnAfterAPartThatCameBackIncomplete(t *testing.T) {
+	store := memory.New(daily())
+	id := backup(t, store, &source{name: "a", files: map[string]string{"dir/a/f": "1", "dir/b/f": "2"}})
+	partly := func(_ context.Context, _ point.Reader, part point.Part, _ string) ([]string, error) {
+		if part.Name == "dir/a" {
+			return []string{"one ref was left out"}, fault.New("push", fault.ErrIncomplete, "1 ref was not taken", "")
+		}
+		return nil, nil
+	}
+	r := protect.Restoration{To: "url", Restorers: map[string]protect.Restorer{point.KindDir: partly}}
+	done, err := protect.Restore(t.Context(), store, id, r)
+	if !errors.Is(err, fault.ErrIncomplete) || len(done) != 2 || !strings.Contains(err.Error(), "dir/a: push: 1 ref was not taken") {
+		t.Errorf("Restore = %+v, %v", done, err)
+	}
+	r.Single = true
+	if done, err := protect.Restore(t.Context(), store, id, r); !errors.Is(err, fault.ErrInvalid) || len(done) != 0 {
+		t.Errorf("several parts to a place for one: %+v, %v", done, err)
+	}
+}
+
 // TestRestoreKeepsToItsDirectory plants names in a point that lead out of it.
 func TestRestoreKeepsToItsDirectory(t *testing.T) {
 	store := memory.New(daily())
