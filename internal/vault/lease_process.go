@@ -1,10 +1,12 @@
 package vault
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // process names a process so that those beside it can tell whether it still runs, and nobody else thinks so: a process id means
@@ -24,7 +26,13 @@ func wasKilled(name string) bool {
 		return false
 	}
 	pid, err := strconv.Atoi(words[1])
-	return err == nil && started(pid) != words[2]
+	return err == nil && started(pid) != words[2] && !hidden(pid)
+}
+
+// hidden reports whether a process of another user is there that /proc may not show us.
+func hidden(pid int) bool {
+	p, err := os.FindProcess(pid)
+	return err == nil && errors.Is(p.Signal(syscall.Signal(0)), os.ErrPermission)
 }
 
 // place is this boot of this machine, and the container in it.
