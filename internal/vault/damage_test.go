@@ -277,6 +277,91 @@ func TestLostFormatBlobs(t *testing.T) {
 	}
 }
 
+// TestLostData takes a pack of data away, or damages it. What the source still has is stored again after a repair, and heals the
+// older points with it.
+func TestLostData(t *testing.T) {
+	base, points := sample(t)
+	for name, spoil := range map[string]func(t *testing.T, file string){
+		"lost":      func(t *testing.T, file string) { must(t, os.Remove(file)) },
+		"cut short": func(t *testing.T, file string) { must(t, os.Truncate(file, 1000)) },
+		"flipped": func(t *testing.T, file string) {
+			b, err := os.ReadFile(file)
+			must(t, err)
+			b[len(b)/2] ^= 1
+			must(t, os.WriteFile(file, b, 0o600))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx := t.Context()
+			dir := clone(t, base)
+			spoil(t, filepath.Join(dir, blobFiles(t, dir, "p")[0]))
+			v := openVault(t, dir, Options{})
+			report, err := v.Verify(ctx, true)
+			must(t, err)
+			found := slices.ContainsFunc(report.Faults, func(f point.Fault) bool {
+				return points[f.Point] != nil && strings.HasPrefix(f.Path, gitPart+"/") && f.Blob != ""
+			})
+			if !found {
+				t.Errorf("no fault names point, path and blob: %+v", report.Faults)
+			}
+			must(t, v.Close(ctx))
+			done, err := repairIn(ctx, directory(t, dir), dir, testPassword, Options{ReadData: true})
+			must(t, err)
+			if len(done.Report.Faults) == 0 {
+				t.Errorf("repaired: %+v", done)
+			}
+			v = openVault(t, dir, Options{})
+			d, err := v.Begin(ctx, repoA, "")
+			must(t, err)
+			w, err := d.Part(ctx, gitPart, point.KindGit)
+			must(t, err)
+			if prior := w.Prior(); prior != nil && prior.Part.Revision != fmt.Sprintf("%040d", 1) {
+				t.Errorf("a damaged copy of %s is offered", prior.Part.Revision)
+			}
+			for n, size := range map[byte]int{1: 30 << 10, 2: 20 << 10} {
+				name := fmt.Sprintf("objects/pack/pack-%d.pack", n)
+				_, err = w.Put(ctx, point.Entry{Name: name}, bytes.NewReader(packBytes(n, size)), point.Packed)
+				must(t, err)
+			}
+			_, err = w.Put(ctx, point.Entry{Name: "packed-refs"}, strings.NewReader(strings.Repeat("ref ", 100)), point.Text)
+			must(t, err)
+			must(t, w.Store(ctx, point.Part{}))
+			_, err = d.Commit(ctx)
+			must(t, err)
+			report, err = v.Verify(ctx, true)
+			must(t, err)
+			if name != "lost" { // the blob is still as damaged as it was, but nobody needs it
+				report.Faults = slices.DeleteFunc(report.Faults, func(f point.Fault) bool { return f.Point == "" })
+			}
+			if len(report.Faults) != 0 {
+				t.Errorf("after the backup: %+v", report.Faults)
+			}
+			must(t, v.Close(ctx))
+		})
+	}
+}
+
+// TestDamagedIndex damages the indexes in turn, after which kopia lists nothing.
+func TestDamagedIndex(t *testing.T) {
+	base, points := sample(t)
+	for _, index := range blobFiles(t, base, "x", "n") {
+		dir := clone(t, base)
+		b := readFile(t, dir, index)
+		b[len(b)/2] ^= 1
+		must(t, os.WriteFile(filepath.Join(dir, index), b, 0o600))
+		v, err := openIn(t.Context(), directory(t, dir), dir, testPassword, Options{})
+		if err == nil {
+			_, err = v.Points(t.Context(), point.Filter{})
+			_ = v.Close(t.Context())
+		}
+		wantFault(t, err, fault.ErrCorrupt)
+		if done := repaired(t, dir); len(done.Indexes) != 1 {
+			t.Errorf("repaired: %+v", done)
+		}
+		whole(t, dir, points)
+	}
+}
+
 // TestFlippedBytes flips a byte at several places of every blob: all are found, and named.
 func TestFlippedBytes(t *testing.T) {
 	base, points := sample(t)

@@ -48,7 +48,7 @@ func classify(err error) (kind error, hint string) {
 func damaged(err error) bool {
 	text := err.Error()
 	for _, sign := range []string{
-		"unable to decrypt", "invalid checksum", "decompress", "unexpected chunk length", "invalid indirect object",
+		"unable to decrypt", "invalid checksum", "decompress", "unexpected chunk length", "invalid length", "invalid indirect object",
 		"unable to open index", "invalid blob offset or length", "unable to unpack manifest", "unable to parse manifest",
 		"invalid format blob", "can't parse format blob", "corrupted", "ciphertext too short", "invalid repository blobcfg",
 	} {

@@ -2,8 +2,10 @@ package vault
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/kopia/kopia/repo/blob"
 	"github.com/kopia/kopia/repo/content"
@@ -125,14 +127,14 @@ func runBytes(ctx context.Context, id blob.ID, offset, length int64) []byte {
 
 // present checks that the index knows every object of a tree, and saves from collection what was about to be collected.
 func (d *draft) present(ctx context.Context, n *node) error {
+	seen := map[object.ID]bool{}
 	level := []*node{n}
 	for len(level) > 0 {
-		var next []*node
-		var stored []*node
+		var next, stored []*node
 		for _, n := range level {
-			if n.kids == nil {
+			if n.kids == nil && !d.known(n.entry.ObjectID) && !seen[n.entry.ObjectID] {
+				seen[n.entry.ObjectID] = true
 				stored = append(stored, n)
-				continue
 			}
 			for _, kid := range n.kids {
 				next = append(next, kid)
@@ -144,20 +146,25 @@ func (d *draft) present(ctx context.Context, n *node) error {
 		}
 		level = append(next, below...)
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	maps.Copy(d.checked, seen) // only now: what lies below a directory counts, too
 	return nil
 }
 
-// presentAll checks stored entries and returns what lies in those that are directories.
+func (d *draft) known(id object.ID) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.checked[id]
+}
+
+// presentAll checks stored entries and returns what lies in those that are directories. For files it asks the index only; there is
+// nothing to read for them but the lists of the chunks of large ones.
 func (d *draft) presentAll(ctx context.Context, nodes []*node) ([]*node, error) {
-	var fetches []fetch
+	var mu sync.Mutex
 	var below []*node
+	var fetches []fetch
 	for _, n := range nodes {
-		d.mu.Lock()
-		known := d.checked[n.entry.ObjectID]
-		d.mu.Unlock()
-		if known {
-			continue
-		}
 		if n.entry.ObjectID == noObject {
 			return nil, fault.New(quote(rawName(n.entry.Name)), fault.ErrCorrupt, "has no object", "")
 		}
@@ -166,16 +173,14 @@ func (d *draft) presentAll(ctx context.Context, nodes []*node) ([]*node, error) 
 				return err
 			}
 			kids, err := readKids(ctx, d.w, &n.entry)
-			d.mu.Lock()
-			defer d.mu.Unlock()
+			mu.Lock()
+			defer mu.Unlock()
 			for _, kid := range kids {
 				below = append(below, kid)
 			}
-			d.checked[n.entry.ObjectID] = err == nil
 			return err
 		}})
 	}
-	// Files need a look at the index only; there is nothing to fetch for them but the lists of the chunks of large ones.
 	err := d.v.fetchAll(ctx, fetches)
 	return below, err
 }
@@ -198,11 +203,6 @@ func (d *draft) presentObject(ctx context.Context, n *node) error {
 		if err := d.w.ContentManager().UndeleteContent(ctx, id); err != nil {
 			return storageFault(op, err)
 		}
-	}
-	if !n.isDir() {
-		d.mu.Lock()
-		d.checked[n.entry.ObjectID] = true
-		d.mu.Unlock()
 	}
 	return nil
 }

@@ -27,11 +27,11 @@ type Repaired struct {
 	Points   []string      `json:"points"`         // ids of points that are listed again
 	Gone     []point.Fault `json:"gone,omitempty"` // points that cannot be listed again
 	Notes    []string      `json:"notes,omitempty"`
-	Report   *point.Report `json:"report"` // of a check of all points after the repair, without reading data: what is still lost
+	Report   *point.Report `json:"report"` // of a check of all points after the repair: what is still lost
 }
 
 // Repair brings back what the loss of format blobs, of indexes or of metadata packs has hidden, as far as it can be brought back.
-// It deletes nothing that can be read. Nobody else should use the vault meanwhile.
+// It deletes nothing that can be read. Nobody should back up meanwhile; maintenance is kept out.
 func Repair(ctx context.Context, loc Location, password fault.Secret, o Options) (*Repaired, error) {
 	st, err := loc.storage(ctx, false)
 	if err != nil {
@@ -49,10 +49,11 @@ func repairIn(ctx context.Context, st blob.Storage, name string, password fault.
 		return nil, fault.Wrap(op, nil, err, "")
 	}
 	o.ReadOnly = false
-	if x.v, err = openIn(ctx, keepOpen{st}, name, password, o); err != nil {
+	l, err := x.open(ctx, st, name, password, o)
+	if err != nil {
 		return nil, err
 	}
-	err = x.run(ctx)
+	err = newLease(x.v.store, x.v.now).hold(ctx, func(ctx context.Context) error { return x.run(ctx, l, o.ReadData) })
 	if err = errors.Join(err, x.v.Close(ctx)); err != nil {
 		return nil, fault.Wrap(op, nil, err, "")
 	}
@@ -96,12 +97,8 @@ type repair struct {
 	before map[string]bool // points that were listed before
 }
 
-func (x *repair) run(ctx context.Context) error {
+func (x *repair) run(ctx context.Context, l *listing, readData bool) error {
 	if err := x.v.copyFormat(ctx); err != nil {
-		return err
-	}
-	l, err := x.readableIndexes(ctx)
-	if err != nil {
 		return err
 	}
 	x.before = map[string]bool{}
@@ -111,70 +108,129 @@ func (x *repair) run(ctx context.Context) error {
 	if err := x.reindex(ctx); err != nil {
 		return err
 	}
-	if l, err = x.v.manifests(ctx); err != nil {
+	l, err := x.v.manifests(ctx)
+	if err != nil {
 		return err
 	}
 	if err := x.rebuild(ctx, l); err != nil {
 		return err
 	}
-	x.done.Report, err = x.v.Verify(ctx, false)
-	return err
+	check := newVerification(x.v, readData)
+	if err := check.points(ctx, nil); err != nil {
+		return err
+	}
+	x.done.Report = check.report
+	return x.forget(ctx, check)
 }
 
-// readableIndexes lists the manifests. Where an index blob is damaged, kopia lists nothing at all: damaged ones are taken away, for
-// the packs hold all that indexes say.
-func (x *repair) readableIndexes(ctx context.Context) (*listing, error) {
-	for _, bad := range []func(context.Context) ([]blob.ID, error){nil, x.damagedIndexes, x.allIndexes} {
-		if bad != nil {
-			ids, err := bad(ctx)
-			if err != nil {
-				return nil, err
+// forget takes what is lost out of the index. As long as it is there, kopia writes none of it again, and a part that needs it looks
+// whole; without it the next backup writes it anew, and older points that need the same bytes are whole again, too.
+func (x *repair) forget(ctx context.Context, check *verification) error {
+	if !check.anyBad() {
+		return nil
+	}
+	x.done.Notes = append(x.done.Notes, "data is lost; the next backups store again what the sources still have of it. "+
+		"Points that are still damaged then stop maintenance: delete them")
+	return x.v.session(ctx, "forget what is lost", func(ctx context.Context, w repo.DirectRepositoryWriter) error {
+		for id, what := range check.bad {
+			if what == "" {
+				continue
 			}
-			for _, id := range ids {
-				if err := x.v.store.DeleteBlob(ctx, id); err != nil {
-					return nil, storageFault("remove damaged index "+string(id), err)
-				}
-				x.done.Indexes = append(x.done.Indexes, string(id))
+			if err := w.ContentManager().DeleteContent(ctx, id); err != nil && !errors.Is(err, content.ErrContentNotFound) {
+				return storageFault("forget content", err)
 			}
 		}
-		l, err := x.v.manifests(ctx)
+		return nil
+	})
+}
+
+// open opens the vault and lists its manifests. Where an index blob is damaged, kopia opens nothing at all: damaged ones are taken
+// away, for the packs hold all that indexes say; all of them, if no checksum tells which one it is.
+func (x *repair) open(ctx context.Context, st blob.Storage, name string, password fault.Secret, o Options) (*listing, error) {
+	tryOpen := func() (l *listing, err error) {
+		if x.v, err = openIn(ctx, keepOpen{st}, name, password, o); err != nil {
+			return nil, err
+		}
+		if l, err = x.v.manifests(ctx); err != nil {
+			return nil, errors.Join(err, x.v.Close(ctx))
+		}
+		return l, nil
+	}
+	l, err := tryOpen()
+	for _, find := range []func(context.Context, *Vault, []blob.ID) ([]blob.ID, error){
+		damagedBlobs,
+		func(_ context.Context, _ *Vault, all []blob.ID) ([]blob.ID, error) { return all, nil },
+	} {
 		if !errors.Is(err, fault.ErrCorrupt) {
-			return l, err
+			break
 		}
+		if err := x.dropIndexes(ctx, st, name, password, find); err != nil {
+			return nil, fault.Wrap("repair vault "+name, nil, err, "")
+		}
+		l, err = tryOpen()
 	}
-	return x.v.manifests(ctx)
+	return l, err
 }
 
-// allIndexes returns all index blobs. They are taken away only if none of the recorded checksums told which one is damaged.
-func (x *repair) allIndexes(ctx context.Context) ([]blob.ID, error) {
-	var ids []blob.ID
-	for _, prefix := range []blob.ID{"n", "x"} {
-		all, err := blob.ListAllBlobs(ctx, x.v.store, prefix)
+// dropIndexes deletes the index blobs that find chooses. It opens the vault as if it had none.
+func (x *repair) dropIndexes(
+	ctx context.Context, st blob.Storage, name string, password fault.Secret,
+	find func(context.Context, *Vault, []blob.ID) ([]blob.ID, error),
+) error {
+	var all []blob.ID
+	for _, prefix := range indexPrefixes {
+		list, err := blob.ListAllBlobs(ctx, st, prefix)
 		if err != nil {
-			return nil, storageFault("list indexes", err)
+			return storageFault("list indexes", err)
 		}
-		ids = append(ids, blob.IDsFromMetadata(all)...)
+		all = append(all, blob.IDsFromMetadata(list)...)
 	}
-	return ids, nil
+	v, err := openIn(ctx, blind{keepOpen{st}}, name, password, Options{ReadOnly: true})
+	if err != nil {
+		return err
+	}
+	bad, err := find(ctx, v, all)
+	if err = errors.Join(err, v.Close(ctx)); err != nil {
+		return err
+	}
+	for _, id := range bad {
+		if err := st.DeleteBlob(ctx, id); err != nil {
+			return storageFault("remove damaged index "+string(id), err)
+		}
+		x.done.Indexes = append(x.done.Indexes, string(id))
+	}
+	return nil
 }
 
-// damagedIndexes returns the index blobs that are not as they were written.
-func (x *repair) damagedIndexes(ctx context.Context) ([]blob.ID, error) {
-	leaves, err := blob.ListAllBlobs(ctx, x.v.store, cataloguePrefix)
+// indexPrefixes are those of kopia's index blobs.
+var indexPrefixes = []blob.ID{"n", "x"}
+
+// blind is a storage that lists no index blobs.
+type blind struct{ blob.Storage }
+
+// ListBlobs lists all the others.
+func (b blind) ListBlobs(ctx context.Context, prefix blob.ID, each func(blob.Metadata) error) error {
+	return b.Storage.ListBlobs(ctx, prefix, func(m blob.Metadata) error {
+		if slices.ContainsFunc(indexPrefixes, func(p blob.ID) bool { return strings.HasPrefix(string(m.BlobID), string(p)) }) {
+			return nil
+		}
+		return each(m)
+	})
+}
+
+// damagedBlobs returns those of the blobs that are not as they were written.
+func damagedBlobs(ctx context.Context, v *Vault, blobs []blob.ID) ([]blob.ID, error) {
+	leaves, err := blob.ListAllBlobs(ctx, v.store, cataloguePrefix)
 	if err != nil {
 		return nil, storageFault("list catalogue", err)
 	}
-	check := &verification{v: x.v, report: &point.Report{}}
+	check := newVerification(v, true)
 	recorded, err := check.recorded(ctx, leaves)
 	if err != nil {
 		return nil, err
 	}
-	all, err := x.allIndexes(ctx)
-	if err != nil {
-		return nil, err
-	}
 	var bad []blob.ID
-	for _, id := range all {
+	for _, id := range blobs {
 		what, err := check.blob(ctx, id, recorded[id], nil)
 		if err != nil && !errors.Is(err, fault.ErrCorrupt) {
 			return nil, err

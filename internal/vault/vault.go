@@ -34,6 +34,7 @@ const (
 type Options struct {
 	ReadOnly bool             // nothing is written to the location; writing operations are refused
 	Lock     Lock             // object lock of a new vault; Create only
+	ReadData bool             // look also for damage that only reading all data shows; Repair only
 	Tool     string           // "backstay 0.1.0", kept in each record
 	Clock    func() time.Time // time.Now where nil
 }

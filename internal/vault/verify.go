@@ -26,7 +26,7 @@ func (v *Vault) Verify(ctx context.Context, readData bool, ids ...string) (*poin
 		return nil, err
 	}
 	defer done()
-	x := &verification{v: v, readData: readData, report: &point.Report{}, seen: map[object.ID]bool{}, bad: map[content.ID]string{}}
+	x := newVerification(v, readData)
 	err = x.points(ctx, ids)
 	if errors.Is(err, fault.ErrCorrupt) {
 		x.found(point.Fault{What: err.Error()})
@@ -51,6 +51,10 @@ type verification struct {
 	report *point.Report
 	seen   map[object.ID]bool
 	bad    map[content.ID]string // what is wrong with a content; "" for nothing
+}
+
+func newVerification(v *Vault, readData bool) *verification {
+	return &verification{v: v, readData: readData, report: &point.Report{}, seen: map[object.ID]bool{}, bad: map[content.ID]string{}}
 }
 
 func (x *verification) found(f point.Fault) {
