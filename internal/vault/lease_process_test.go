@@ -27,7 +27,7 @@ func TestWasKilled(t *testing.T) {
 	if err := child.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	child.Wait() //nolint:errcheck // it was killed
+	child.Wait() // it was killed
 	if !wasKilled(name) {
 		t.Errorf("a killed child, %q, is told to run", name)
 	}

@@ -38,7 +38,7 @@ func (c *crashed) grow(t *testing.T) {
 	t.Helper()
 	c.n++
 	noise := make([]byte, 200_000)
-	rand.NewChaCha8([32]byte{byte(c.n), byte(c.n >> 8)}).Read(noise) //nolint:errcheck // it never fails
+	rand.NewChaCha8([32]byte{byte(c.n), byte(c.n >> 8)}).Read(noise)
 	write(t, c.source, fmt.Sprintf("file%d", c.n%10), string(noise))
 	git(t, c.source, "add", ".")
 	git(t, c.source, "commit", "--quiet", "-m", fmt.Sprint(c.n))
