@@ -37,12 +37,8 @@ const (
 	toWriteOrCreate        // and the default vault is made where it is missing
 )
 
-// openVault is the openStore of the product.
-func openVault(ctx context.Context, a *app, want access) (store, error) {
-	return a.openVault(ctx, want)
-}
-
-func (a *app) openVault(ctx context.Context, want access) (*vault.Vault, error) {
+// openVault is the openStore of the product: the vault at the location that the options or the environment name.
+func (a *app) openVault(ctx context.Context, want access) (store, error) {
 	location, isDefault, err := a.location()
 	if err != nil {
 		return nil, err

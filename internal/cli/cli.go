@@ -37,7 +37,7 @@ type app struct {
 	told    messages
 
 	// openStore opens the vault that the options name. Tests put a store in memory in its place.
-	openStore func(ctx context.Context, a *app, want access) (store, error)
+	openStore func(ctx context.Context, want access) (store, error)
 }
 
 // store is an open store of points.
@@ -58,7 +58,8 @@ type globalOptions struct {
 
 // Run runs the command that p.Args name and returns the exit status, which is that of fault.Of for the command's error.
 func Run(ctx context.Context, p Process) int {
-	a := &app{Process: p, openStore: openVault}
+	a := &app{Process: p}
+	a.openStore = a.openVault
 	return a.run(ctx)
 }
 
@@ -109,7 +110,7 @@ func (a *app) runs(run runner) func(*cobra.Command, []string) error {
 
 // withStore opens the store, runs do, and closes the store again.
 func (a *app) withStore(ctx context.Context, want access, do func(store) error) error {
-	s, err := a.openStore(ctx, a, want)
+	s, err := a.openStore(ctx, want)
 	if err != nil {
 		return err
 	}

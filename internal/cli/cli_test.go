@@ -58,7 +58,7 @@ func (f *fixture) run(ctx context.Context, args ...string) int {
 			Args: args, Stdin: strings.NewReader(""), Stdout: &f.stdout, Stderr: &f.stderr,
 			Getenv: func(name string) string { return f.env[name] }, Clock: ticking(), Version: "test",
 		},
-		openStore: func(context.Context, *app, access) (store, error) { return closable{f.store}, nil },
+		openStore: func(context.Context, access) (store, error) { return closable{f.store}, nil },
 	}
 	return a.run(ctx)
 }

@@ -187,7 +187,7 @@ func (a *app) tellRecord(r *point.Record) error {
 	for i, part := range p.Parts {
 		rows[i] = []string{part.Name, part.Kind, string(part.State), size(part.Bytes), size(part.NewBytes), countsOf(part)}
 	}
-	if err := a.table([]string{"PART", "KIND", "STATE", "SIZE", "NEW", "HOLDS"}, rows); err != nil {
+	if err := a.table([]string{"PART", "KIND", "STATE", "SIZE", "NEW", "COUNTED"}, rows); err != nil {
 		return err
 	}
 	fmt.Fprintln(a.Stdout)
