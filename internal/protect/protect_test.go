@@ -295,6 +295,7 @@ func TestRestoreRefuses(t *testing.T) {
 	}{
 		{"a directory that is not empty", id, protect.Restoration{Part: "dir/a", To: full, Restorers: restorers()}, fault.ErrExists},
 		{"a file", id, protect.Restoration{Part: "dir/a", To: filepath.Join(full, "mine"), Restorers: restorers()}, fault.ErrExists},
+		{"a place where no directory can be", id, protect.Restoration{Part: "dir/a", To: "/dev/null/x", Restorers: restorers()}, fault.ErrDenied},
 		{"an unknown point", strings.Repeat("0", 32), protect.Restoration{To: t.TempDir(), Restorers: restorers()}, fault.ErrNotFound},
 		{"an unknown part", id, protect.Restoration{Part: "c", To: t.TempDir(), Restorers: restorers()}, fault.ErrNotFound},
 		{"a name of two parts", id, protect.Restoration{Part: "a", To: t.TempDir(), Restorers: restorers()}, fault.ErrInvalid},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -76,7 +77,7 @@ func Restore(ctx context.Context, store Store, id string, r Restoration) ([]Rest
 		}
 		notes, err := restore(ctx, Within(from, part.Name), part, to)
 		if err != nil && !errors.Is(err, fault.ErrIncomplete) {
-			return done, fault.Wrap(op+": "+part.Name, nil, err, "")
+			return done, fault.Wrap(op+": "+part.Name, localClass(err), err, "")
 		}
 		if err != nil {
 			missing = append(missing, fault.Wrap(part.Name, nil, err, ""))
@@ -84,6 +85,23 @@ func Restore(ctx context.Context, store Store, id string, r Restoration) ([]Rest
 		done = append(done, Restored{part, to, notes})
 	}
 	return done, fault.Wrap(op, nil, errors.Join(missing...), "")
+}
+
+// localClass is the class of an error of the local disk, which has none of its own; nil for any other.
+func localClass(err error) error {
+	var (
+		onPath *fs.PathError
+		onLink *os.LinkError
+	)
+	switch {
+	case fault.Of(err).Exit != 1:
+		return nil
+	case errors.Is(err, fs.ErrPermission):
+		return fault.ErrDenied
+	case errors.As(err, &onPath), errors.As(err, &onLink):
+		return fault.ErrRefused
+	}
+	return nil
 }
 
 // past says what happened to a part that is not in a point.
