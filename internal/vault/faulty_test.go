@@ -147,10 +147,9 @@ func TestFlakyStore(t *testing.T) {
 		made[id] = n
 		kept = append(kept, id)
 		if n%7 == 6 {
-			if err := v.Delete(ctx, kept[0]); err == nil {
-				delete(made, kept[0])
-				kept = kept[1:]
-			}
+			_ = v.Delete(ctx, kept[0]) // a deletion that fails may have deleted
+			delete(made, kept[0])
+			kept = kept[1:]
 		}
 	}
 	_ = v.Close(ctx)
