@@ -51,5 +51,8 @@ func compactors() map[string]protect.Compactor {
 		Compact: func(ctx context.Context, w point.PartWriter, prior *point.Prior) (int, error) {
 			return git.Compact(ctx, w, prior, git.CompactOptions{})
 		},
+		Repack: func(ctx context.Context, w point.PartWriter, prior *point.Prior, kept []point.Reader) (int, error) {
+			return git.Compact(ctx, w, prior, git.CompactOptions{Full: true, Kept: kept})
+		},
 	}}
 }

@@ -211,14 +211,17 @@ Repair brings back what lost or damaged format blobs, indexes and lists of point
 read, and says exactly what is gone. Nobody else should use the vault meanwhile.`
 
 func newLocationRepairCommand(a *app) *cobra.Command {
-	return &cobra.Command{
+	var readData bool
+	cmd := &cobra.Command{
 		Use:     "repair",
 		Short:   "Bring back what a damaged vault still holds",
 		Long:    exits(repairHelp, "7   something is lost; it is named"),
-		Example: "  backstay location repair",
+		Example: "  backstay location repair --read-data",
 		Args:    takes(0, 0),
-		RunE:    a.runs(func(ctx context.Context, _ []string) error { return a.repair(ctx) }),
+		RunE:    a.runs(func(ctx context.Context, _ []string) error { return a.repair(ctx, readData) }),
 	}
+	cmd.Flags().BoolVar(&readData, "read-data", false, "read every byte, and forget what is damaged, so that the next backup stores it again")
+	return cmd
 }
 
 // repairDocument is what `location repair --json` prints.
@@ -227,7 +230,7 @@ type repairDocument struct {
 	*vault.Repaired
 }
 
-func (a *app) repair(ctx context.Context) error {
+func (a *app) repair(ctx context.Context, readData bool) error {
 	location, isDefault, err := a.location()
 	if err != nil {
 		return err
@@ -236,18 +239,33 @@ func (a *app) repair(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	repaired, err := vault.Repair(ctx, location, password, a.vaultOptions())
+	options := a.vaultOptions()
+	options.ReadData = readData
+	repaired, err := vault.Repair(ctx, location, password, options)
 	if repaired == nil {
 		return err
 	}
-	if err == nil && len(repaired.Gone) > 0 {
-		err = fault.New("repair "+location.String(), fault.ErrCorrupt, plural(int64(len(repaired.Gone)), "thing is", "things are")+" lost", "")
+	if err == nil {
+		err = lossOf(location, repaired)
 	}
 	if a.global.json {
 		return errors.Join(err, a.document(repairDocument{documentVersion, repaired}))
 	}
 	a.tellRepaired(repaired)
 	return err
+}
+
+// lossOf is the error about what a repair could not bring back; nil where that is nothing.
+func lossOf(l vault.Location, r *vault.Repaired) error {
+	lost := len(r.Gone)
+	if r.Report != nil {
+		lost += len(r.Report.Faults)
+	}
+	if lost == 0 {
+		return nil
+	}
+	return fault.New("repair "+l.String(), fault.ErrCorrupt, plural(int64(lost), "thing is", "things are")+" lost",
+		"back up again: what the sources still have is stored anew")
 }
 
 func (a *app) tellRepaired(r *vault.Repaired) {

@@ -16,6 +16,7 @@ object locks. Run it now and then, and as often as the lock period asks. One at 
 
 func newMaintainCommand(a *app) *cobra.Command {
 	var o vault.MaintainOptions
+	var repack bool
 	cmd := &cobra.Command{
 		Use:     "maintain",
 		GroupID: groupKeeping,
@@ -23,9 +24,10 @@ func newMaintainCommand(a *app) *cobra.Command {
 		Long:    exits(maintainHelp, "6   refused, for the vault does not look whole", "8   another process maintains the vault"),
 		Example: "  backstay maintain",
 		Args:    takes(0, 0),
-		RunE:    a.runs(func(ctx context.Context, _ []string) error { return a.maintain(ctx, o) }),
+		RunE:    a.runs(func(ctx context.Context, _ []string) error { return a.maintain(ctx, o, repack) }),
 	}
 	cmd.Flags().BoolVar(&o.Full, "full", false, "free space and extend locks even if that was done within the day")
+	cmd.Flags().BoolVar(&repack, "repack", false, "pack every repository anew, without what no point needs any more (reads all of it; takes scratch space of its size)")
 	return cmd
 }
 
@@ -37,10 +39,10 @@ type maintainDocument struct {
 	Seconds float64 `json:"seconds"`
 }
 
-func (a *app) maintain(ctx context.Context, o vault.MaintainOptions) error {
+func (a *app) maintain(ctx context.Context, o vault.MaintainOptions, repack bool) error {
 	return a.withVault(ctx, toWrite, func(v *vault.Vault) error {
 		began := a.Clock()
-		merged, compactErr := protect.Compact(ctx, v, compactors())
+		merged, compactErr := protect.Compact(ctx, v, compactors(), repack)
 		if ctx.Err() != nil {
 			return errors.Join(compactErr, ctx.Err())
 		}

@@ -17,6 +17,9 @@ type saying struct {
 	hint  string
 }
 
+// hintNetwork goes with what has no better explanation than the network.
+const hintNetwork = "check the address and the network, and try again"
+
 // sayings, the more telling ones first.
 var sayings = []saying{
 	{"dubious ownership", fault.ErrDenied, "the repository belongs to another user: if you trust it, run git config --global --add safe.directory DIR"},
@@ -33,7 +36,7 @@ var sayings = []saying{
 	{"not found", fault.ErrNotFound, "check the URL; a repository that the key or token cannot see is not found either"},
 	{"could not be found", fault.ErrNotFound, "check the URL; a repository that the key or token cannot see is not found either"},
 	{"does not exist", fault.ErrNotFound, ""},
-	{"could not resolve hostname", fault.ErrUnavailable, "check the host name and the network"},
+	{"could not resolve hostname", fault.ErrUnavailable, hintNetwork},
 	{"possible repository corruption", fault.ErrCorrupt, "run git fsck in the source"},
 	{"bad object", fault.ErrCorrupt, "run git fsck in the source"},
 	{"missing blob", fault.ErrCorrupt, "run git fsck in the source"},
@@ -54,11 +57,11 @@ func classify(err error) error {
 	case errors.As(err, &program):
 		return heed(program.said, err)
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF), errors.Is(err, errHangUp):
-		return fault.Wrap("", fault.ErrUnavailable, errHangUp, "")
+		return fault.Wrap("", fault.ErrUnavailable, errHangUp, hintNetwork)
 	case isCertificateError(err):
 		return fault.Wrap("", fault.ErrDenied, err, "if the server's certificate comes from an authority of your own, give its CA file")
 	}
-	return fault.Wrap("", fault.ErrUnavailable, err, "") // of the network, then
+	return fault.Wrap("", fault.ErrUnavailable, err, hintNetwork)
 }
 
 // heed finds the class of what somebody said; what is not known may pass.
@@ -69,7 +72,7 @@ func heed(said string, err error) error {
 			return fault.Wrap("", s.kind, err, s.hint)
 		}
 	}
-	return fault.Wrap("", fault.ErrUnavailable, err, "")
+	return fault.Wrap("", fault.ErrUnavailable, err, hintNetwork)
 }
 
 func isCertificateError(err error) bool {

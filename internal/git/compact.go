@@ -19,10 +19,10 @@ import (
 
 // CompactOptions says how packs are merged.
 type CompactOptions struct {
-	Above   int      // merge only where there are more packs; 0 for DefaultCompactAbove
-	Full    bool     // pack everything anew and drop what neither the copy's own refs nor Tips reach
-	Tips    []string // with Full: object ids that points still to be kept name
-	Scratch string   // directory for scratch files; "" for the system's
+	Above   int            // merge only where there are more packs; 0 for DefaultCompactAbove
+	Full    bool           // pack everything anew and drop what neither the copy's own refs nor those of Kept reach
+	Kept    []point.Reader // with Full: copies of the repository in the points that are kept
+	Scratch string         // directory for scratch files; "" for the system's
 	Limits  Limits
 }
 
@@ -44,8 +44,15 @@ func Compact(ctx context.Context, w point.PartWriter, prior *point.Prior, o Comp
 	}
 	defer had.close()
 	c := &compaction{o: o, w: w, prior: prior, refs: l, had: had}
+	for _, copied := range o.Kept {
+		l, err := ReadRefs(ctx, copied)
+		if err != nil {
+			return 0, err
+		}
+		c.kept = append(c.kept, l.tips()...)
+	}
 	c.choose()
-	if len(c.merge) < 2 {
+	if len(c.merge) < 2 && !o.Full || len(c.merge) == 0 {
 		if err := w.Keep(ctx, "."); err != nil {
 			return 0, err
 		}
@@ -61,6 +68,7 @@ type compaction struct {
 	prior *point.Prior
 	refs  *RefList
 	had   *packSet
+	kept  []string // tips of the points that are kept, with Full
 	merge []*storedPack
 	keep  []*storedPack
 
@@ -235,7 +243,7 @@ func copyLacking(to io.Writer, from io.Reader, kept *packSet) (n int, err error)
 // keptTips are the tips that a full compaction starts from: those that the copy's refs name, and of the others those it has.
 func (c *compaction) keptTips() ([]string, error) {
 	tips := c.refs.tips()
-	for _, oid := range c.o.Tips {
+	for _, oid := range c.kept {
 		has, err := c.had.has(oid)
 		if err != nil {
 			return nil, err

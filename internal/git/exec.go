@@ -43,6 +43,7 @@ func gitCommand(ctx context.Context, dir string, args ...string) *exec.Cmd {
 		"transfer.bundleURI", "false",
 		"gc.auto", "0",
 		"maintenance.auto", "false",
+		"advice.graftFileDeprecated", "false", // which GIT_GRAFT_FILE would bring into every error text
 	)...)
 	return cmd
 }

@@ -3,6 +3,7 @@ package protect_test
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -424,9 +425,12 @@ func TestCompactIsFoundByTheNextRunAndChangesNoPoint(t *testing.T) {
 	store := memory.New(daily())
 	s := &source{name: "a", files: map[string]string{"dir/a/f": "1", "dir/a/g": "2", "dir/b/h": "3"}}
 	id := backup(t, store, s)
-	merged, err := protect.Compact(t.Context(), store, map[string]protect.Compactor{point.KindDir: joining})
+	merged, err := protect.Compact(t.Context(), store, map[string]protect.Compactor{point.KindDir: joining}, false)
 	if err != nil || merged != 2 {
 		t.Fatalf("Compact = %d, %v; want the two files of dir/a", merged, err)
+	}
+	if again, err := protect.Compact(t.Context(), store, map[string]protect.Compactor{point.KindDir: joining}, false); err != nil || again != 0 {
+		t.Errorf("a second Compact = %d, %v; want nothing left to do", again, err)
 	}
 	if n := count(t, store); n != 1 {
 		t.Errorf("%d points afterwards", n)
@@ -448,5 +452,35 @@ func TestCompactIsFoundByTheNextRunAndChangesNoPoint(t *testing.T) {
 	}
 	if list, err := w.Prior().List(t.Context(), "."); err != nil || len(list) != 1 || list[0].Name != "all" {
 		t.Errorf("the next run finds %v, %v", list, err)
+	}
+}
+
+func TestRepackSeesTheCopiesOfAllPoints(t *testing.T) {
+	store := memory.New(daily())
+	s := &source{name: "a", files: map[string]string{"dir/a/f": "1"}}
+	backup(t, store, s)
+	s.files["dir/a/f"] = "2"
+	backup(t, store, s)
+	var seen []string
+	repacking := joining
+	repacking.Repack = func(ctx context.Context, w point.PartWriter, prior *point.Prior, kept []point.Reader) (int, error) {
+		for _, r := range kept {
+			f, err := r.Open(ctx, "f")
+			if err != nil {
+				return 0, err
+			}
+			b, err := io.ReadAll(f)
+			if err := errors.Join(err, f.Close()); err != nil {
+				return 0, err
+			}
+			seen = append(seen, string(b))
+		}
+		return joining.Compact(ctx, w, prior)
+	}
+	if n, err := protect.Compact(t.Context(), store, map[string]protect.Compactor{point.KindDir: repacking}, true); err != nil || n != 1 {
+		t.Fatalf("Compact = %d, %v", n, err)
+	}
+	if !slices.Equal(seen, []string{"2", "1"}) {
+		t.Errorf("repacked for copies %q", seen)
 	}
 }

@@ -463,7 +463,7 @@ func (d *draft) nothing(op string, failures []error) error {
 	if len(failures) == 0 {
 		return fault.New(op, fault.ErrIncomplete, "no part was stored", "")
 	}
-	return fmt.Errorf("%s: %w", op, errors.Join(failures...))
+	return errors.Join(failures...)
 }
 
 // publish writes the point, makes it visible in one flush, and enters it in the catalogue.
