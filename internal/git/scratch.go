@@ -168,6 +168,7 @@ func (s *scratch) index(ctx context.Context, demote []string) (*indexer, error) 
 	cmd.Stdout, cmd.Stderr = &x.out, x.found
 	var err error
 	if x.stdin, err = cmd.StdinPipe(); err == nil {
+		widenPipe(x.stdin)
 		x.child, err = start(cmd, s.limits.Memory)
 	}
 	if err != nil {

@@ -127,6 +127,7 @@ func startStream(ctx context.Context, prepare func(ctx context.Context) *exec.Cm
 		cancel()
 		return nil, fault.Wrap("start "+cmd.Args[0], nil, err, "")
 	}
+	widenPipe(out)
 	c, err := start(cmd, 0, secrets...)
 	if err != nil {
 		cancel()

@@ -23,7 +23,7 @@ func writerOptions(c point.Content) object.WriterOptions {
 	o := object.WriterOptions{MetadataCompressor: compressor}
 	switch c {
 	case point.Packed:
-		o.Splitter = splitPacked
+		o.Splitter, o.AsyncWrites = splitPacked, 1 // the source goes on sending while a pack is synced
 	case point.Block:
 		o.Splitter = splitBlock
 	case point.Tree:

@@ -18,7 +18,7 @@ import (
 
 const (
 	readers   = 16       // goroutines that read at once
-	maxFlight = 16 << 20 // bytes of packs that they read at once; in memory they are there three times
+	maxFlight = 8 << 20  // bytes of packs that they read at once; in memory they are there three times
 	maxRun    = 4 << 20  // bytes asked for in one request
 	maxGap    = 64 << 10 // bytes that are read for nothing rather than asking twice
 )
