@@ -95,6 +95,15 @@ func createIn(ctx context.Context, st blob.Storage, name string, password fault.
 	if password == "" {
 		return fault.New(op, fault.ErrInvalid, "empty password", "set BACKSTAY_PASSWORD, --password-file or --password-command")
 	}
+	// kopia looks for a vault and then writes one: two that do so at once would each undo what the other wrote.
+	return newLease(st, steadyClock(o.Clock)).hold(ctx, func(ctx context.Context) error {
+		return initialize(ctx, st, name, password, o)
+	})
+}
+
+// initialize writes a new vault.
+func initialize(ctx context.Context, st blob.Storage, name string, password fault.Secret, o Options) error {
+	op := "create vault " + name
 	err := repo.Initialize(ctx, st, &repo.NewRepositoryOptions{
 		BlockFormat: format.ContentFormat{
 			Hash:              "BLAKE3-256-128",

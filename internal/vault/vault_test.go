@@ -2,6 +2,7 @@ package vault
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -106,5 +107,37 @@ func TestClockGoesBack(t *testing.T) {
 	must(t, err)
 	if len(list) != 0 {
 		t.Errorf("%d points are listed after the deletion", len(list))
+	}
+}
+
+// TestCreatedByOneOnly has several processes make a vault at one place: one does, and what it made opens.
+func TestCreatedByOneOnly(t *testing.T) {
+	dir := t.TempDir()
+	results := make(chan error)
+	const makers = 4
+	for i := range makers {
+		go func() {
+			results <- createIn(t.Context(), directory(t, dir), dir, fault.Secret(fmt.Sprintf("%s %d", testPassword, i)), Options{})
+		}()
+	}
+	made := 0
+	for range makers {
+		switch err := <-results; {
+		case err == nil:
+			made++
+		case !errors.Is(err, fault.ErrBusy) && !errors.Is(err, fault.ErrExists):
+			t.Error(err)
+		}
+	}
+	opened := 0
+	for i := range makers {
+		v, err := openIn(t.Context(), directory(t, dir), dir, fault.Secret(fmt.Sprintf("%s %d", testPassword, i)), Options{})
+		if err == nil {
+			opened++
+			must(t, v.Close(t.Context()))
+		}
+	}
+	if made != 1 || opened != 1 {
+		t.Errorf("%d made a vault, %d open it; want one", made, opened)
 	}
 }
