@@ -29,6 +29,7 @@ lint: ## the linters of .golangci.yml, about 20, each with its reason
 
 bench: build debian ## measures against git, stock kopia and restic; docs/performance.md keeps the results
 	eval "$$(test/servers/build.sh kopia)" && $(GO) run ./bench -backstay bin/backstay -kopia "$$BACKSTAY_TEST_KOPIA"
+	$(GO) test -run '^$$' -bench . -benchtime 3x ./internal/vault
 
 verify: lint ## what is generated, formatted or tidied must be committed that way
 	$(LINT) fmt --diff ./...

@@ -265,12 +265,17 @@ func (b *bench) large(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	verified, err := best(1, func() (cost, error) { return b.run1(ctx, "large-vault", "verify", "--read-data", "--quiet") })
+	if err != nil {
+		return err
+	}
 	b.table(fmt.Sprintf("A repository of %s", megabytes(bytes)))
 	b.wall("first backup", first, "`git clone --mirror`", clone, "1.5")
 	b.wall("restore", restored, "`git clone --mirror`", clone, "")
 	b.row("peak memory of the first backup's own process", megabytes(first.peak), "limit", "128 MiB", float64(first.peak)/(128<<20), "1")
 	b.row("peak memory of its git children, apart", megabytes(first.children), "git clone's own", megabytes(max(clone.peak, clone.children)), 0, "")
 	b.row("peak memory of the restore's own process", megabytes(restored.peak), "limit", "128 MiB", float64(restored.peak)/(128<<20), "1")
+	b.row("peak memory of `verify --read-data`", megabytes(verified.peak), "limit", "128 MiB", float64(verified.peak)/(128<<20), "1")
 	b.bytes("stored by the first run", stored, "the repository", bytes, "")
 	return b.unchanged(ctx, "large-vault", url)
 }

@@ -2,9 +2,8 @@ package vault
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"io"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/kopia/kopia/fs"
 	"github.com/kopia/kopia/repo"
+	"github.com/kopia/kopia/repo/blob/filesystem"
 	"github.com/kopia/kopia/repo/object"
 	"github.com/kopia/kopia/snapshot"
 
@@ -68,128 +68,70 @@ func fastPoint(ctx context.Context, dir string, v *Vault, w repo.DirectRepositor
 	return os.WriteFile(leaf, nil, 0o600)
 }
 
-// Limits of what a small pod has.
-const (
-	maxListing = time.Second
-	maxListMiB = 100
-	maxPackMiB = 128
-)
-
-// TestTenThousandPoints lists many points, in a process of its own.
-func TestTenThousandPoints(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes half a minute")
-	}
-	dir := t.TempDir()
-	manyPoints(t, dir, 10_000, 50)
-	out := apart(t, "TestListingApart", dir)
-	var n, peak int
+// BenchmarkListTenThousandPoints opens a vault and lists it, in a process of its own each time, for a peak of memory that is its
+// own. A test would fail by what else the machine does.
+func BenchmarkListTenThousandPoints(b *testing.B) {
+	const points = 10_000
+	dir := b.TempDir()
+	manyPoints(b, dir, points, 50)
+	var peak int
 	var took time.Duration
-	if _, err := fmt.Sscanf(out, "%d points in %d ns at %d MiB", &n, &took, &peak); err != nil {
-		t.Fatalf("%q: %v", out, err)
-	}
-	t.Logf("%d points in %s; resident at most %d MiB", n, took, peak)
-	if n != 10_000 || took > maxListing || peak > maxListMiB {
-		t.Errorf("limits are %s and %d MiB", maxListing, maxListMiB)
-	}
-}
-
-// TestListingApart is the other process of TestTenThousandPoints.
-func TestListingApart(t *testing.T) {
-	dir := os.Getenv(apartVariable)
-	if dir == "" {
-		t.Skip("runs in another test's process")
-	}
-	v := openVault(t, dir, Options{ReadOnly: true})
-	start := time.Now()
-	list, err := v.Points(t.Context(), point.Filter{})
-	must(t, err)
-	fmt.Printf("%d points in %d ns at %d MiB\n", len(list), time.Since(start), peakMiB(t))
-}
-
-// TestLargePack stores, checks and extracts a pack of a gigabyte, in a process of its own.
-func TestLargePack(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes half a minute")
-	}
-	dir := t.TempDir()
-	must(t, newVault(t, dir, Options{}).Close(t.Context()))
-	out := apart(t, "TestLargePackApart", dir)
-	t.Log(strings.TrimSpace(out))
-	for _, line := range strings.Split(strings.TrimSpace(out), "\n") {
-		var what string
-		var seconds float64
-		var peak int
-		if _, err := fmt.Sscanf(line, "%s %f s, resident at most %d MiB", &what, &seconds, &peak); err != nil {
-			t.Fatalf("%q: %v", line, err)
+	for b.Loop() {
+		cmd := exec.CommandContext(b.Context(), os.Args[0])
+		cmd.Env = append(os.Environ(), listedVariable+"="+dir)
+		out, err := cmd.Output()
+		must(b, err)
+		var n, mib int
+		var listing time.Duration
+		_, err = fmt.Sscanf(string(out), "%d points in %d ns at %d MiB", &n, &listing, &mib)
+		must(b, err)
+		if n != points {
+			b.Fatalf("%d points are listed", n)
 		}
-		if what == "stored" && peak > maxPackMiB {
-			t.Errorf("limit is %d MiB", maxPackMiB)
+		peak, took = max(peak, mib), took+listing
+	}
+	b.ReportMetric(took.Seconds()/float64(b.N), "s/listing")
+	b.ReportMetric(float64(peak), "MiB-peak")
+}
+
+// listedVariable names the vault that the other process of the benchmark lists.
+const listedVariable = "BACKSTAY_TEST_LISTED"
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(listedVariable); dir != "" {
+		if err := listOnce(context.Background(), dir); err != nil {
+			panic(err)
 		}
+		return
 	}
+	os.Exit(m.Run())
 }
 
-// TestLargePackApart is the other process of TestLargePack.
-func TestLargePackApart(t *testing.T) {
-	dir := os.Getenv(apartVariable)
-	if dir == "" {
-		t.Skip("runs in another test's process")
-	}
-	ctx := t.Context()
-	v := openVault(t, dir, Options{})
-	report := func(what string, start time.Time) {
-		fmt.Printf("%s %.1f s, resident at most %d MiB\n", what, time.Since(start).Seconds(), peakMiB(t))
-	}
-	start := time.Now()
-	d, err := v.Begin(ctx, repoA, "")
-	must(t, err)
-	w, err := d.Part(ctx, gitPart, point.KindGit)
-	must(t, err)
-	_, err = w.Put(ctx, point.Entry{Name: "pack"}, io.LimitReader(rand.NewChaCha8([32]byte{1}), 1<<30), point.Packed)
-	must(t, err)
-	must(t, w.Store(ctx, point.Part{}))
-	receipt, err := d.Commit(ctx)
-	must(t, err)
-	report("stored", start)
-	start = time.Now()
-	found, err := v.Verify(ctx, true)
-	must(t, err)
-	if len(found.Faults) > 0 {
-		t.Errorf("faults %+v", found.Faults)
-	}
-	report("verified", start)
-	start = time.Now()
-	_, r, err := v.Open(ctx, receipt.Point.ID)
-	must(t, err)
-	must(t, r.Extract(ctx, gitPart, filepath.Join(t.TempDir(), "out")))
-	report("extracted", start)
-}
-
-const apartVariable = "BACKSTAY_TEST_APART"
-
-// apart runs a test of this binary in a process of its own, for a peak of memory that is its own, and returns what it prints.
-func apart(t *testing.T, test, dir string) string {
-	t.Helper()
-	self, err := os.Executable()
-	must(t, err)
-	cmd := exec.CommandContext(t.Context(), self, "-test.run=^"+test+"$")
-	cmd.Env = append(os.Environ(), apartVariable+"="+dir)
-	out, err := cmd.Output()
+func listOnce(ctx context.Context, dir string) error {
+	st, err := filesystem.New(ctx, &filesystem.Options{Path: dir}, false)
 	if err != nil {
-		t.Fatalf("%v: %s", err, out)
+		return err
 	}
-	text, _, _ := strings.Cut(string(out), "PASS\n")
-	return text
+	v, err := openIn(ctx, st, dir, testPassword, Options{ReadOnly: true})
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	list, err := v.Points(ctx, point.Filter{})
+	fmt.Printf("%d points in %d ns at %d MiB\n", len(list), time.Since(start), peakMiB())
+	return errors.Join(err, v.Close(ctx))
 }
 
 // peakMiB returns the most memory that the process ever had in RAM; 0 where the system does not tell.
-func peakMiB(t testing.TB) int {
+func peakMiB() int {
 	b, err := os.ReadFile("/proc/self/status")
 	if err != nil {
 		return 0
 	}
 	_, rest, _ := strings.Cut(string(b), "VmHWM:")
 	kb, err := strconv.Atoi(strings.Fields(rest)[0])
-	must(t, err)
+	if err != nil {
+		return 0
+	}
 	return kb / 1024
 }
