@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -260,12 +259,12 @@ func (p *push) uploadLFS(ctx context.Context) error {
 
 // pushRefs restores the repository into a scratch directory and pushes from there.
 func (p *push) pushRefs(ctx context.Context, todo []Ref) error {
-	dir, err := os.MkdirTemp(p.o.Scratch, "backstay-push-")
+	dir, err := newScratchDir(p.o.Scratch, scratchPrefix)
 	if err != nil {
-		return scratchError("make scratch directory", err)
+		return err
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // left to the system's own cleaning
-	repository := filepath.Join(dir, "repository.git")
+	defer dir.remove()
+	repository := filepath.Join(dir.path, "repository.git")
 	restore := RestoreOptions{Refs: p.o.Refs, NoLFS: true, Limits: p.o.Limits, Part: p.o.Part, Observe: p.o.Observe}
 	if err := RestoreBare(ctx, p.from, repository, restore); err != nil {
 		return err

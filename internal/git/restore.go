@@ -51,11 +51,15 @@ func restoreTo(ctx context.Context, r point.Reader, dir string, o RestoreOptions
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return fault.Wrap(op, nil, err, "")
 	}
-	tmp, err := os.MkdirTemp(filepath.Dir(dir), "."+filepath.Base(dir)+".backstay-")
+	beside, err := newScratchDir(filepath.Dir(dir), "."+filepath.Base(dir)+".backstay-")
 	if err != nil {
 		return fault.Wrap(op, nil, err, "")
 	}
-	defer os.RemoveAll(tmp) //nolint:errcheck // gone already when all went well
+	defer beside.remove()
+	tmp := filepath.Join(beside.path, "repository")
+	if err := os.Mkdir(tmp, 0o700); err != nil {
+		return fault.Wrap(op, nil, err, "")
+	}
 	err = lay(ctx, tmp, l)
 	if err == nil {
 		err = settle(tmp, dir)

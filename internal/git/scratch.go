@@ -47,7 +47,8 @@ func (l Limits) orDefaults() Limits {
 
 // scratch is a bare repository in a private directory that holds one pack while it is looked at.
 type scratch struct {
-	dir    string
+	own    *scratchDir
+	dir    string // of the repository
 	format string
 	limits Limits
 	pack   string // path of the pack without extension, once there is one
@@ -68,14 +69,16 @@ const scratchConfig = `[core]
 
 // newScratch makes an empty repository below parent, "" for the system's directory. The caller must call remove.
 func newScratch(parent, format string, l Limits) (*scratch, error) {
-	dir, err := os.MkdirTemp(parent, "backstay-git-") // with mode 0700
+	own, err := newScratchDir(parent, scratchPrefix)
 	if err != nil {
-		return nil, scratchError("make scratch directory", err)
+		return nil, err
 	}
-	s := &scratch{dir: dir, format: format, limits: l.orDefaults()}
-	err = writeBare(dir, &RefList{Format: format})
+	s := &scratch{own: own, dir: filepath.Join(own.path, "repository.git"), format: format, limits: l.orDefaults()}
+	if err = os.Mkdir(s.dir, 0o700); err == nil {
+		err = writeBare(s.dir, &RefList{Format: format})
+	}
 	if err == nil {
-		err = os.WriteFile(filepath.Join(dir, "config"), []byte(configFile(format, true)+scratchConfig), 0o600)
+		err = os.WriteFile(filepath.Join(s.dir, "config"), []byte(configFile(format, true)+scratchConfig), 0o600)
 	}
 	if err != nil {
 		s.remove()
@@ -84,8 +87,8 @@ func newScratch(parent, format string, l Limits) (*scratch, error) {
 	return s, nil
 }
 
-// remove deletes the directory. What cannot be deleted is left to the system's own cleaning.
-func (s *scratch) remove() { os.RemoveAll(s.dir) } //nolint:errcheck // see above
+// remove deletes the repository.
+func (s *scratch) remove() { s.own.remove() }
 
 // clear makes room for another attempt.
 func (s *scratch) clear() error {
