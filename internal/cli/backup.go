@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -86,13 +87,22 @@ func (a *app) backup(ctx context.Context, what string, o backupOptions) error {
 }
 
 func (a *app) tellBackup(doc backupDocument) error {
+	for _, p := range doc.Point.Parts {
+		for _, note := range p.Notes {
+			if strings.HasPrefix(note, point.AlarmNote) { // whoever asks for less must hear of this all the same
+				a.told.notice("%s: %s; the last good point is on hold", p.Name, note)
+			}
+		}
+	}
 	if a.global.json {
 		return a.document(doc)
 	}
 	a.say("point %s of %s", doc.Point.ID, doc.Point.Subject.Name)
 	for _, p := range doc.Point.Parts {
 		for _, note := range p.Notes {
-			a.say("note: %s: %s", p.Name, note)
+			if !strings.HasPrefix(note, point.AlarmNote) {
+				a.say("note: %s: %s", p.Name, note)
+			}
 		}
 		for _, c := range p.Counts {
 			for _, item := range c.MissingAtSource {

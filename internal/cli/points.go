@@ -83,7 +83,7 @@ func (a *app) tellPoints(points []point.Point) error {
 	}
 	rows := make([][]string, len(points))
 	for i, p := range points {
-		rows[i] = []string{shortID(p.ID), stamp(p.Time), p.Subject.Name, string(p.State), size(p.Bytes), holdsOf(p)}
+		rows[i] = []string{shortID(p.ID), stamp(p.Time), p.Subject.Name, string(p.State), size(p.Bytes), fit(holdsOf(p))}
 	}
 	return a.table([]string{"ID", "TIME (UTC)", "SUBJECT", "STATE", "SIZE", "HOLD"}, rows)
 }
@@ -91,12 +91,22 @@ func (a *app) tellPoints(points []point.Point) error {
 // shortID is enough of an id to refer to it in any vault of a person's making.
 func shortID(id string) string { return id[:min(len(id), 12)] }
 
+// holdsOf tells why a point is on hold.
 func holdsOf(p point.Point) string {
 	var reasons []string
 	for _, h := range p.Holds {
 		reasons = append(reasons, h.Reason)
 	}
 	return strings.Join(reasons, "; ")
+}
+
+// fit cuts text to what a column of a table has room for.
+func fit(text string) string {
+	const room = 60
+	if cut := []rune(text); len(cut) > room {
+		return string(cut[:room-1]) + "…"
+	}
+	return text
 }
 
 const referenceHelp = `

@@ -115,10 +115,13 @@ func (j *judge) moved(ctx context.Context, old Ref, ref *Ref) error {
 	}
 	j.rewritten++
 	if old.Name == j.main {
-		j.mainMoved = fmt.Sprintf("default branch %s was rewritten: %s is no ancestor of %s", printable(old.Name), old.OID, ref.OID)
+		j.mainMoved = fmt.Sprintf("default branch %s was rewritten: %s is no ancestor of %s", printable(old.Name), short(old.OID), short(ref.OID))
 	}
 	return nil
 }
+
+// short is enough of an object id for a person to find it.
+func short(oid string) string { return oid[:min(len(oid), 12)] }
 
 // findings tells what deserves an alarm. From least refs or branches on, a share above percent does.
 func (j *judge) findings(percent, least int) []string {

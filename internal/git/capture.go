@@ -221,10 +221,10 @@ func (c *capture) describe(all *RefList, made int, clashing []string) {
 	excluded := int64(made + len(clashing))
 	c.part.Counts = []point.Count{{Of: "refs", Expected: all.count(), Stored: all.count() - excluded, Excluded: excluded}}
 	if made > 0 {
-		c.part.Notes = append(c.part.Notes, fmt.Sprintf("%d refs left out that the forge makes up, such as refs/pull/*/merge", made))
+		c.part.Notes = append(c.part.Notes, fmt.Sprintf("refs left out that the forge makes up, such as refs/pull/*/merge: %d", made))
 	}
 	if len(clashing) > 0 {
-		c.part.Notes = append(c.part.Notes, fmt.Sprintf("%d refs left out that git cannot hold beside others, %q first", len(clashing), clashing[0]))
+		c.part.Notes = append(c.part.Notes, fmt.Sprintf("refs left out that git cannot hold beside others: %d, %q first", len(clashing), clashing[0]))
 	}
 	if h := c.now.find(head); h != nil {
 		c.part.Revision = h.OID

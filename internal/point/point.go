@@ -56,6 +56,9 @@ type Part struct {
 	Notes       []string   `json:"notes,omitempty"`       // findings that take nothing away from the part: fsck warnings, alarms
 }
 
+// AlarmNote begins a note that is an alarm: the source may have been damaged, and the last good point was put on hold.
+const AlarmNote = "alarm: "
+
 // Count sets what the source says it has against what was stored, for one sort of item of a part.
 type Count struct {
 	Of              string   `json:"of"` // "refs", "lfs objects"

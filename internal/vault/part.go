@@ -179,7 +179,7 @@ func (p *part) Keep(ctx context.Context, path string) error {
 // Alarm records a finding and holds the last point that has the part.
 func (p *part) Alarm(ctx context.Context, finding string) error {
 	p.mu.Lock()
-	p.notes = append(p.notes, "alarm: "+finding)
+	p.notes = append(p.notes, point.AlarmNote+finding)
 	p.mu.Unlock()
 	for _, past := range p.d.past {
 		if !past.listed {
@@ -194,7 +194,7 @@ func (p *part) Alarm(ctx context.Context, finding string) error {
 		}
 		for _, q := range record.Point.Parts {
 			if q.Name == p.name && good(q.State) {
-				return p.d.v.Hold(ctx, past.ID, "alarm: "+p.name+": "+finding)
+				return p.d.v.Hold(ctx, past.ID, point.AlarmNote+p.name+": "+finding)
 			}
 		}
 	}

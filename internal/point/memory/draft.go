@@ -219,9 +219,9 @@ func (w *partWriter) Alarm(ctx context.Context, finding string) error {
 		return err
 	}
 	w.mu.Lock()
-	w.notes = append(w.notes, "alarm: "+finding)
+	w.notes = append(w.notes, point.AlarmNote+finding)
 	w.mu.Unlock()
-	return w.draft.store.holdLast(w.draft.point.Subject, w.name, "alarm: "+finding)
+	return w.draft.store.holdLast(w.draft.point.Subject, w.name, point.AlarmNote+finding)
 }
 
 func (w *partWriter) Store(ctx context.Context, p point.Part) error {
