@@ -60,8 +60,8 @@ func (a *app) openVault(ctx context.Context, want access) (store, error) {
 	return vault.Open(ctx, location, password, o)
 }
 
-// makeDefaultVault makes the vault beside its place and puts it there whole, for another first run may do the same at this moment,
-// and two that make one vault in the same place would make none.
+// makeDefaultVault makes the vault beside its place and puts it there whole: another first run may do the same at this moment, and
+// neither should be refused; and one that is killed leaves no half a vault in the way of the next.
 func (a *app) makeDefaultVault(ctx context.Context, location vault.Location, password fault.Secret) error {
 	op := "make vault " + location.String()
 	dir := location.Path()
