@@ -7,11 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
+	"sync"
 
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/point"
@@ -70,19 +69,27 @@ func (c *capture) lfs(ctx context.Context, w point.PartWriter) error {
 			return inVault(err)
 		}
 	}
-	missing, err := c.download(ctx, w, lacking)
-	if err != nil {
+	came, missing, err := c.download(ctx, w, lacking)
+	if err != nil && (ends(ctx, err) != nil || len(came) == 0) {
 		return err
 	}
+	part := point.Part{}
+	if err != nil { // the ledger does not close; the next run asks for the rest only
+		part.Notes = []string{"LFS objects that did not come: " + strconv.Itoa(len(lacking)-len(came)-len(missing)) + ": " + printable(err.Error())}
+	}
+	stored := int64(len(c.pointers) - len(lacking) + len(came))
+	part.Counts = []point.Count{{Of: "lfs objects", Expected: int64(len(c.pointers)), Stored: stored, MissingAtSource: missing}}
 	if len(lacking) > 0 {
-		list := encodePointers(c.pointers, missing)
+		absent := map[string]bool{}
+		for _, p := range lacking {
+			absent[p.OID] = !came[p.OID]
+		}
+		list := encodePointers(c.pointers, absent)
 		if _, err := w.Put(ctx, point.Entry{Name: lfsFile}, strings.NewReader(list), point.Text); err != nil {
 			return inVault(err)
 		}
 	}
-	return inVault(w.Store(ctx, point.Part{Counts: []point.Count{{
-		Of: "lfs objects", Expected: int64(len(c.pointers)), Stored: int64(len(c.pointers) - len(missing)), MissingAtSource: slices.Sorted(maps.Keys(missing)),
-	}}}))
+	return inVault(w.Store(ctx, part))
 }
 
 // storedObjects names the objects that the prior copy of the LFS part has. A copy that is damaged counts for nothing.
@@ -106,32 +113,36 @@ func (c *capture) storedObjects(ctx context.Context, w point.PartWriter) (map[st
 	return have, nil
 }
 
-// download stores objects and returns the ids of those that the server lacks.
-func (c *capture) download(ctx context.Context, w point.PartWriter, ps []Pointer) (missing map[string]bool, err error) {
+// download stores objects and returns the ids of those that came, and of those that the server lacks, also with an error.
+func (c *capture) download(ctx context.Context, w point.PartWriter, ps []Pointer) (came map[string]bool, missing []string, err error) {
 	if len(ps) == 0 {
-		return nil, nil
+		return nil, nil, nil
 	}
 	if err := c.dial(ctx); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var done atomic.Int64
+	came = map[string]bool{}
+	var mu sync.Mutex
 	lacking, err := c.remote.LFSDownload(ctx, ps, func(ctx context.Context, p Pointer, body io.Reader) error {
 		in := &watched{r: body}
 		_, err := w.Put(ctx, point.Entry{Name: objectPath(p.OID)}, in, point.Packed)
 		if err != nil && in.err == nil {
 			return inVault(err)
 		}
-		c.source.o.Observe(point.Event{Part: c.lfsName(), What: "receiving", Done: done.Add(1), Total: int64(len(ps)), Unit: "objects"})
-		return in.err
+		if in.err != nil {
+			return in.err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		came[p.OID] = true
+		c.source.o.Observe(point.Event{Part: c.lfsName(), What: "receiving", Done: int64(len(came)), Total: int64(len(ps)), Unit: "objects"})
+		return nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	missing = map[string]bool{}
 	for _, m := range lacking {
-		missing[m.OID] = true
+		missing = append(missing, m.OID)
 	}
-	return missing, nil
+	slices.Sort(missing)
+	return came, missing, err
 }
 
 // objectPath is where git-lfs looks for an object, below its directory.

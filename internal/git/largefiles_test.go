@@ -95,6 +95,32 @@ func TestLargeFiles(t *testing.T) {
 	}
 }
 
+// One object that does not come costs no other, and the others are not asked for again.
+func TestOneLargeFileDoesNotCome(t *testing.T) {
+	s := newRepo(t)
+	s.large("good.bin", strings.Repeat("good", 1000), false)
+	bad := s.large("bad.bin", strings.Repeat("evil", 1000), true)
+	s.object(bad, strings.Repeat("live", 1000))
+	b := newBench(t, s.dir)
+	r, err := b.try()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := lfsPart(t, r)
+	if p.State != point.Stored || p.Counts[0].Stored != 1 || p.Counts[0].Expected != 2 || len(p.Counts[0].MissingAtSource) > 0 {
+		t.Errorf("the part is %+v", p)
+	}
+	if r.Point.State != point.Incomplete || len(p.Notes) != 1 || !strings.Contains(p.Notes[0], bad) {
+		t.Errorf("the point is %s, the notes %q", r.Point.State, p.Notes)
+	}
+
+	s.object(bad, strings.Repeat("evil", 1000))
+	r = b.backup()
+	if p := lfsPart(t, r); r.Point.State != point.Complete || p.Counts[0].Stored != 2 || p.NewBytes < 4000 || p.NewBytes > 4500 {
+		t.Errorf("the point is %s, its part %+v", r.Point.State, p)
+	}
+}
+
 func TestLargeFilesLeftOut(t *testing.T) {
 	s := newRepo(t)
 	s.large("one.bin", "one", false)
