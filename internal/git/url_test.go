@@ -100,7 +100,7 @@ func TestSubject(t *testing.T) {
 		"host:a\\..\\b":                     "host a/%2E%2E/b",
 		"host:~ana/x.git":                   "host ~ana/x",
 		"/srv/git/x.git":                    "box srv/git/x",
-		"/home/ana/work/.git":               "box home/ana/work",
+		"/home/ana/src/.git":               "box home/ana/src",
 		"/home/ana/work":                    "box home/ana/work",
 		"/":                                 "box root",
 		"file:///srv/\xff\xfe/\u202ex.git":  "box srv/%FF%FE/%E2%80%AEx",
