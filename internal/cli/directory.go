@@ -32,6 +32,9 @@ func restoreTree(ctx context.Context, from point.Reader, _ point.Part, to string
 	if err := protect.Vacant(to); err != nil {
 		return nil, err
 	}
+	if real, err := filepath.EvalSymlinks(to); err == nil { // or the link would be replaced, and not what it names be filled
+		to = real
+	}
 	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
 		return nil, err
 	}

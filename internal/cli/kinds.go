@@ -25,8 +25,14 @@ func (a *app) restorers(o restoreOptions, observe point.Observer) (map[string]pr
 	repository := func(ctx context.Context, from point.Reader, part point.Part, to string) ([]string, error) {
 		return nil, lay(ctx, from, to, git.RestoreOptions{Refs: o.refs, Part: part.Name, Observe: observe})
 	}
+	tree := restoreTree
+	if o.checkout || len(o.refs) > 0 {
+		tree = func(context.Context, point.Reader, point.Part, string) ([]string, error) {
+			return nil, fault.New("", fault.ErrInvalid, "--ref and --checkout are for repositories", "")
+		}
+	}
 	return map[string]protect.Restorer{
-		point.KindGit: repository, point.KindLFS: protect.RestoreFiles, point.KindDir: restoreTree,
+		point.KindGit: repository, point.KindLFS: protect.RestoreFiles, point.KindDir: tree,
 	}, nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/git"
 	"github.com/backstay/backstay/internal/protect"
 )
 
@@ -123,8 +124,8 @@ func (a *app) tellRestore(doc restoreDocument, what string) error {
 	return nil
 }
 
-// isURL tells a place to push to from a directory: it has a scheme, or is of the form user@host:path.
+// isURL tells a place to push to from a directory, by the rules by which backup reads the name of a repository.
 func isURL(to string) bool {
-	before, _, colon := strings.Cut(to, ":")
-	return strings.Contains(to, "://") || colon && strings.Contains(before, "@") && !strings.Contains(before, "/")
+	u, err := git.ParseURL(to)
+	return strings.Contains(to, "://") || err == nil && u.Scheme != "file"
 }

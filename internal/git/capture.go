@@ -97,8 +97,14 @@ func (c *capture) repository(ctx context.Context) error {
 	}
 	defer had.close()
 	err = c.receive(ctx, had)
-	if errors.Is(err, fault.ErrUnavailable) && c.movedOn(ctx) {
-		err = c.receive(ctx, had)
+	if errors.Is(err, fault.ErrUnavailable) {
+		switch moved, listErr := c.movedOn(ctx); {
+		case listErr != nil: // the first error says more
+		case moved:
+			err = c.receive(ctx, had)
+		default:
+			err = stillAdvertised(err)
+		}
 	}
 	if err != nil {
 		return err
@@ -106,15 +112,28 @@ func (c *capture) repository(ctx context.Context) error {
 	return c.finish(ctx, had)
 }
 
+// stillAdvertised is the error of a fetch that the source refuses although its list of refs has not changed: one of its servers
+// lags behind, or the ref names an object that is lost.
+func stillAdvertised(err error) error {
+	var said *remoteError
+	if errors.As(err, &said) && strings.Contains(said.said, "not our ref") {
+		return fault.New("fetch", fault.ErrUnavailable, "the source advertises what it does not have: "+said.said, "if it stays so, run git fsck in the source, and delete or mend the ref")
+	}
+	return err
+}
+
 // movedOn lists the refs again after a fetch failed, and tells whether that gives reason to try another: somebody may have
 // pushed between list and fetch.
-func (c *capture) movedOn(ctx context.Context) bool {
+func (c *capture) movedOn(ctx context.Context) (bool, error) {
 	before := encodeRefs(c.now)
 	if c.new != nil {
 		c.new.remove()
 	}
 	c.new, c.part = nil, point.Part{}
-	return c.listRefs(ctx) == nil && !bytes.Equal(before, encodeRefs(c.now))
+	if err := c.listRefs(ctx); err != nil {
+		return false, err
+	}
+	return !bytes.Equal(before, encodeRefs(c.now)), nil
 }
 
 // readPrior reads the small files of the prior copy. A copy that is damaged is not built upon: the repository is captured

@@ -16,6 +16,9 @@ import (
 // empty. Large files are put in place where git-lfs is installed; else an event says what is left to do.
 func RestoreClone(ctx context.Context, r point.Reader, dir string, o RestoreOptions) error {
 	return restoreTo(ctx, r, dir, o, func(ctx context.Context, tmp string, l *RefList) error {
+		if h := l.find(head); len(o.Refs) > 0 && h != nil && h.Target != "" && l.find(h.Target) == nil {
+			return fault.New("", fault.ErrInvalid, "there is no branch among the chosen refs to check out", "choose a branch, too, or restore without a working tree")
+		}
 		gitDir := filepath.Join(tmp, ".git")
 		if err := os.Mkdir(gitDir, 0o755); err != nil {
 			return err

@@ -29,9 +29,7 @@ func gitCommand(ctx context.Context, dir string, args ...string) *exec.Cmd {
 		args = append([]string{"--git-dir=" + dir}, args...)
 	}
 	cmd := command(ctx, "git", args...)
-	if dir == "" {
-		cmd.Dir = string(os.PathSeparator) // or git would discover the repository around the current directory
-	}
+	cmd.Dir = string(os.PathSeparator) // the current directory may be gone, or lie in a repository that git would discover
 	cmd.Env = append(cleanEnviron(neededEnviron(os.Environ())),
 		"HOME="+os.DevNull, "XDG_CONFIG_HOME="+os.DevNull, "GIT_CONFIG_GLOBAL="+os.DevNull)
 	cmd.Env = append(cmd.Env, configEnviron(

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -200,7 +201,7 @@ func (p *push) lacking(target *RefList) ([]Ref, error) {
 		}
 	}
 	if len(others) > 0 && !p.o.Force {
-		return nil, fault.New("", fault.ErrRefused, "the target has refs that the point does not have so: "+nameSome(others), "push to an empty repository, or use force to overwrite refs of the same name")
+		return nil, fault.New("", fault.ErrRefused, "the target has refs that the point does not have so: "+nameSome(others), "push to an empty repository, or use --force to overwrite refs of the same name")
 	}
 	var todo []Ref
 	for _, r := range p.wanted {
@@ -421,6 +422,9 @@ func (p *push) compare(ctx context.Context) error {
 // noteHead says so where the target's default branch is another than the point's: only the server's owner can set it.
 func (p *push) noteHead(target *RefList) {
 	ours, theirs := p.refs.find(head), target.find(head)
+	if ours != nil && ours.Target == "" && !slices.ContainsFunc(p.wanted, func(r Ref) bool { return r.OID == ours.OID }) {
+		p.report.Skipped = append(p.report.Skipped, "HEAD: it was detached at "+ours.OID+", which is the tip of no ref that was pushed; restore to a directory to have it")
+	}
 	if ours == nil || ours.Target == "" || (theirs != nil && theirs.Target == ours.Target) {
 		return
 	}

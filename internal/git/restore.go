@@ -38,7 +38,8 @@ func restoreTo(ctx context.Context, r point.Reader, dir string, o RestoreOptions
 	if err != nil {
 		return fault.Wrap(op, fault.ErrInvalid, err, "")
 	}
-	if err := vacant(dir); err != nil {
+	there, err := vacant(dir)
+	if err != nil {
 		return fault.Wrap(op, nil, err, "")
 	}
 	l, err := ReadRefs(ctx, r)
@@ -48,10 +49,13 @@ func restoreTo(ctx context.Context, r point.Reader, dir string, o RestoreOptions
 	if l, err = chooseRefs(l, o.Refs); err != nil {
 		return fault.Wrap(op, nil, err, "")
 	}
-	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+	parent, prefix, settle := filepath.Dir(dir), "."+filepath.Base(dir)+".backstay-", settleAs
+	if there { // it may be a mount point, a symbolic link, or where the user stands
+		parent, prefix, settle = dir, unfinished, settleIn
+	} else if err := os.MkdirAll(parent, 0o755); err != nil {
 		return fault.Wrap(op, nil, err, "")
 	}
-	beside, err := newScratchDir(filepath.Dir(dir), "."+filepath.Base(dir)+".backstay-")
+	beside, err := newScratchDir(parent, prefix)
 	if err != nil {
 		return fault.Wrap(op, nil, err, "")
 	}
@@ -70,29 +74,61 @@ func restoreTo(ctx context.Context, r point.Reader, dir string, o RestoreOptions
 	return fault.Wrap(op, nil, err, "")
 }
 
-// vacant fails unless nothing, or an empty directory, is at dir.
-func vacant(dir string) error {
+// unfinished begins the names of scratch directories inside a directory that is restored into.
+const unfinished = ".backstay-"
+
+// vacant fails unless nothing, or an empty directory, is at dir. It tells which.
+func vacant(dir string) (there bool, err error) {
+	sweepScratch(dir, unfinished)
+	const hint = "restore to a directory that does not exist yet"
 	entries, err := os.ReadDir(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil
+		if _, err := os.Lstat(dir); err == nil {
+			return false, fault.New("", fault.ErrRefused, "it is a symbolic link to what is not there", hint)
+		}
+		return false, nil
 	case err != nil:
-		return fault.Wrap("", fault.ErrRefused, err, "restore to a directory that does not exist yet")
+		return false, fault.Wrap("", fault.ErrRefused, err, hint)
 	case len(entries) > 0:
-		return fault.New("", fault.ErrRefused, "the directory is not empty", "restore to a directory that does not exist yet")
+		return false, fault.New("", fault.ErrRefused, "the directory is not empty", hint)
 	}
-	return nil
+	return true, nil
 }
 
-// settle renames tmp to dir, with the permissions that a directory made there would have.
-func settle(tmp, dir string) error {
+// settleAs renames tmp to dir, with the permissions that a directory made there would have.
+func settleAs(tmp, dir string) error {
 	if err := os.Chmod(tmp, 0o755); err != nil { // an ordinary repository, as git init makes it
 		return err
 	}
-	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fault.Wrap("", fault.ErrRefused, err, "")
-	}
 	return os.Rename(tmp, dir)
+}
+
+// settleIn moves what is in tmp to dir, and last that by which git knows a repository, so that there is a whole one or none.
+func settleIn(tmp, dir string) (err error) {
+	entries, err := os.ReadDir(tmp)
+	if err != nil {
+		return err
+	}
+	last := func(e fs.DirEntry) bool { return e.Name() == head || e.Name() == ".git" }
+	slices.SortStableFunc(entries, func(a, b fs.DirEntry) int {
+		switch {
+		case last(a) == last(b):
+			return 0
+		case last(a):
+			return 1
+		}
+		return -1
+	})
+	for i, e := range entries {
+		if err := os.Rename(filepath.Join(tmp, e.Name()), filepath.Join(dir, e.Name())); err != nil {
+			for _, e := range entries[:i] {
+				err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
+			}
+			return err
+		}
+	}
+	return nil
 }
 
 // chooseRefs returns the refs that match a name or pattern, and HEAD with what it points to. No names choose all.
@@ -113,6 +149,12 @@ func chooseRefs(l *RefList, names []string) (*RefList, error) {
 			chosen.Refs = append(chosen.Refs, r)
 		}
 	}
+	for i := 0; i < len(chosen.Refs); i++ { // a symbolic ref is nothing without what it points to, which may be symbolic as well
+		if target := l.find(chosen.Refs[i].Target); target != nil && chosen.find(target.Name) == nil {
+			chosen.Refs = append(chosen.Refs, *target)
+		}
+	}
+	slices.SortFunc(chosen.Refs, compareRefNames)
 	if i := slices.Index(matched, false); i >= 0 {
 		return nil, fault.New("", fault.ErrNotFound, fmt.Sprintf("the point has no ref %q", names[i]), "the point's refs are shown by backstay show --refs")
 	}

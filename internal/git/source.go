@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"strings"
 	"sync/atomic"
 
 	"github.com/backstay/backstay/internal/fault"
@@ -71,7 +72,7 @@ func (s *Source) Subject() point.Subject {
 }
 
 // PartName is the name of the repository's part in a point.
-func (s *Source) PartName() string { return "git/" + s.name + ".git" }
+func (s *Source) PartName() string { return "git/" + strings.TrimSuffix(s.name, ".git") + ".git" }
 
 // Requests counts the requests made to the repository's server so far.
 func (s *Source) Requests() int64 { return s.requests.Load() }

@@ -240,7 +240,7 @@ func (u *URL) Subject(hostname string) (host, path string) {
 	}
 	if n := len(segments); n > 1 && segments[n-1] == ".git" {
 		segments = segments[:n-1]
-	} else if n > 0 && segments[n-1] != ".git" {
+	} else if n > 0 && segments[n-1] != ".git" && u.Scheme != "file" { // of directories, api and api.git are two
 		segments[n-1] = strings.TrimSuffix(segments[n-1], ".git")
 	}
 	for i, s := range segments {

@@ -99,11 +99,11 @@ func TestSubject(t *testing.T) {
 		"host:...git":                       "host %2E%2E",
 		"host:a\\..\\b":                     "host a/%2E%2E/b",
 		"host:~ana/x.git":                   "host ~ana/x",
-		"/srv/git/x.git":                    "box srv/git/x",
-		"/home/ana/src/.git":               "box home/ana/src",
+		"/srv/git/x.git":                    "box srv/git/x.git",
+		"/home/ana/src/.git":                "box home/ana/src",
 		"/home/ana/work":                    "box home/ana/work",
 		"/":                                 "box root",
-		"file:///srv/\xff\xfe/\u202ex.git":  "box srv/%FF%FE/%E2%80%AEx",
+		"file:///srv/\xff\xfe/\u202ex.git":  "box srv/%FF%FE/%E2%80%AEx.git",
 	} {
 		u, err := ParseURL(raw)
 		if err != nil {

@@ -484,3 +484,68 @@ func TestRepackSeesTheCopiesOfAllPoints(t *testing.T) {
 		t.Errorf("repacked for copies %q", seen)
 	}
 }
+
+// What a point lacks inside a part is told when the part is restored: what should have been there as an error, the rest as notes.
+func TestRestoreTellsWhatAPartLacks(t *testing.T) {
+	lost := errors.New("the server went away")
+	tests := []struct {
+		name      string
+		inside    string // how the inner part ends
+		wantError bool
+		want      string
+	}{
+		{name: "failed", inside: "fails", wantError: true, want: "the server went away"},
+		{name: "short", inside: "short", wantError: true, want: "1 of 3 things"},
+		{name: "skipped", inside: "skipped", want: "left out: by choice"},
+		{name: "missing at the source", inside: "missing", want: "missing at the source when the point was made: 1 of 2 things"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			ctx := t.Context()
+			store := memory.New(daily())
+			draft, err := store.Begin(ctx, point.Subject{Kind: point.SubjectDirectory, Name: "s"}, "")
+			must(t, err)
+			outer, err := draft.Part(ctx, "dir/a", point.KindDir)
+			must(t, err)
+			_, err = outer.Put(ctx, point.Entry{Name: "f"}, strings.NewReader("1"), point.Text)
+			must(t, err)
+			must(t, outer.Store(ctx, point.Part{}))
+			if test.inside == "skipped" {
+				draft.Skip("dir/a/in", point.KindDir, "by choice")
+			} else {
+				inner, err := draft.Part(ctx, "dir/a/in", point.KindDir)
+				must(t, err)
+				switch test.inside {
+				case "fails":
+					must(t, inner.Fail(ctx, lost))
+				case "short":
+					must(t, inner.Store(ctx, point.Part{Counts: []point.Count{{Of: "things", Expected: 3, Stored: 1}}}))
+				default:
+					must(t, inner.Store(ctx, point.Part{Counts: []point.Count{{Of: "things", Expected: 2, Stored: 1, MissingAtSource: []string{"x"}}}}))
+				}
+			}
+			receipt, err := draft.Commit(ctx)
+			must(t, err)
+			done, err := protect.Restore(ctx, store, receipt.Point.ID, protect.Restoration{
+				To: filepath.Join(t.TempDir(), "to"), Restorers: map[string]protect.Restorer{point.KindDir: protect.RestoreFiles},
+			})
+			if errors.Is(err, fault.ErrIncomplete) != test.wantError || (err != nil) != test.wantError {
+				t.Fatalf("error %v", err)
+			}
+			said := strings.Join(done[0].Notes, "\n")
+			if err != nil {
+				said += err.Error()
+			}
+			if !strings.Contains(said, test.want) {
+				t.Errorf("said %q, want %q", said, test.want)
+			}
+		})
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/point"
@@ -82,9 +83,42 @@ func Restore(ctx context.Context, store Store, id string, r Restoration) ([]Rest
 		if err != nil {
 			missing = append(missing, fault.Wrap(part.Name, nil, err, ""))
 		}
-		done = append(done, Restored{part, to, notes})
+		more, lacks := shortcomings(record.Point.Parts, part.Name)
+		missing = append(missing, lacks...)
+		done = append(done, Restored{part, to, append(notes, more...)})
 	}
 	return done, fault.Wrap(op, nil, errors.Join(missing...), "")
+}
+
+// shortcomings tells what the point does not hold of a part and of the parts inside it: what was known when it was made comes back
+// as notes, what should have been there as errors.
+func shortcomings(parts []point.Part, name string) (notes []string, lacks []error) {
+	lack := func(format string, args ...any) {
+		lacks = append(lacks, fault.New("not in the point", fault.ErrIncomplete, fmt.Sprintf(format, args...), ""))
+	}
+	for _, p := range parts {
+		inside := strings.HasPrefix(p.Name, name+"/")
+		if p.Name != name && !inside {
+			continue
+		}
+		switch p.State {
+		case point.Failed:
+			lack("%s: it failed: %s", p.Name, p.Reason)
+		case point.Skipped:
+			notes = append(notes, fmt.Sprintf("%s was left out: %s", p.Name, p.Reason))
+		case point.Carried:
+			notes = append(notes, fmt.Sprintf("%s is the copy of %s: %s", p.Name, p.CarriedFrom.UTC().Format(time.DateTime), p.Reason))
+		}
+		for _, c := range p.Counts {
+			if n := len(c.MissingAtSource); n > 0 {
+				notes = append(notes, fmt.Sprintf("%s: missing at the source when the point was made: %d of %d %s", p.Name, n, c.Expected, c.Of))
+			}
+			if !c.Closes() {
+				lack("%s: it has %d of %d %s", p.Name, c.Stored, c.Expected, c.Of)
+			}
+		}
+	}
+	return notes, lacks
 }
 
 // localClass is the class of an error of the local disk, which has none of its own; nil for any other.
@@ -207,6 +241,9 @@ func RestoreFiles(ctx context.Context, from point.Reader, part point.Part, to st
 	return nil, nil
 }
 
+// unfinished begins the names of what a restore that was killed left in its directory. The next one removes it.
+const unfinished = ".backstay-"
+
 // Vacant refuses (fault.ErrExists) a path where there is anything but an empty directory.
 func Vacant(dir string) error {
 	op := "restore to " + dir
@@ -214,13 +251,16 @@ func Vacant(dir string) error {
 	entries, err := os.ReadDir(dir)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
+		if _, err := os.Lstat(dir); err == nil {
+			return fault.New(op, fault.ErrExists, "a symbolic link to what is not there", hint)
+		}
 		return nil
 	case err != nil:
 		if info, statErr := os.Stat(dir); statErr == nil && !info.IsDir() {
 			return fault.New(op, fault.ErrExists, "not a directory", hint)
 		}
 		return fault.Wrap(op, fault.ErrDenied, err, "")
-	case len(entries) > 0:
+	case slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return !strings.HasPrefix(e.Name(), unfinished) }):
 		return fault.New(op, fault.ErrExists, "the directory is not empty", hint)
 	}
 	return nil
