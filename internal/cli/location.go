@@ -177,6 +177,8 @@ func alarmOf(s *vault.Status, lock *vault.LockStatus) error {
 		return fault.New(op, fault.ErrCorrupt, plural(int64(len(s.Missing)), "point is", "points are")+" missing", "run `backstay location repair`")
 	case s.Unreadable > 0:
 		return fault.New(op, fault.ErrCorrupt, plural(int64(s.Unreadable), "list", "lists")+" of points cannot be read", "run `backstay location repair`")
+	case s.FormatCopies == 0 || !s.FormatSame:
+		return fault.New(op, fault.ErrCorrupt, "there is no good copy of the format blobs", "run `backstay location repair`")
 	case lock != nil && lock.Alarm != "":
 		return fault.New(op, fault.ErrIncomplete, "object lock: "+lock.Alarm, "run `backstay maintain`, and as often as the lock period asks")
 	}

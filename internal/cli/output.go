@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/point"
 )
 
@@ -17,7 +18,12 @@ import (
 func (a *app) document(v any) error {
 	encoder := json.NewEncoder(a.Stdout)
 	encoder.SetEscapeHTML(false)
-	return encoder.Encode(v)
+	return unwritten(encoder.Encode(v))
+}
+
+// unwritten is the error of standard output: what was asked for is done, but nobody was told.
+func unwritten(err error) error {
+	return fault.Wrap("write the result", fault.ErrRefused, err, "")
 }
 
 // say prints a line of the command's result, unless --quiet or --json ask for none.
@@ -46,7 +52,7 @@ func (a *app) table(header []string, rows [][]string) error {
 		}
 		fmt.Fprintln(w, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
 	}
-	return w.Flush()
+	return unwritten(w.Flush())
 }
 
 func oneLine(r rune) rune {
