@@ -262,7 +262,7 @@ func (p *push) uploadLFS(ctx context.Context) error {
 func (p *push) pushRefs(ctx context.Context, todo []Ref) error {
 	dir, err := newScratchDir(p.o.Scratch, scratchPrefix)
 	if err != nil {
-		return err
+		return scratchError("make scratch directory", err)
 	}
 	defer dir.remove()
 	repository := filepath.Join(dir.path, "repository.git")

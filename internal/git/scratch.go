@@ -71,7 +71,7 @@ const scratchConfig = `[core]
 func newScratch(parent, format string, l Limits) (*scratch, error) {
 	own, err := newScratchDir(parent, scratchPrefix)
 	if err != nil {
-		return nil, err
+		return nil, scratchError("make scratch directory", err)
 	}
 	s := &scratch{own: own, dir: filepath.Join(own.path, "repository.git"), format: format, limits: l.orDefaults()}
 	if err = os.Mkdir(s.dir, 0o700); err == nil {

@@ -28,7 +28,7 @@ func newScratchDir(parent, prefix string) (*scratchDir, error) {
 	for {
 		path, err := os.MkdirTemp(parent, prefix) // with mode 0700
 		if err != nil {
-			return nil, scratchError("make scratch directory", err)
+			return nil, err
 		}
 		lock, err := os.OpenFile(filepath.Join(path, scratchLock), os.O_CREATE|os.O_RDWR, 0o600)
 		if err == nil && lockFile(lock) {
@@ -41,7 +41,7 @@ func newScratchDir(parent, prefix string) (*scratchDir, error) {
 		}
 		os.RemoveAll(path) //nolint:errcheck // left to the next sweep
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return nil, scratchError("make scratch directory", err)
+			return nil, err
 		}
 		// Another process swept between the making and the locking.
 	}
