@@ -82,6 +82,9 @@ func (a *app) backup(ctx context.Context, what string, o backupOptions) error {
 		if counted, ok := src.(interface{ Requests() int64 }); ok {
 			doc.Requests = counted.Requests()
 		}
+		for _, warning := range receipt.Warnings { // of the vault: whoever runs nothing but backups must hear of them
+			a.told.notice("%s", warning)
+		}
 		return errors.Join(err, a.tellBackup(doc))
 	})
 }

@@ -237,6 +237,8 @@ type Draft interface {
 type Receipt struct {
 	Record
 	StoredBytes int64 // bytes this run wrote to the location, everything included
+	// Warnings are what the vault noticed that somebody must see to. The point itself is good.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // Filter chooses points. Zero fields choose all.
