@@ -14,6 +14,7 @@ import (
 
 	"github.com/kopia/kopia/fs"
 	"github.com/kopia/kopia/repo"
+	"github.com/kopia/kopia/repo/blob"
 	"github.com/kopia/kopia/repo/manifest"
 	"github.com/kopia/kopia/repo/object"
 	"github.com/kopia/kopia/snapshot"
@@ -25,8 +26,9 @@ import (
 const (
 	recordName      = "backstay.json"
 	checkpointEvery = time.Minute
-	checkpointBytes = 8 << 20 // new in parts that ended: worth a checkpoint before the minute is over
-	lookBack        = 8       // points in which the last good copy of a part is sought
+	checkpointBytes = 8 << 20   // new in parts that ended: worth a checkpoint before the minute is over
+	trusted         = time.Hour // what was there when a draft began is there: maintenance waits longer before it takes anything
+	lookBack        = 8         // points in which the last good copy of a part is sought
 	maxRecord       = 256 << 20
 )
 
@@ -39,6 +41,8 @@ type draft struct {
 	left    []manifest.ID
 	written atomic.Int64
 
+	packs packs
+
 	flushing sync.Mutex // one checkpoint or commit at a time
 
 	mu          sync.Mutex
@@ -49,6 +53,7 @@ type draft struct {
 	open        map[string]bool
 	ended       map[string]ended
 	failures    []error
+	warnings    []string
 	checkpoint  manifest.ID // the last
 	lastFlushed time.Time
 	unflushed   int64 // new bytes of parts that ended since
@@ -89,7 +94,8 @@ func (v *Vault) Begin(ctx context.Context, s point.Subject, policy string) (poin
 	if err != nil {
 		return nil, fault.Wrap(op, nil, err, "")
 	}
-	if err := v.tidy(ctx, l); err != nil {
+	warnings, err := v.tidy(ctx, l)
+	if err != nil {
 		return nil, fault.Wrap(op, nil, err, "")
 	}
 	_, w, err := v.rep.NewDirectWriter(ctx, repo.WriteSessionOptions{Purpose: "backup"})
@@ -101,6 +107,7 @@ func (v *Vault) Begin(ctx context.Context, s point.Subject, policy string) (poin
 		v: v, w: w, lastFlushed: now,
 		point: point.Point{ID: randomID(), Subject: s, Policy: policy, Time: now},
 		open:  map[string]bool{}, ended: map[string]ended{}, checked: map[object.ID]bool{},
+		packs: packs{lost: map[blob.ID]bool{}}, warnings: warnings,
 	}
 	d.recall(l)
 	return d, nil
@@ -146,14 +153,25 @@ func (d *draft) load(ctx context.Context, p *past) (*point.Record, error) {
 	return record, nil
 }
 
-// prior finds the newest good copy of a part; nil if there is none.
+// prior finds the newest good copy of a part; nil if there is none. Where it passes over a damaged one, it sees to it that what is
+// lost can be stored again.
 func (d *draft) prior(ctx context.Context, name string) (*prior, error) {
+	damaged := false
+	found, err := d.seekPrior(ctx, name, &damaged)
+	if err == nil && damaged {
+		err = d.forgetLost(ctx)
+	}
+	return found, err
+}
+
+func (d *draft) seekPrior(ctx context.Context, name string, damaged *bool) (*prior, error) {
 	for _, p := range d.past {
 		record, err := d.load(ctx, p)
 		if err != nil {
 			return nil, err
 		}
 		if record == nil {
+			*damaged = true
 			continue
 		}
 		i := slices.IndexFunc(record.Point.Parts, func(p point.Part) bool { return p.Name == name })
@@ -162,6 +180,7 @@ func (d *draft) prior(ctx context.Context, name string) (*prior, error) {
 		}
 		found, err := d.take(ctx, p, record.Point.Parts[i])
 		if errors.Is(err, fault.ErrCorrupt) || errors.Is(err, fault.ErrNotFound) {
+			*damaged = true
 			continue // an older copy may be whole
 		}
 		return found, err
@@ -375,7 +394,10 @@ func (d *draft) snapshot(
 		}
 	}
 	if state == listedPoint {
-		// Present looks at what was kept and at what was written alike: the index must know it all before it is named.
+		if err := d.doubt(ctx); err != nil {
+			return nil, nil, err
+		}
+		// Present looks at what was kept and at what was written alike: the vault must have it all before it is named.
 		if err := d.present(ctx, root); err != nil {
 			return nil, nil, err
 		}
@@ -401,6 +423,19 @@ func (d *draft) snapshot(
 		RootEntry: rootEntry,
 		Tags:      labelsOf(&record.Point, state),
 	}, own, nil
+}
+
+// doubt forgets what was found to be there, if that was so long ago that maintenance elsewhere may have collected it since.
+func (d *draft) doubt(ctx context.Context) error {
+	if d.v.now().Sub(d.point.Time) < trusted {
+		return nil
+	}
+	d.mu.Lock()
+	d.checked = map[object.ID]bool{}
+	d.mu.Unlock()
+	d.packs.mu.Lock()
+	defer d.packs.mu.Unlock()
+	return d.packs.refresh(ctx, d.v)
 }
 
 // sourceOf is where stock kopia lists the points of a subject.
@@ -455,7 +490,7 @@ func (d *draft) Commit(ctx context.Context) (*point.Receipt, error) {
 	if err := d.release(ctx); err != nil {
 		return nil, err
 	}
-	return &point.Receipt{Record: *record, StoredBytes: d.written.Load()}, nil
+	return &point.Receipt{Record: *record, StoredBytes: d.written.Load(), Warnings: d.warnings}, nil
 }
 
 // nothing explains why there is no point.

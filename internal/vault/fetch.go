@@ -125,7 +125,7 @@ func runBytes(ctx context.Context, id blob.ID, offset, length int64) []byte {
 	return r.bytes[offset-r.start : offset-r.start+length]
 }
 
-// present checks that the index knows every object of a tree, and saves from collection what was about to be collected.
+// present checks that the index knows every object of a tree and its packs are there, and saves from collection what was about to be collected.
 func (d *draft) present(ctx context.Context, n *node) error {
 	seen := map[object.ID]bool{}
 	level := []*node{n}
@@ -158,8 +158,8 @@ func (d *draft) known(id object.ID) bool {
 	return d.checked[id]
 }
 
-// presentAll checks stored entries and returns what lies in those that are directories. For files it asks the index only; there is
-// nothing to read for them but the lists of the chunks of large ones.
+// presentAll checks stored entries and returns what lies in those that are directories. For files it reads nothing
+// but the lists of the chunks of large ones.
 func (d *draft) presentAll(ctx context.Context, nodes []*node) ([]*node, error) {
 	var mu sync.Mutex
 	var below []*node
@@ -193,7 +193,7 @@ func (d *draft) presentObject(ctx context.Context, n *node) error {
 		return storageFault(op, err)
 	}
 	for _, id := range contents {
-		info, err := d.w.ContentInfo(ctx, id)
+		info, err := d.locate(ctx, id)
 		if err != nil {
 			return storageFault(op, err)
 		}

@@ -94,32 +94,53 @@ func (c *catalogue) missing(l *listing) []string {
 }
 
 // tidy mends what a run that was cut short left undone: points that are not in the catalogue, a missing copy of the format
-// blobs, and too many small contents of manifests, each of which costs every reader a request.
-func (v *Vault) tidy(ctx context.Context, l *listing) error {
+// blobs, and too many small contents of manifests, each of which costs every reader a request. It returns what it cannot mend.
+func (v *Vault) tidy(ctx context.Context, l *listing) (warnings []string, err error) {
 	c, err := v.readCatalogue(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if len(c.formats) == 0 {
 		if err := v.copyFormat(ctx); err != nil {
-			return err
+			return nil, err
 		}
+	}
+	if warnings, err = v.losses(ctx, l, c); err != nil {
+		return nil, err
 	}
 	for _, s := range l.points {
 		if c.points[s.ID] || c.tombstones[s.ID] {
 			continue
 		}
 		if err := v.enter(ctx, s); err != nil {
-			return fault.Wrap("enter point "+s.ID+" in the catalogue", nil, err, "")
+			return nil, fault.Wrap("enter point "+s.ID+" in the catalogue", nil, err, "")
 		}
 	}
 	if len(l.unread) > 0 || l.contents < 64+(len(l.points)+len(l.drafts))/20 {
-		return nil
+		return warnings, nil
 	}
-	return v.session(ctx, "compact manifests", func(ctx context.Context, w repo.DirectRepositoryWriter) error {
+	return warnings, v.session(ctx, "compact manifests", func(ctx context.Context, w repo.DirectRepositoryWriter) error {
 		_, err := w.FindManifests(ctx, map[string]string{labelType: typeHold}) // kopia compacts on reading
 		return err
 	})
+}
+
+// losses says what is lost of the lists of points.
+func (v *Vault) losses(ctx context.Context, l *listing, c *catalogue) (warnings []string, err error) {
+	missing := c.missing(l)
+	if len(missing) > 0 { // unless they were published or expired between the two looks
+		if l, missing, err = v.compare(ctx); err != nil {
+			return nil, err
+		}
+	}
+	const remedy = ": run `backstay location repair`"
+	if len(missing) > 0 {
+		warnings = append(warnings, fmt.Sprintf("%d points are missing from the list%s", len(missing), remedy))
+	}
+	if len(l.unread) > 0 {
+		warnings = append(warnings, fmt.Sprintf("%d lists of points cannot be read%s", len(l.unread), remedy))
+	}
+	return warnings, nil
 }
 
 // enter puts a point that is listed into the catalogue.

@@ -28,6 +28,9 @@ func (v *Vault) Verify(ctx context.Context, readData bool, ids ...string) (*poin
 	defer done()
 	x := newVerification(v, readData)
 	err = x.points(ctx, ids)
+	if err == nil && len(ids) == 0 {
+		err = x.formatCopies(ctx)
+	}
 	if errors.Is(err, fault.ErrCorrupt) {
 		x.found(point.Fault{What: err.Error()})
 		err = nil
@@ -39,6 +42,15 @@ func (v *Vault) Verify(ctx context.Context, readData bool, ids ...string) (*poin
 		return nil, fault.Wrap(op, nil, err, "")
 	}
 	return x.report, nil
+}
+
+// formatCopies reports when no copy of the format blobs is left: the loss of one of them would be the loss of the vault.
+func (x *verification) formatCopies(ctx context.Context) error {
+	copies, err := readFormatCopies(ctx, x.v.store)
+	if err == nil && len(copies) == 0 {
+		x.found(point.Fault{What: "there is no copy of the format blobs; the next backup makes one"})
+	}
+	return err
 }
 
 // verification is one run of Verify. What points share is checked once.
@@ -73,7 +85,7 @@ func (x *verification) points(ctx context.Context, ids []string) error {
 	if err != nil {
 		return err
 	}
-	if err := x.listPacks(ctx); err != nil {
+	if x.packs, err = x.v.listPacks(ctx); err != nil {
 		return err
 	}
 	x.report.Points = len(chosen)
@@ -117,19 +129,6 @@ func (x *verification) choose(ctx context.Context, l *listing, missing, ids []st
 		}
 	}
 	return chosen, nil
-}
-
-func (x *verification) listPacks(ctx context.Context) error {
-	x.packs = map[blob.ID]int64{}
-	for _, prefix := range content.PackBlobIDPrefixes {
-		if err := x.v.store.ListBlobs(ctx, prefix, func(m blob.Metadata) error {
-			x.packs[m.BlobID] = m.Length
-			return nil
-		}); err != nil {
-			return storageFault("list packs", err)
-		}
-	}
-	return nil
 }
 
 func (x *verification) anyBad() bool {
@@ -250,14 +249,7 @@ func (x *verification) known(ctx context.Context, id content.ID) (info content.I
 	if err != nil {
 		return info, "", storageFault("look up content", err)
 	}
-	length, ok := x.packs[info.PackBlobID]
-	switch {
-	case !ok:
-		return info, "pack " + string(info.PackBlobID) + " is missing", nil
-	case length < int64(info.PackOffset)+int64(info.PackedLength):
-		return info, "pack " + string(info.PackBlobID) + " is cut short", nil
-	}
-	return info, "", nil
+	return info, lacking(x.packs, info), nil
 }
 
 // read reads and checks a content.
