@@ -265,6 +265,7 @@ func TestLostFormatBlobs(t *testing.T) {
 			if hints := fault.Hints(err); len(hints) == 0 || !strings.Contains(hints[0], "location repair") {
 				t.Errorf("hints %q do not say how to repair", hints)
 			}
+			namesBlobs(t, err, lost)
 			_, err = repairIn(t.Context(), directory(t, dir), dir, "wrong", Options{})
 			if err == nil {
 				t.Error("repaired with a wrong password")
@@ -274,6 +275,30 @@ func TestLostFormatBlobs(t *testing.T) {
 			}
 			whole(t, dir, points)
 		})
+	}
+}
+
+// namesBlobs fails the test unless the error names all blobs of the files.
+func namesBlobs(t *testing.T, err error, files []string) {
+	t.Helper()
+	for _, f := range files {
+		if name := strings.TrimSuffix(f, ".f"); !strings.Contains(err.Error(), name) {
+			t.Errorf("%v does not name %s", err, name)
+		}
+	}
+}
+
+// TestDamagedFormatBlobs flips a byte in each.
+func TestDamagedFormatBlobs(t *testing.T) {
+	base, _ := sample(t)
+	for _, name := range []string{"kopia.repository.f", "kopia.blobcfg.f"} {
+		dir := clone(t, base)
+		b := readFile(t, dir, name)
+		b[len(b)/2] ^= 1
+		must(t, os.WriteFile(filepath.Join(dir, name), b, 0o600))
+		_, err := openIn(t.Context(), directory(t, dir), dir, testPassword, Options{})
+		wantFault(t, err, fault.ErrCorrupt)
+		namesBlobs(t, err, []string{name})
 	}
 }
 

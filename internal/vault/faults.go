@@ -3,6 +3,7 @@ package vault
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/kopia/kopia/repo"
@@ -68,17 +69,17 @@ func openFault(ctx context.Context, st blob.Reader, name string, password fault.
 		return storageFault(op, errors.Join(err, listErr))
 	case errors.Is(err, blob.ErrBlobNotFound) && len(copies) == 0:
 		if lost, _ := anyBlob(ctx, st); lost {
-			return fault.New(op, fault.ErrCorrupt, "the format blob is missing and there is no copy of it", "")
+			return fault.New(op, fault.ErrCorrupt, "a format blob is missing ("+listOf(formatBlobs)+") and there is no copy of it", "")
 		}
 		return fault.New(op, fault.ErrNotFound, "there is no vault", "make one with `backstay location create`")
 	case errors.Is(err, blob.ErrBlobNotFound), errors.Is(err, format.ErrInvalidPassword), damaged(err):
 		for _, c := range copies {
-			same, sameErr := c.same(ctx, st)
-			if sameErr != nil {
-				return fault.Wrap(op, nil, sameErr, "")
+			bad, readErr := c.differing(ctx, st)
+			if readErr != nil {
+				return fault.Wrap(op, nil, readErr, "")
 			}
-			if !same && c.opens(ctx, password) {
-				return fault.New(op, fault.ErrCorrupt, "the format blobs are damaged, but there is a copy", hintRepair)
+			if len(bad) > 0 && c.opens(ctx, password) {
+				return fault.New(op, fault.ErrCorrupt, fmt.Sprintf("damaged or missing: %s; there is a copy", listOf(bad)), hintRepair)
 			}
 		}
 	}
@@ -86,6 +87,14 @@ func openFault(ctx context.Context, st blob.Reader, name string, password fault.
 		return fault.New(op, fault.ErrDenied, "wrong password", "")
 	}
 	return storageFault(op, err)
+}
+
+func listOf(ids []blob.ID) string {
+	var names []string
+	for _, id := range ids {
+		names = append(names, string(id))
+	}
+	return strings.Join(names, ", ")
 }
 
 // anyBlob reports whether the location holds packs of a vault.

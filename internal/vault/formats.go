@@ -100,21 +100,25 @@ func readFormatCopies(ctx context.Context, st blob.Reader) ([]formatCopy, error)
 	return copies, nil
 }
 
-// same reports whether the format blobs of the location are as in the copy.
-func (c formatCopy) same(ctx context.Context, st blob.Reader) (bool, error) {
+// differing returns those of the location's format blobs that are missing or not as in the copy.
+func (c formatCopy) differing(ctx context.Context, st blob.Reader) ([]blob.ID, error) {
+	var ids []blob.ID
 	for _, id := range formatBlobs {
 		b, err := getBlob(ctx, st, id)
-		if errors.Is(err, blob.ErrBlobNotFound) {
-			return false, nil
+		if err != nil && !errors.Is(err, blob.ErrBlobNotFound) {
+			return nil, storageFault("read format blobs", err)
 		}
-		if err != nil {
-			return false, storageFault("read format blobs", err)
-		}
-		if !bytes.Equal(b, c.Blobs[id]) {
-			return false, nil
+		if err != nil || !bytes.Equal(b, c.Blobs[id]) {
+			ids = append(ids, id)
 		}
 	}
-	return true, nil
+	return ids, nil
+}
+
+// same reports whether the format blobs of the location are as in the copy.
+func (c formatCopy) same(ctx context.Context, st blob.Reader) (bool, error) {
+	ids, err := c.differing(ctx, st)
+	return err == nil && len(ids) == 0, err
 }
 
 // opens reports whether password opens the copy.

@@ -17,6 +17,7 @@ import (
 	"github.com/kopia/kopia/repo/blob/gcs"
 	"github.com/kopia/kopia/repo/blob/s3"
 	"github.com/kopia/kopia/repo/blob/sftp"
+	"github.com/kopia/kopia/repo/blob/sharded"
 	"github.com/kopia/kopia/repo/blob/webdav"
 	"github.com/minio/minio-go/v7/pkg/credentials"
 	"github.com/studio-b12/gowebdav"
@@ -89,6 +90,10 @@ func (l Location) provider(ctx context.Context, env func(string) string, create 
 	return nil, invalidLocation("it is empty", "")
 }
 
+// layout is how blobs are spread over directories. A vault notes it in its file .shards; where that is lost, kopia would take one
+// layout for making a vault and another for opening it, and find nothing.
+func layout() sharded.Options { return sharded.Options{DirectoryShards: []int{1, 3}} }
+
 // prefix is what the names of all blobs in a bucket begin with.
 func (l Location) prefix() string {
 	if l.path == "" {
@@ -112,7 +117,7 @@ func openDirectory(ctx context.Context, dir string, create bool) (blob.Storage, 
 	case !info.IsDir():
 		return nil, fault.New("", fault.ErrInvalid, "it is not a directory", "")
 	}
-	return filesystem.New(ctx, &filesystem.Options{Path: dir}, create)
+	return filesystem.New(ctx, &filesystem.Options{Path: dir, Options: layout()}, create)
 }
 
 // openS3 also asks the bucket for its names, because the provider takes a bucket that is not there for an empty one.
@@ -215,6 +220,7 @@ func sftpOptions(l Location, env func(string) string) (*sftp.Options, error) {
 		Path: l.path, Host: host, Port: port,
 		Username:       firstOf(l.user, env("USER"), env("LOGNAME")),
 		Password:       env("BACKSTAY_SFTP_PASSWORD"),
+		Options:        layout(),
 		KnownHostsFile: firstOf(env("BACKSTAY_SFTP_KNOWN_HOSTS"), filepath.Join(ssh, "known_hosts")),
 	}
 	if o.Username == "" {
@@ -259,7 +265,7 @@ func openWebDAV(ctx context.Context, l Location, env func(string) string, create
 		return nil, err
 	}
 	u.Path = l.path
-	return webdav.New(ctx, &webdav.Options{URL: u.String(), Username: user, Password: password}, create)
+	return webdav.New(ctx, &webdav.Options{URL: u.String(), Username: user, Password: password, Options: layout()}, create)
 }
 
 func firstOf(values ...string) string {

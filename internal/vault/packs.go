@@ -37,6 +37,36 @@ func lacking(packs map[blob.ID]int64, i content.Info) string {
 	return ""
 }
 
+// lostIndexes returns an error where a vault that lists nothing has packs that an index told of, and no index any more. Packs of
+// runs that never came to writing an index do not count: the marks of their sessions lie there still.
+func (v *Vault) lostIndexes(ctx context.Context) error {
+	// In this order: a run that ends meanwhile writes its index before it takes its mark away.
+	packs, err := v.listPacks(ctx)
+	if err != nil {
+		return err
+	}
+	open := map[content.SessionID]bool{}
+	indexes := 0
+	for _, prefix := range append([]blob.ID{content.BlobIDPrefixSession}, indexPrefixes...) {
+		if err := v.store.ListBlobs(ctx, prefix, func(m blob.Metadata) error {
+			if prefix == content.BlobIDPrefixSession {
+				open[content.SessionIDFromBlobID(m.BlobID)] = true
+			} else {
+				indexes++
+			}
+			return nil
+		}); err != nil {
+			return storageFault("list indexes", err)
+		}
+	}
+	for id := range packs {
+		if indexes == 0 && !open[content.SessionIDFromBlobID(id)] {
+			return fault.New("list points", fault.ErrCorrupt, "there are packs, but no index of them", hintRepair)
+		}
+	}
+	return nil
+}
+
 // packs is what a draft knows of the location's packs. It is listed once, and again for a pack that is not in the list.
 type packs struct {
 	mu      sync.Mutex

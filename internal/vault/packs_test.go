@@ -182,3 +182,58 @@ func TestNoCopyOfTheFormatBlobs(t *testing.T) {
 		t.Errorf("faults %+v, status %+v", report.Faults, status)
 	}
 }
+
+// TestNothingButPacks takes the indexes and the catalogue away: that is not an empty vault. A first run that was killed is one.
+func TestNothingButPacks(t *testing.T) {
+	ctx := t.Context()
+	dir, _ := sample(t)
+	remove(t, dir, blobFiles(t, dir, "x", "n", "bp", "bm", "bh", "bt")...)
+	v := openVault(t, dir, Options{ReadOnly: true})
+	_, err := v.Points(ctx, point.Filter{})
+	wantFault(t, err, fault.ErrCorrupt)
+	if hints := fault.Hints(err); len(hints) == 0 || !strings.Contains(hints[0], "location repair") {
+		t.Errorf("hints %q do not say how to repair", hints)
+	}
+	_, err = v.Status(ctx)
+	wantFault(t, err, fault.ErrCorrupt)
+	report, err := v.Verify(ctx, false)
+	must(t, err)
+	if len(report.Faults) == 0 {
+		t.Error("verify finds nothing")
+	}
+
+	dir = t.TempDir()
+	v = newVault(t, dir, Options{})
+	d, err := v.Begin(ctx, repoA, "")
+	must(t, err)
+	w, err := d.Part(ctx, gitPart, point.KindGit)
+	must(t, err)
+	_, err = w.Put(ctx, point.Entry{Name: "pack"}, bytes.NewReader(packBytes(1, 60<<20)), point.Packed)
+	must(t, err)
+	if packs := blobFiles(t, dir, "p"); len(packs) == 0 {
+		t.Fatal("no pack is written yet")
+	}
+	killed := clone(t, dir)
+	must(t, d.Abandon(ctx))
+	points, err := openVault(t, killed, Options{ReadOnly: true}).Points(ctx, point.Filter{})
+	if err != nil || len(points) != 0 {
+		t.Errorf("after a first run that was killed: %d points, %v", len(points), err)
+	}
+}
+
+// TestLostLayout takes the file away in which the layout of directories is noted.
+func TestLostLayout(t *testing.T) {
+	ctx := t.Context()
+	loc := mustParse(t, "file://"+t.TempDir())
+	must(t, Create(ctx, loc, testPassword, Options{}))
+	v := openLocation(t, loc, Options{})
+	id := backUp(t, v, repoA, 1, 1000).Point.ID
+	must(t, v.Close(ctx))
+	must(t, os.Remove(filepath.Join(loc.path, ".shards")))
+	v = openLocation(t, loc, Options{ReadOnly: true})
+	points, err := v.Points(ctx, point.Filter{})
+	must(t, err)
+	if len(points) != 1 || points[0].ID != id {
+		t.Errorf("points %+v", points)
+	}
+}

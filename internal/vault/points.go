@@ -67,6 +67,9 @@ func (v *Vault) compare(ctx context.Context) (*listing, []string, error) {
 		return nil, nil, err
 	}
 	missing := c.missing(l)
+	if len(missing) == 0 && len(l.points) == 0 {
+		return l, nil, v.lostIndexes(ctx)
+	}
 	if len(missing) == 0 {
 		return l, nil, nil
 	}

@@ -187,11 +187,11 @@ func openIn(ctx context.Context, st blob.Storage, name string, password fault.Se
 func readLock(ctx context.Context, rep repo.DirectRepository) (format.BlobStorageConfiguration, error) {
 	none := format.BlobStorageConfiguration{}
 	if _, err := rep.BlobReader().GetMetadata(ctx, format.KopiaBlobCfgBlobID); err != nil {
-		return none, storageFault("read object lock", err)
+		return none, storageFault("read object lock from "+string(format.KopiaBlobCfgBlobID), err)
 	}
 	lock, err := rep.FormatManager().BlobCfgBlob(ctx)
 	if err != nil {
-		return none, storageFault("read object lock", err)
+		return none, storageFault("read object lock from "+string(format.KopiaBlobCfgBlobID), err)
 	}
 	return lock, nil
 }
