@@ -10,9 +10,11 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/kopia/kopia/repo/blob"
 	"github.com/kopia/kopia/repo/maintenance"
+	"github.com/kopia/kopia/snapshot"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/backstay/backstay/internal/fault"
@@ -22,12 +24,18 @@ import (
 // maintenanceBlob is where kopia notes when it maintained what. It is rewritten in place and proves itself.
 const maintenanceBlob blob.ID = "kopia.maintenance"
 
+// published is how long after its end a point has surely been published, by whatever clocks.
+const published = time.Hour
+
 // blobs compares every blob of the location with what was written. It finds also what reading points cannot: damage to indexes,
 // to the catalogue, and to bytes between the contents of a pack.
 func (x *verification) blobs(ctx context.Context) error {
 	all, err := blob.ListAllBlobs(ctx, x.v.store, "")
 	if err != nil {
 		return storageFault("list blobs", err)
+	}
+	if err := x.unentered(ctx, all); err != nil {
+		return err
 	}
 	copies, err := readFormatCopies(ctx, x.v.store)
 	if err != nil {
@@ -58,6 +66,37 @@ func (x *verification) blobs(ctx context.Context) error {
 		})
 	}
 	return group.Wait()
+}
+
+// unentered reports listed points whose leaf is gone. A run that was killed leaves such a point, too, but the next run enters it in
+// the catalogue before it does anything else: only where a run has begun since, the leaf was there and was lost.
+func (x *verification) unentered(ctx context.Context, all []blob.Metadata) error {
+	// The manifests are read after the blobs were listed, for a leaf is deleted after the manifest of its point.
+	l, err := x.v.manifests(ctx)
+	if err != nil || len(l.points) == 0 {
+		return err
+	}
+	there := map[blob.ID]bool{}
+	for _, m := range all {
+		there[m.BlobID] = true
+	}
+	newest := l.points[0].Time
+	for _, s := range l.points {
+		if there[pointLeaf(s.ID)] || newest.Sub(s.Time) < published {
+			continue
+		}
+		m, err := snapshot.LoadSnapshot(ctx, x.v.rep, s.manifest)
+		if errors.Is(err, snapshot.ErrSnapshotNotFound) {
+			continue // deleted meanwhile
+		}
+		if err != nil {
+			return storageFault("read manifest", err)
+		}
+		if newest.Sub(m.EndTime.ToTime()) >= published {
+			x.found(point.Fault{Point: s.ID, Blob: string(pointLeaf(s.ID)), What: "it is missing; the next backup writes it again"})
+		}
+	}
+	return nil
 }
 
 // recorded collects the checksums of all blobs; a name that was written several times has several. Leaves that do not open are

@@ -237,3 +237,30 @@ func TestLostLayout(t *testing.T) {
 		t.Errorf("points %+v", points)
 	}
 }
+
+// TestLostLeaf deletes what the catalogue has of each of two points. Of the last one a run that was killed would leave as much.
+func TestLostLeaf(t *testing.T) {
+	ctx := t.Context()
+	clock := newHandClock()
+	dir := t.TempDir()
+	v := newVault(t, dir, Options{Clock: clock.now})
+	first := backUp(t, v, repoA, 1, 1000).Point.ID
+	clock.forward(2 * time.Hour)
+	second := backUp(t, v, repoA, 2, 1000).Point.ID
+	for id, faults := range map[string]int{first: 1, second: 0} {
+		copied := clone(t, dir)
+		remove(t, copied, blobFiles(t, copied, "bp"+id)...)
+		v := openVault(t, copied, Options{Clock: clock.now})
+		report, err := v.Verify(ctx, true)
+		must(t, err)
+		if len(report.Faults) != faults || faults > 0 && report.Faults[0].Blob != "bp"+first {
+			t.Errorf("want %d faults, got %+v", faults, report.Faults)
+		}
+		backUp(t, v, repoA, 3, 1000)
+		report, err = v.Verify(ctx, true)
+		must(t, err)
+		if len(report.Faults) != 0 {
+			t.Errorf("after the next backup: %+v", report.Faults)
+		}
+	}
+}
