@@ -264,7 +264,27 @@ func (v *Vault) Hold(ctx context.Context, id, reason string) error {
 	}); err != nil {
 		return err
 	}
-	return v.putLeaf(ctx, holdPrefix+blob.ID(id+randomID()), leaf{Hold: &h})
+	if err := v.putLeaf(ctx, holdPrefix+blob.ID(id+randomID()), leaf{Hold: &h}); err != nil {
+		return err
+	}
+	return fault.Wrap(op, nil, v.revive(ctx, id), "")
+}
+
+// revive takes the tombstone off a point that is listed: a deletion that was cut short left it, or one that gives way to a hold now.
+func (v *Vault) revive(ctx context.Context, id string) error {
+	c, err := v.readCatalogue(ctx)
+	if err != nil || !c.tombstones[id] {
+		return err
+	}
+	l, err := v.manifests(ctx)
+	if err != nil {
+		return err
+	}
+	if _, ok := l.find(id); !ok {
+		return v.absent(ctx, l, id) // the deletion was faster
+	}
+	v.strike(ctx, tombstoneLeaf(id))
+	return nil
 }
 
 // putHold writes the manifest of a hold.
@@ -307,30 +327,23 @@ func (v *Vault) Delete(ctx context.Context, ids ...string) error {
 	if err := v.writable(op); err != nil {
 		return err
 	}
-	l, err := v.manifests(ctx)
-	if err != nil {
-		return fault.Wrap(op, nil, err, "")
-	}
-	var manifests []manifest.ID
-	var held []string
-	for _, id := range ids {
-		s, ok := l.find(id)
-		if !ok {
-			return v.absent(ctx, l, id)
-		}
-		manifests = append(manifests, s.manifest)
-		if len(l.holds[id]) > 0 {
-			held = append(held, id)
-		}
-	}
-	if len(held) > 0 {
-		return fault.New(op, fault.ErrRefused, "on hold: "+strings.Join(held, ", "), "lift the hold with `backstay hold --lift`")
+	if _, err := v.deletable(ctx, op, ids); err != nil {
+		return err
 	}
 	// The tombstone goes first: a crash must not leave a point that the catalogue misses without reason.
 	for _, id := range ids {
 		if err := v.putLeaf(ctx, tombstoneLeaf(id), leaf{}); err != nil {
 			return fault.Wrap(op, nil, err, "")
 		}
+	}
+	manifests, err := v.deletable(ctx, op, ids) // somebody may have put one on hold meanwhile
+	if errors.Is(err, fault.ErrRefused) {
+		for _, id := range ids {
+			v.strike(ctx, tombstoneLeaf(id))
+		}
+	}
+	if err != nil {
+		return err
 	}
 	for _, id := range ids {
 		if err := v.inherit(ctx, id); err != nil {
@@ -346,6 +359,30 @@ func (v *Vault) Delete(ctx context.Context, ids ...string) error {
 		v.strike(ctx, pointLeaf(id), tombstoneLeaf(id)) // the tombstone last: as long as the other is there, it is needed
 	}
 	return nil
+}
+
+// deletable returns the manifests of points, none of which may be on hold.
+func (v *Vault) deletable(ctx context.Context, op string, ids []string) ([]manifest.ID, error) {
+	l, err := v.manifests(ctx)
+	if err != nil {
+		return nil, fault.Wrap(op, nil, err, "")
+	}
+	var manifests []manifest.ID
+	var held []string
+	for _, id := range ids {
+		s, ok := l.find(id)
+		if !ok {
+			return nil, v.absent(ctx, l, id)
+		}
+		manifests = append(manifests, s.manifest)
+		if len(l.holds[id]) > 0 {
+			held = append(held, id)
+		}
+	}
+	if len(held) > 0 {
+		return nil, fault.New(op, fault.ErrRefused, "on hold: "+strings.Join(held, ", "), "lift the hold with `backstay hold --lift`")
+	}
+	return manifests, nil
 }
 
 // inherit keeps what came with a point whose leaf is about to go, and other points may need: checksums of blobs, and copies of
