@@ -20,12 +20,12 @@ import (
 
 // Repaired is what Repair did, and what it could not do.
 type Repaired struct {
-	Format   bool          `json:"format"`         // the format blobs were put back from a copy
-	Indexes  []string      `json:"indexes"`        // damaged index blobs that were removed
-	Packs    int           `json:"packs"`          // packs whose contents were entered in the index again
-	Metadata int           `json:"metadata"`       // directories and the like that were written back from the catalogue
-	Points   []string      `json:"points"`         // ids of points that are listed again
-	Gone     []point.Fault `json:"gone,omitempty"` // points that cannot be listed again
+	Format   bool          `json:"format"`   // the format blobs were put back from a copy
+	Indexes  []string      `json:"indexes"`  // damaged index blobs that were removed
+	Packs    int           `json:"packs"`    // packs whose contents were entered in the index again
+	Metadata int           `json:"metadata"` // directories and the like that were written back from the catalogue
+	Points   []string      `json:"points"`   // ids of points that are listed again
+	Gone     []point.Fault `json:"gone"`     // points that cannot be listed again
 	Notes    []string      `json:"notes,omitempty"`
 	Report   *point.Report `json:"report"` // of a check of all points after the repair: what is still lost
 }
@@ -44,7 +44,7 @@ func Repair(ctx context.Context, loc Location, password fault.Secret, o Options)
 // repairIn repairs the vault in st, which stays the caller's to close.
 func repairIn(ctx context.Context, st blob.Storage, name string, password fault.Secret, o Options) (done *Repaired, err error) {
 	op := "repair vault " + name
-	x := &repair{done: &Repaired{}}
+	x := &repair{done: &Repaired{Indexes: []string{}, Points: []string{}, Gone: []point.Fault{}}} // lists are never null in JSON
 	if x.done.Format, err = repairFormat(ctx, st, name, password); err != nil {
 		return nil, fault.Wrap(op, nil, err, "")
 	}

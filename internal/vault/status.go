@@ -14,12 +14,12 @@ import (
 type Status struct {
 	Location     string        `json:"location"`
 	Points       int           `json:"points"`
-	Missing      []string      `json:"missing,omitempty"` // ids of points that the catalogue knows and the vault has lost
-	Unentered    int           `json:"unentered"`         // points that are not in the catalogue yet; the next backup enters them
-	Drafts       int           `json:"drafts"`            // checkpoints of runs that have not ended, or were cut short
-	Unreadable   int           `json:"unreadable"`        // lists of points that are lost or damaged
-	FormatCopies int           `json:"formatCopies"`      // undamaged copies of the format blobs
-	FormatSame   bool          `json:"formatSame"`        // whether the newest copy is as the blobs in place
+	Missing      []string      `json:"missing"`      // ids of points that the catalogue knows and the vault has lost
+	Unentered    int           `json:"unentered"`    // points that are not in the catalogue yet; the next backup enters them
+	Drafts       int           `json:"drafts"`       // checkpoints of runs that have not ended, or were cut short
+	Unreadable   int           `json:"unreadable"`   // lists of points that are lost or damaged
+	FormatCopies int           `json:"formatCopies"` // undamaged copies of the format blobs
+	FormatSame   bool          `json:"formatSame"`   // whether the newest copy is as the blobs in place
 	LockMode     string        `json:"lockMode,omitempty"`
 	LockPeriod   time.Duration `json:"lockPeriodNanoseconds,omitempty"`
 	Bytes        int64         `json:"bytes"` // at the location, all blobs together
@@ -46,7 +46,7 @@ func (v *Vault) Status(ctx context.Context) (*Status, error) {
 	if err != nil {
 		return nil, fault.Wrap(op, nil, err, "")
 	}
-	s.Points, s.Missing, s.Drafts, s.Unreadable = len(l.points), missing, len(l.drafts), len(l.unread)
+	s.Points, s.Missing, s.Drafts, s.Unreadable = len(l.points), append([]string{}, missing...), len(l.drafts), len(l.unread)
 	for _, p := range l.points {
 		if !c.points[p.ID] && !c.tombstones[p.ID] {
 			s.Unentered++
