@@ -2,7 +2,6 @@ package git
 
 import (
 	"context"
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -40,18 +39,13 @@ func checkOut(ctx context.Context, dir, gitDir string, l *RefList, o RestoreOpti
 	if h == nil || h.OID == "" { // nothing to show yet
 		return nil
 	}
-	found := &findings{}
 	cmd := gitCommand(ctx, gitDir, "--work-tree="+dir, "-c", "submodule.recurse=false", "reset", "--hard", "--quiet")
-	cmd.Dir, cmd.Stderr = dir, found
-	smallWindows(cmd)
-	if err := run(cmd, o.Limits.orDefaults().Memory); err != nil {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if said := found.said(); said != "" {
-			err = errors.New(said)
-		}
+	cmd.Dir = dir
+	err := runLarge(ctx, cmd, o.Limits, func(err error) error {
 		return fault.Wrap("check out "+h.OID, fault.ErrRefused, err, "restore to a bare repository instead: it takes what a working tree cannot hold")
+	})
+	if err != nil {
+		return err
 	}
 	return placeLargeFiles(ctx, dir, gitDir, o)
 }

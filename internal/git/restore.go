@@ -220,20 +220,31 @@ func checkRestored(ctx context.Context, dir string, l *RefList, o RestoreOptions
 	if o.Observe != nil {
 		o.Observe(point.Event{Part: o.Part, What: "verifying"})
 	}
-	found := &findings{}
 	cmd := gitCommand(ctx, dir, "rev-list", "--objects", "--all", "--quiet") // with HEAD, which may be detached
-	cmd.Stderr = found
-	smallWindows(cmd)
-	if err := run(cmd, o.Limits.orDefaults().Memory); err != nil {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if said := found.said(); said != "" {
-			err = errors.New(said)
-		}
+	err := runLarge(ctx, cmd, o.Limits, func(err error) error {
 		return fault.Wrap(op, fault.ErrCorrupt, err, "verify the point with --read-data")
+	})
+	if err != nil {
+		return err
 	}
 	return compareRefs(ctx, dir, l)
+}
+
+// runLarge runs git on a repository of any size. What it says against it goes through explain; the end of ctx does not.
+func runLarge(ctx context.Context, cmd *exec.Cmd, l Limits, explain func(error) error) error {
+	found := &findings{}
+	cmd.Stderr = found
+	smallWindows(cmd)
+	err := run(cmd, l.orDefaults().Memory)
+	switch said := found.said(); {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case said != "":
+		err = errors.New(said)
+	}
+	return explain(err)
 }
 
 // smallWindows lets git map packs in small pieces, so that the size of a repository does not count against a limit of memory.

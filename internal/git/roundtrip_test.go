@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/backstay/backstay/internal/point"
 	"github.com/backstay/backstay/internal/point/memory"
+	"github.com/backstay/backstay/internal/protect"
 )
 
 // sourceRepo is a repository that a test makes and backs up.
@@ -160,25 +160,7 @@ func (b *bench) part(id string) point.Reader {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	return below{r, b.last.PartName()}
-}
-
-// below reads a directory of a point.
-type below struct {
-	point.Reader
-	dir string
-}
-
-func (b below) List(ctx context.Context, p string) ([]point.Entry, error) {
-	return b.Reader.List(ctx, filepath.Join(b.dir, p))
-}
-
-func (b below) Open(ctx context.Context, p string) (io.ReadSeekCloser, error) {
-	return b.Reader.Open(ctx, filepath.Join(b.dir, p))
-}
-
-func (b below) Extract(ctx context.Context, p, dest string) error {
-	return b.Reader.Extract(ctx, filepath.Join(b.dir, p), dest)
+	return protect.Within(r, b.last.PartName())
 }
 
 // restore restores a point to a bare repository.
