@@ -51,7 +51,7 @@ func restoreTo(ctx context.Context, r point.Reader, dir string, o RestoreOptions
 	}
 	parent, prefix, settle := filepath.Dir(dir), "."+filepath.Base(dir)+".backstay-", settleAs
 	if there { // it may be a mount point, a symbolic link, or where the user stands
-		parent, prefix, settle = dir, unfinished, settleIn
+		parent, prefix, settle = dir, point.UnfinishedPrefix, settleIn
 	} else if err := os.MkdirAll(parent, 0o755); err != nil {
 		return fault.Wrap(op, nil, err, "")
 	}
@@ -74,12 +74,9 @@ func restoreTo(ctx context.Context, r point.Reader, dir string, o RestoreOptions
 	return fault.Wrap(op, nil, err, "")
 }
 
-// unfinished begins the names of scratch directories inside a directory that is restored into.
-const unfinished = ".backstay-"
-
 // vacant fails unless nothing, or an empty directory, is at dir. It tells which.
 func vacant(dir string) (there bool, err error) {
-	sweepScratch(dir, unfinished)
+	sweepScratch(dir, point.UnfinishedPrefix)
 	const hint = "restore to a directory that does not exist yet"
 	entries, err := os.ReadDir(dir)
 	switch {

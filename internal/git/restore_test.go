@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/point"
 )
 
 // What is there already is filled, not replaced: the user may stand in it, it may be a mount point, or named by a link.
@@ -22,7 +23,7 @@ func TestRestoreIntoWhatIsThere(t *testing.T) {
 	if err := os.Chmod(dir, 0o750); err != nil {
 		t.Fatal(err)
 	}
-	killed, err := newScratchDir(dir, unfinished)
+	killed, err := newScratchDir(dir, point.UnfinishedPrefix)
 	if err != nil {
 		t.Fatal(err)
 	}

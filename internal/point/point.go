@@ -148,6 +148,10 @@ type Record struct {
 	Tool     string    `json:"tool"` // "backstay 0.1.0"
 }
 
+// UnfinishedPrefix begins the names of what a restore puts into a directory before it is done. Where it was killed, the next one
+// removes it; the directory counts as empty.
+const UnfinishedPrefix = ".backstay-"
+
 // RecordVersion is the version of Record that this build writes.
 const RecordVersion = 1
 

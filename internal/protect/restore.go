@@ -241,9 +241,6 @@ func RestoreFiles(ctx context.Context, from point.Reader, part point.Part, to st
 	return nil, nil
 }
 
-// unfinished begins the names of what a restore that was killed left in its directory. The next one removes it.
-const unfinished = ".backstay-"
-
 // Vacant refuses (fault.ErrExists) a path where there is anything but an empty directory.
 func Vacant(dir string) error {
 	op := "restore to " + dir
@@ -260,7 +257,7 @@ func Vacant(dir string) error {
 			return fault.New(op, fault.ErrExists, "not a directory", hint)
 		}
 		return fault.Wrap(op, fault.ErrDenied, err, "")
-	case slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return !strings.HasPrefix(e.Name(), unfinished) }):
+	case slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return !strings.HasPrefix(e.Name(), point.UnfinishedPrefix) }):
 		return fault.New(op, fault.ErrExists, "the directory is not empty", hint)
 	}
 	return nil
