@@ -125,8 +125,9 @@ func TestKilledAtAnyMoment(t *testing.T) {
 				if missing := slices.DeleteFunc(before, func(id string) bool { return slices.Contains(listed, id) }); len(missing) > 0 && !test.deletes {
 					t.Errorf("kill %d after %v: points are gone: %v", i, after, missing)
 				}
-				if test.name == "restore" && done > 0 {
-					c.clear(t) // it was faster than the kill, and will not write over what is there
+				if dir := filepath.Join(c.dir, fmt.Sprint(c.n)); test.name == "restore" && exists(dir) {
+					same(t, dir, c.source) // what is there under its own name is whole, also where the kill came just after
+					remove(t, dir)         // the next restore would not write over it
 				}
 				if r := c.run(t, test.args(c)...); r.exit != 0 {
 					t.Fatalf("the run after kill %d (after %v): exit %d\n%s%s", i, after, r.exit, r.stdout, r.stderr)
@@ -142,10 +143,14 @@ func TestKilledAtAnyMoment(t *testing.T) {
 	}
 }
 
-// clear removes what the last restore made.
-func (c *crashed) clear(t *testing.T) {
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+func remove(t *testing.T, dir string) {
 	t.Helper()
-	if err := os.RemoveAll(filepath.Join(c.dir, fmt.Sprint(c.n))); err != nil {
+	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)
 	}
 }
