@@ -59,7 +59,20 @@ var table = map[string]row{
 		tests:   "internal/protect internal/point/memory",
 	},
 
+	"internal/forge": {ours: "internal/fault internal/point internal/git", foreign: "golang.org/x/sync", tests: "internal/protect internal/point/memory internal/forge/forgetest"},
+	"internal/export": {
+		ours:    "internal/fault internal/point",
+		foreign: "golang.org/x/sync github.com/minio/minio-go/v7 github.com/Azure/azure-sdk-for-go/sdk github.com/studio-b12/gowebdav",
+		tests:   "internal/protect internal/git internal/point/memory golang.org/x/net/webdav os/exec",
+	},
+	"internal/notify": {
+		ours: "internal/fault internal/point", foreign: "github.com/prometheus/client_golang gopkg.in/natefinch/lumberjack.v2",
+	},
+	"internal/schedule": {ours: "internal/fault internal/policy"},
+
 	// Front ends.
+	"api/v1alpha1":    {},
+	"internal/config": {ours: "api/v1alpha1 internal/fault internal/policy", foreign: "go.yaml.in/yaml/v3"},
 	"internal/cli": {
 		ours: "internal/fault internal/point internal/policy internal/protect internal/vault internal/git",
 		// os/exec: --password-command runs what the user names.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/point"
@@ -23,6 +24,16 @@ type SourceOptions struct {
 	AlarmPercent int // of refs gone, or of branches rewritten, that raise an alarm; 0 for DefaultAlarmPercent
 	AlarmLeast   int // refs or branches below which no share raises an alarm; 0 for DefaultAlarmLeast
 	Observe      point.Observer
+
+	// Name is "<host>/<path>" of the repository in points; "" for what its address says. A forge's repository keeps its name
+	// whichever way it is reached.
+	Name string
+	ID   string // becomes the part's
+	// Mark is the source's word for the repository's state, and becomes the part's. Where the prior copy has the same, not empty,
+	// and was checked less than Recheck ago, it is kept without a request.
+	Mark    string
+	Recheck time.Duration
+	Now     func() time.Time // for Recheck; nil asks the source every time
 }
 
 // Defaults of SourceOptions.
@@ -62,8 +73,11 @@ func NewSource(raw string, o SourceOptions) (*Source, error) {
 		o.Observe = func(point.Event) {}
 	}
 	o.Limits = o.Limits.orDefaults()
-	host, path := u.Subject(o.Hostname)
-	return &Source{url: u, o: o, name: host + "/" + path}, nil
+	if o.Name == "" {
+		host, path := u.Subject(o.Hostname)
+		o.Name = host + "/" + path
+	}
+	return &Source{url: u, o: o, name: o.Name}, nil
 }
 
 // Subject names the repository.

@@ -11,15 +11,18 @@ import (
 
 // Kinds of parts.
 const (
-	KindGit = "git" // a bare repository
-	KindLFS = "lfs" // the Git LFS objects of a repository, inside its bare repository
-	KindDir = "dir" // a directory tree with attributes
+	KindGit     = "git"     // a bare repository
+	KindLFS     = "lfs"     // the Git LFS objects of a repository, inside its bare repository
+	KindDir     = "dir"     // a directory tree with attributes
+	KindListing = "listing" // what a forge says of the repositories of an account, as it answered
+	KindIssues  = "issues"  // the issues of a repository, as its forge answered
 )
 
 // Kinds of subjects.
 const (
 	SubjectRepository = "repository"
 	SubjectDirectory  = "directory"
+	SubjectAccount    = "account" // repositories of a forge that are listed together
 )
 
 // Subject is what a restore point is of.
@@ -37,6 +40,8 @@ const (
 	Carried State = "carried" // the source failed; an older good copy stands in for it
 	Skipped State = "skipped" // left out on purpose, for the reason given
 	Failed  State = "failed"  // not in the point, for the reason given
+	// Vanished was in the last point, and the source has it no more. The last point that has it is held.
+	Vanished State = "vanished"
 
 	Complete   State = "complete"
 	Incomplete State = "incomplete"
@@ -51,7 +56,11 @@ type Part struct {
 	CarriedFrom *time.Time `json:"carriedFrom,omitempty"` // when the copy that stands in was captured; only where carried
 	Bytes       int64      `json:"bytes"`                 // size of the part's files
 	NewBytes    int64      `json:"newBytes"`              // of these, bytes written in this run, before compression and deduplication
+	Unchanged   bool       `json:"unchanged,omitempty"`   // stored by taking all of it over from the copy before
 	Revision    string     `json:"revision,omitempty"`    // the source's own name of the state captured: the commit HEAD named
+	ID          string     `json:"id,omitempty"`          // the source's name of the thing itself, the same over renames: "github.com:1296269"
+	Mark        string     `json:"mark,omitempty"`        // the source's word for the state captured: while it says the same, nothing moved
+	Checked     *time.Time `json:"checked,omitempty"`     // when the source itself was last asked, for parts that a Mark may spare
 	Counts      []Count    `json:"counts,omitempty"`      // expected against stored
 	Notes       []string   `json:"notes,omitempty"`       // findings that take nothing away from the part: fsck warnings, alarms
 }
@@ -77,9 +86,11 @@ func (c Count) Closes() bool {
 type Ledger struct {
 	Expected        int   `json:"expected"` // parts
 	Stored          int   `json:"stored"`
+	Unchanged       int   `json:"unchanged"` // of the stored
 	Carried         int   `json:"carried"`
 	Skipped         int   `json:"skipped"`
 	Failed          int   `json:"failed"`
+	Vanished        int   `json:"vanished"`
 	MissingAtSource int   `json:"missingAtSource"` // items of stored parts
 	Closed          bool  `json:"closed"`          // every part is stored or skipped, and every count closes
 	Bytes           int64 `json:"bytes"`
@@ -93,10 +104,15 @@ func LedgerOf(parts []Part) Ledger {
 		switch p.State {
 		case Stored:
 			l.Stored++
+			if p.Unchanged {
+				l.Unchanged++
+			}
 		case Carried:
 			l.Carried++
 		case Skipped:
 			l.Skipped++
+		case Vanished:
+			l.Vanished++
 		default:
 			l.Failed++
 		}
@@ -107,7 +123,7 @@ func LedgerOf(parts []Part) Ledger {
 			l.Closed = l.Closed && (c.Closes() || p.State != Stored)
 		}
 	}
-	l.Closed = l.Closed && l.Carried == 0 && l.Failed == 0
+	l.Closed = l.Closed && l.Carried == 0 && l.Failed == 0 && l.Vanished == 0
 	return l
 }
 
@@ -202,6 +218,14 @@ type Sink interface {
 	Part(ctx context.Context, name, kind string) (PartWriter, error)
 	// Skip leaves a part out on purpose.
 	Skip(name, kind, reason string)
+	// Last lists the parts of the subject's last point, brought up to date by what was ended in a run since that was cut short.
+	// It is empty for a subject without points.
+	Last(ctx context.Context) ([]Part, error)
+	// Renamed tells, before the part is opened, that its thing went by another name before: where the part has no prior copy, it
+	// and the parts inside it take those of the old name.
+	Renamed(name, before string)
+	// Vanish ends a part that Last has and the source has no more, and holds the last point that has it.
+	Vanish(ctx context.Context, name, kind, reason string) error
 }
 
 // PartWriter writes one part. Put and Keep are safe for concurrent use. An error from the reader given to Put comes back

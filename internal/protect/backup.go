@@ -17,7 +17,7 @@ const abandonTime = 30 * time.Second
 // Backup makes a point of what src yields. A point that came out incomplete is there and its receipt is returned, together with
 // an error that is fault.ErrIncomplete. After any other error there is no new point; parts that were ended before are found by
 // the next run.
-func Backup(ctx context.Context, store Store, src Source, policy string) (*point.Receipt, error) {
+func Backup(ctx context.Context, store Drafter, src Source, policy string) (*point.Receipt, error) {
 	op := "back up " + src.Subject().Name
 	draft, err := store.Begin(ctx, src.Subject(), policy)
 	if err != nil {

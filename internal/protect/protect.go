@@ -17,9 +17,14 @@ type Source interface {
 	Capture(ctx context.Context, to point.Sink) error
 }
 
+// Drafter begins points. A place of plain copies is no more than that.
+type Drafter interface {
+	Begin(ctx context.Context, s point.Subject, policy string) (point.Draft, error)
+}
+
 // Store keeps points: a vault, or memory for tests.
 type Store interface {
-	Begin(ctx context.Context, s point.Subject, policy string) (point.Draft, error)
+	Drafter
 	// Points lists points, newest first.
 	Points(ctx context.Context, f point.Filter) ([]point.Point, error)
 	// Open reads a point's record and gives access to its tree.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -50,6 +51,7 @@ type draft struct {
 	checked     map[object.ID]bool // objects known to be there
 	fresh       []object.ID        // metadata of parts that no leaf has a copy of yet
 	order       []string           // names of parts
+	renamed     map[string]string  // new names of parts to old ones
 	open        map[string]bool
 	ended       map[string]ended
 	failures    []error
@@ -106,7 +108,7 @@ func (v *Vault) Begin(ctx context.Context, s point.Subject, policy string) (poin
 	d := &draft{
 		v: v, w: w, lastFlushed: now,
 		point: point.Point{ID: randomID(), Subject: s, Policy: policy, Time: now},
-		open:  map[string]bool{}, ended: map[string]ended{}, checked: map[object.ID]bool{},
+		open:  map[string]bool{}, renamed: map[string]string{}, ended: map[string]ended{}, checked: map[object.ID]bool{},
 		packs: packs{lost: map[blob.ID]bool{}}, warnings: warnings,
 	}
 	d.recall(l)
@@ -238,10 +240,91 @@ func (d *draft) Part(ctx context.Context, name, kind string) (point.PartWriter, 
 		return nil, err
 	}
 	found, err := d.prior(ctx, name)
+	if before := d.before(name); found == nil && err == nil && before != "" {
+		found, err = d.prior(ctx, before)
+	}
 	if err != nil {
 		return nil, fault.Wrap("begin part "+name, nil, err, "")
 	}
 	return &part{d: d, name: name, kind: kind, prior: found, root: newDir("")}, nil
+}
+
+// Last lists the parts of the subject's last point, and what was ended since.
+func (d *draft) Last(ctx context.Context) ([]point.Part, error) {
+	ctx, done, err := d.v.operation(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	last := map[string]point.Part{}
+	for _, p := range d.past { // newest first
+		record, err := d.load(ctx, p)
+		if err != nil {
+			return nil, fault.Wrap("read the last point of "+d.point.Subject.Name, nil, err, "")
+		}
+		if record == nil {
+			continue
+		}
+		for _, part := range record.Point.Parts {
+			if _, newer := last[part.Name]; !newer {
+				last[part.Name] = part
+			}
+		}
+		if p.listed {
+			break
+		}
+	}
+	return slices.SortedFunc(maps.Values(last), func(a, b point.Part) int { return strings.Compare(a.Name, b.Name) }), nil
+}
+
+// Renamed tells that a part, and what lies inside it, went by another name before.
+func (d *draft) Renamed(name, before string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.renamed[name] = before
+}
+
+// before is the name that a part had before; "" where nobody said that it had another.
+func (d *draft) before(name string) string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for dir := name; dir != "."; dir = path.Dir(dir) {
+		if old, ok := d.renamed[dir]; ok {
+			return old + name[len(dir):]
+		}
+	}
+	return ""
+}
+
+// Vanish ends a part that the source has no more, and holds the last point that has it.
+func (d *draft) Vanish(ctx context.Context, name, kind, reason string) error {
+	if err := d.takeName(name, false); err != nil {
+		return err
+	}
+	d.end(ended{part: point.Part{Name: name, Kind: kind, State: point.Vanished, Reason: reason}})
+	return d.holdLast(ctx, name, reason)
+}
+
+// holdLast holds the last point that has a good copy of the part.
+func (d *draft) holdLast(ctx context.Context, name, reason string) error {
+	for _, past := range d.past {
+		if !past.listed {
+			continue
+		}
+		record, err := d.load(ctx, past)
+		if err != nil {
+			return err
+		}
+		if record == nil {
+			continue
+		}
+		for _, q := range record.Point.Parts {
+			if q.Name == name && good(q.State) {
+				return d.v.Hold(ctx, past.ID, point.AlarmNote+name+": "+reason)
+			}
+		}
+	}
+	return nil
 }
 
 // Skip leaves a part out on purpose.

@@ -181,24 +181,7 @@ func (p *part) Alarm(ctx context.Context, finding string) error {
 	p.mu.Lock()
 	p.notes = append(p.notes, point.AlarmNote+finding)
 	p.mu.Unlock()
-	for _, past := range p.d.past {
-		if !past.listed {
-			continue
-		}
-		record, err := p.d.load(ctx, past)
-		if err != nil {
-			return err
-		}
-		if record == nil {
-			continue
-		}
-		for _, q := range record.Point.Parts {
-			if q.Name == p.name && good(q.State) {
-				return p.d.v.Hold(ctx, past.ID, point.AlarmNote+p.name+": "+finding)
-			}
-		}
-	}
-	return nil
+	return p.d.holdLast(ctx, p.name, finding)
 }
 
 // Store ends the part as stored, or as carried.

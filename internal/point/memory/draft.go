@@ -34,6 +34,7 @@ type draft struct {
 	closed   bool
 	open     map[string]bool // parts begun and not ended
 	order    []string
+	renamed  map[string]string // new names to old ones
 	parts    map[string]*ended
 	failures []error
 	written  int64
@@ -49,7 +50,40 @@ func (d *draft) Part(ctx context.Context, name, kind string) (point.PartWriter, 
 	d.mu.Lock()
 	d.open[name] = true
 	d.mu.Unlock()
-	return &partWriter{draft: d, name: name, kind: kind, prior: d.store.prior(d.point.Subject, name), files: tree{}}, nil
+	return &partWriter{draft: d, name: name, kind: kind, prior: d.prior(name), files: tree{}}, nil
+}
+
+// prior finds the newest good copy of a part, if need be under the name it had before.
+func (d *draft) prior(name string) *ended {
+	if e := d.store.prior(d.point.Subject, name); e != nil {
+		return e
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for now, before := range d.renamed {
+		if below, inside := strings.CutPrefix(name+"/", now+"/"); inside {
+			return d.store.prior(d.point.Subject, path.Join(before, below))
+		}
+	}
+	return nil
+}
+
+func (d *draft) Last(ctx context.Context) ([]point.Part, error) {
+	return d.store.last(d.point.Subject), ctx.Err()
+}
+
+func (d *draft) Renamed(name, before string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.renamed[name] = before
+}
+
+func (d *draft) Vanish(ctx context.Context, name, kind, reason string) error {
+	if err := d.name(name); err != nil {
+		return err
+	}
+	d.end(&ended{part: point.Part{Name: name, Kind: kind, State: point.Vanished, Reason: reason}})
+	return errors.Join(ctx.Err(), d.store.holdLast(d.point.Subject, name, point.AlarmNote+name+": "+reason))
 }
 
 func (d *draft) Skip(name, kind, reason string) {

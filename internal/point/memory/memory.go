@@ -7,8 +7,10 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -52,7 +54,7 @@ func (s *Store) Begin(ctx context.Context, subject point.Subject, policy string)
 		return nil, err
 	}
 	p := point.Point{ID: newID(), Subject: subject, Policy: policy, Time: s.clock().UTC()}
-	return &draft{store: s, point: p, open: map[string]bool{}, parts: map[string]*ended{}}, nil
+	return &draft{store: s, point: p, open: map[string]bool{}, renamed: map[string]string{}, parts: map[string]*ended{}}, nil
 }
 
 func newID() string {
@@ -230,6 +232,27 @@ func (s *Store) prior(subject point.Subject, part string) *ended {
 		}
 	}
 	return best
+}
+
+// last lists the parts of the subject's newest point, with the checkpoints since in their places.
+func (s *Store) last(subject point.Subject) []point.Part {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	parts := map[string]point.Part{}
+	for _, p := range s.newestFirst() {
+		if p.record.Point.Subject == subject {
+			for _, part := range p.record.Point.Parts {
+				parts[part.Name] = part
+			}
+			break
+		}
+	}
+	for at, e := range s.checkpoints {
+		if at.subject == subject {
+			parts[at.part] = e.part
+		}
+	}
+	return slices.SortedFunc(maps.Values(parts), func(a, b point.Part) int { return strings.Compare(a.Name, b.Name) })
 }
 
 // checkpoint keeps an ended part for the next run on the subject, unless a newer copy was kept already.
