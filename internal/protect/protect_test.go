@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,11 +23,8 @@ var start = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // daily returns a clock that goes on by a day at each look, and starts on January 2nd.
 func daily() func() time.Time {
-	now := start
-	return func() time.Time {
-		now = now.AddDate(0, 0, 1)
-		return now
-	}
+	var days atomic.Int64
+	return func() time.Time { return start.AddDate(0, 0, int(days.Add(1))) }
 }
 
 // source is a directory of files in memory, each a part of its own named after the directory it is in.
