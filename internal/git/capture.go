@@ -36,7 +36,9 @@ type capture struct {
 	part   point.Part
 	new    *scratch // holds the new pack; nil where nothing arrived
 
-	pointers []Pointer // to LFS objects, of this capture and all before
+	kept           bool      // the prior copy, whole
+	pointers       []Pointer // to LFS objects, of this capture and all before
+	pointersUnread bool      // there are pointers, in the prior copy's list
 }
 
 // stored is what a prior copy says of itself.
@@ -82,6 +84,11 @@ func (c *capture) fail(ctx context.Context, err error) error {
 
 // repository captures all but the LFS objects.
 func (c *capture) repository(ctx context.Context) error {
+	if c.marked() {
+		if kept, err := c.keepMarked(ctx); kept || err != nil {
+			return err
+		}
+	}
 	if err := c.readPrior(ctx); err != nil {
 		return err
 	}
@@ -212,6 +219,11 @@ func (c *capture) listRefs(ctx context.Context) error {
 	if err := c.dial(ctx); err != nil {
 		return err
 	}
+	c.part.ID, c.part.Mark = c.source.o.ID, c.source.o.Mark
+	if c.source.o.Now != nil {
+		asked := c.source.o.Now().UTC()
+		c.part.Checked = &asked
+	}
 	all, err := c.remote.ListRefs(ctx)
 	if err != nil {
 		return err
@@ -252,12 +264,9 @@ func (c *capture) describe(all *RefList, made int, clashing []string) {
 
 // unchanged keeps the prior copy as it is.
 func (c *capture) unchanged(ctx context.Context) error {
-	if err := c.w.Keep(ctx, "."); err != nil {
-		return inVault(err)
-	}
 	c.pointers = c.before.pointers
 	c.part.Notes = mergeNotes(c.prior.Part.Notes, c.part.Notes)
-	return inVault(c.w.Store(ctx, c.part))
+	return c.keepWhole(ctx, c.part)
 }
 
 // priorPacks opens the packs of the prior copy, nil where there is none.

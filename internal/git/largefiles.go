@@ -32,7 +32,7 @@ func (c *capture) lfsName() string { return c.source.PartName() + "/lfs" }
 // largeFiles captures the LFS objects that the repository's pointers name, if it has any. What the LFS server does wrong ends
 // as a failed part of its own.
 func (c *capture) largeFiles(ctx context.Context) error {
-	if len(c.pointers) == 0 {
+	if len(c.pointers) == 0 && !c.pointersUnread {
 		return nil
 	}
 	if c.source.o.SkipLFS {
@@ -54,21 +54,17 @@ func (c *capture) largeFiles(ctx context.Context) error {
 }
 
 func (c *capture) lfs(ctx context.Context, w point.PartWriter) error {
-	have, err := c.storedObjects(ctx, w)
+	if prior := w.Prior(); c.complete(prior) {
+		return inVault(keepObjects(ctx, w, prior.Part))
+	}
+	if err := c.readPointers(ctx); err != nil {
+		return err
+	}
+	had, err := c.storedObjects(ctx, w)
 	if err != nil {
 		return err
 	}
-	var lacking []Pointer
-	for _, p := range c.pointers {
-		if !have[p.OID] {
-			lacking = append(lacking, p)
-		}
-	}
-	if len(have) > 0 {
-		if err := w.Keep(ctx, "."); err != nil {
-			return inVault(err)
-		}
-	}
+	lacking := slices.DeleteFunc(slices.Clone(c.pointers), func(p Pointer) bool { return had.objects[p.OID] })
 	came, missing, err := c.download(ctx, w, lacking)
 	if err != nil && (ends(ctx, err) != nil || len(came) == 0) {
 		return err
@@ -79,38 +75,67 @@ func (c *capture) lfs(ctx context.Context, w point.PartWriter) error {
 	}
 	stored := int64(len(c.pointers) - len(lacking) + len(came))
 	part.Counts = []point.Count{{Of: "lfs objects", Expected: int64(len(c.pointers)), Stored: stored, MissingAtSource: missing}}
-	if len(lacking) > 0 {
-		absent := map[string]bool{}
-		for _, p := range lacking {
-			absent[p.OID] = !came[p.OID]
-		}
-		list := encodePointers(c.pointers, absent)
-		if _, err := w.Put(ctx, point.Entry{Name: lfsFile}, strings.NewReader(list), point.Text); err != nil {
+	absent := map[string]bool{}
+	for _, p := range lacking {
+		absent[p.OID] = !came[p.OID]
+	}
+	list := encodePointers(c.pointers, absent)
+	if list == had.list {
+		return inVault(keepObjects(ctx, w, part))
+	}
+	if len(had.objects) > 0 {
+		if err := w.Keep(ctx, "."); err != nil {
 			return inVault(err)
 		}
+	}
+	if _, err := w.Put(ctx, point.Entry{Name: lfsFile}, strings.NewReader(list), point.Text); err != nil {
+		return inVault(err)
 	}
 	return inVault(w.Store(ctx, part))
 }
 
+// keepObjects ends the part of the LFS objects with the prior copy as it is.
+func keepObjects(ctx context.Context, w point.PartWriter, p point.Part) error {
+	if err := w.Keep(ctx, "."); err != nil {
+		return err
+	}
+	p.Unchanged = true
+	return w.Store(ctx, p)
+}
+
+// readPointers reads the pointers of a repository that was kept without being looked at.
+func (c *capture) readPointers(ctx context.Context) (err error) {
+	if c.pointersUnread {
+		c.pointers, _, err = readPointers(ctx, c.prior)
+	}
+	return inPrior(err)
+}
+
+// objectsHad is what the prior copy of the LFS part says of itself.
+type objectsHad struct {
+	list    string // as stored; "" where there is no copy
+	objects map[string]bool
+}
+
 // storedObjects names the objects that the prior copy of the LFS part has. A copy that is damaged counts for nothing.
-func (c *capture) storedObjects(ctx context.Context, w point.PartWriter) (map[string]bool, error) {
+func (c *capture) storedObjects(ctx context.Context, w point.PartWriter) (had objectsHad, _ error) {
 	prior := w.Prior()
 	if prior == nil {
-		return nil, nil
+		return had, nil
 	}
 	pointers, missing, err := readPointers(ctx, prior)
 	if errors.Is(err, fault.ErrCorrupt) || errors.Is(err, fault.ErrNotFound) {
 		finding := fmt.Sprintf("the last copy, of %s, is damaged; the objects were captured again: %v", prior.Time.Format("2006-01-02 15:04"), err)
-		return nil, inVault(w.Alarm(ctx, finding))
+		return had, inVault(w.Alarm(ctx, finding))
 	}
 	if err != nil {
-		return nil, inVault(err)
+		return had, inVault(err)
 	}
-	have := make(map[string]bool, len(pointers))
+	had.list, had.objects = encodePointers(pointers, missing), make(map[string]bool, len(pointers))
 	for _, p := range pointers {
-		have[p.OID] = !missing[p.OID]
+		had.objects[p.OID] = !missing[p.OID]
 	}
-	return have, nil
+	return had, nil
 }
 
 // download stores objects and returns the ids of those that came, and of those that the server lacks, also with an error.

@@ -207,6 +207,7 @@ func (p *part) Fail(ctx context.Context, reason error) error {
 		kept = p.prior.node.copy()
 		q = p.prior.Part
 		at := p.prior.Time
+		q.Name, q.Kind = p.name, p.kind // it may have gone by another name
 		q.State, q.CarriedFrom, q.NewBytes = point.Carried, &at, 0
 	}
 	n, err := p.close(ctx, "end part "+p.name, kept)

@@ -291,6 +291,7 @@ func (w *partWriter) Fail(_ context.Context, reason error) error {
 	e := &ended{part: point.Part{Name: w.name, Kind: w.kind, State: point.Failed}}
 	if w.prior != nil {
 		e.part, e.files, e.time = w.prior.part, w.prior.files, w.prior.time
+		e.part.Name, e.part.Kind = w.name, w.kind // it may have gone by another name
 		e.part.State, e.part.NewBytes = point.Carried, 0
 		e.part.CarriedFrom = &e.time
 	}
