@@ -1,5 +1,12 @@
 // Package v1alpha1 is the shape of what users declare: the kinds Location and Policy of the group backstay.io, the same in files
 // off the cluster and as custom resources on it. It holds types only; package config reads and checks them.
+//
+// Three tags beside json say what a value may be. The reader and the schema both follow them:
+//
+//	oneof:"group"   exactly one field of the struct's fields of that group is set
+//	enum:"a,b"      the value is one of these words
+//	check:"name"    the value, or each of a list, is a: name, url, cron, zone, duration (30d, 1y6m: of the calendar),
+//	                span (90s, 8h: of the clock), glob, count (not negative)
 package v1alpha1
 
 // Group and Version make the apiVersion of every document.
@@ -15,20 +22,20 @@ const (
 // Metadata names an object.
 type Metadata struct {
 	// Lowercase letters, digits and dashes; unique among objects of its kind.
-	Name   string            `json:"name"`
+	Name   string            `json:"name" check:"name"`
 	Labels map[string]string `json:"labels,omitempty"`
 }
 
 // Secret says where a secret is. Exactly one field is set.
 type Secret struct {
 	// Name of the environment variable that holds it.
-	Env string `json:"env,omitempty"`
+	Env string `json:"env,omitempty" oneof:"place"`
 	// Path of the file that holds it; a line break at its end is dropped.
-	File string `json:"file,omitempty"`
+	File string `json:"file,omitempty" oneof:"place"`
 	// Shell command that prints it.
-	Command string `json:"command,omitempty"`
+	Command string `json:"command,omitempty" oneof:"place"`
 	// Key of a Kubernetes Secret in the same namespace; on a cluster only.
-	SecretKeyRef *SecretKeyRef `json:"secretKeyRef,omitempty"`
+	SecretKeyRef *SecretKeyRef `json:"secretKeyRef,omitempty" oneof:"place"`
 
 	// Value is a secret that a foreign configuration file holds in clear. Native files cannot: they are kept in version control.
 	Value string `json:"-"`
@@ -51,7 +58,7 @@ type Location struct {
 // LocationSpec says where a vault lives and how it is opened.
 type LocationSpec struct {
 	// Directory or URL, as --location takes it: /srv/vault, s3://bucket/prefix?endpoint=HOST.
-	URL string `json:"url"`
+	URL string `json:"url" check:"url"`
 	// The vault's password.
 	Password Secret `json:"password"`
 	// What the store asks for, under the names of environment variables that docs/locations.md lists: AWS_ACCESS_KEY_ID.
@@ -73,10 +80,11 @@ type PolicySpec struct {
 	// Not run while true.
 	Suspend bool `json:"suspend,omitempty"`
 	// Name of the Location that takes restore points.
-	Location string `json:"location,omitempty"`
+	Location string `json:"location,omitempty" check:"name"`
 	// Which points are kept; all of them where nothing is said.
 	Retention *Retention `json:"retention,omitempty"`
-	Sources   []Source   `json:"sources"`
+	// Where repositories come from; at least one.
+	Sources []Source `json:"sources"`
 	// Plain copies, in the ordinary formats, beside the restore points.
 	Exports []Export `json:"exports,omitempty"`
 	// Live copies on other forges.
@@ -84,56 +92,74 @@ type PolicySpec struct {
 	// Who is told how a run went.
 	Notify *Notify `json:"notify,omitempty"`
 	// Repositories captured at once from one host. Default 4.
-	Parallel int `json:"parallel,omitempty"`
+	Parallel int `json:"parallel,omitempty" check:"count"`
 }
 
 // Schedule says when a policy runs.
 type Schedule struct {
-	// Five fields (minute, hour, day, month, weekday), or @hourly, @daily, @weekly, @monthly, @every 6h.
-	Cron string `json:"cron"`
+	// Five fields (minute, hour, day, month, weekday), or @hourly, @daily, @weekly, @monthly, @yearly, @every 6h. In quotes where
+	// it begins with @ or *.
+	Cron string `json:"cron" check:"cron"`
 	// Of the fields, such as Europe/Berlin; default is the process's own (TZ).
-	TimeZone string `json:"timeZone,omitempty"`
+	TimeZone string `json:"timeZone,omitempty" check:"zone"`
 	// A run starts up to so much later, each time by another span, so that many hosts do not start at once: 10m.
-	Jitter string `json:"jitter,omitempty"`
+	Jitter string `json:"jitter,omitempty" check:"span"`
 }
 
 // Retention says which points are kept: those that any rule keeps. See docs/cli.md, expire.
 type Retention struct {
-	Last    int `json:"last,omitempty"`
-	Hourly  int `json:"hourly,omitempty"`
-	Daily   int `json:"daily,omitempty"`
-	Weekly  int `json:"weekly,omitempty"`
-	Monthly int `json:"monthly,omitempty"`
-	Yearly  int `json:"yearly,omitempty"`
+	// The newest so many points.
+	Last int `json:"last,omitempty" check:"count"`
+	// The newest point of each of the newest so many hours that have one.
+	Hourly int `json:"hourly,omitempty" check:"count"`
+	// The same of days.
+	Daily int `json:"daily,omitempty" check:"count"`
+	// The same of weeks, from Monday.
+	Weekly int `json:"weekly,omitempty" check:"count"`
+	// The same of months.
+	Monthly int `json:"monthly,omitempty" check:"count"`
+	// The same of years.
+	Yearly int `json:"yearly,omitempty" check:"count"`
 	// Every point at most so much older than the newest: 30d, 1y6m.
-	Within string `json:"within,omitempty"`
+	Within string `json:"within,omitempty" check:"duration"`
 }
 
 // Source is where repositories are listed, or one repository. Exactly one of the forges, Git and Directory is set.
 type Source struct {
-	// Name of the account in restore points; default is the host and the account, as github.com/acme. Two sources of a policy
-	// need different names.
-	Name      string  `json:"name,omitempty"`
-	GitHub    *Forge  `json:"github,omitempty"`
-	GitLab    *Forge  `json:"gitlab,omitempty"`
-	Gitea     *Forge  `json:"gitea,omitempty"`
-	Forgejo   *Forge  `json:"forgejo,omitempty"`
-	Gogs      *Forge  `json:"gogs,omitempty"`
-	Bitbucket *Forge  `json:"bitbucket,omitempty"`
-	OneDev    *Forge  `json:"onedev,omitempty"`
-	Sourcehut *Forge  `json:"sourcehut,omitempty"`
-	Git       *Git    `json:"git,omitempty"`
-	Directory *string `json:"directory,omitempty"`
+	// Of the account in restore points; default is the host and the account, as github.com/acme. Two sources of a policy need
+	// different names.
+	Name string `json:"name,omitempty"`
+	// github.com, or GitHub Enterprise Server with a URL.
+	GitHub *Forge `json:"github,omitempty" oneof:"forge"`
+	// gitlab.com, or an instance of one's own with a URL.
+	GitLab *Forge `json:"gitlab,omitempty" oneof:"forge"`
+	// gitea.com, or an instance of one's own with a URL.
+	Gitea *Forge `json:"gitea,omitempty" oneof:"forge"`
+	// codeberg.org, or an instance of one's own with a URL.
+	Forgejo *Forge `json:"forgejo,omitempty" oneof:"forge"`
+	// An instance; its URL must be said.
+	Gogs *Forge `json:"gogs,omitempty" oneof:"forge"`
+	// Bitbucket Cloud.
+	Bitbucket *Forge `json:"bitbucket,omitempty" oneof:"forge"`
+	// code.onedev.io, or an instance of one's own with a URL.
+	OneDev *Forge `json:"onedev,omitempty" oneof:"forge"`
+	// git.sr.ht, or an instance of one's own with a URL.
+	Sourcehut *Forge `json:"sourcehut,omitempty" oneof:"forge"`
+	// One repository, by its URL.
+	Git *Git `json:"git,omitempty" oneof:"forge"`
+	// A directory of this machine, as it is.
+	Directory *string `json:"directory,omitempty" oneof:"forge"`
 }
 
 // Access says how a forge or a git server is reached.
 type Access struct {
 	// Of the instance (a forge) or the repository (git). Each forge that has a public instance takes that as default.
-	URL string `json:"url,omitempty"`
+	URL string `json:"url,omitempty" check:"url"`
 	// For the API and for git over https.
 	Token *Secret `json:"token,omitempty"`
-	// With Password; or the name that goes with Token where a forge wants one (Bitbucket: the e-mail address).
-	Username string  `json:"username,omitempty"`
+	// With a password; or the name that goes with the token where a forge wants one (Bitbucket: the e-mail address).
+	Username string `json:"username,omitempty"`
+	// Instead of a token.
 	Password *Secret `json:"password,omitempty"`
 	// A GitHub App instead of a token.
 	App *App `json:"app,omitempty"`
@@ -145,8 +171,10 @@ type Access struct {
 
 // App is a GitHub App as it is installed for an account.
 type App struct {
-	ID             int64 `json:"id"`
-	InstallationID int64 `json:"installationID"`
+	// The App's own number.
+	ID int64 `json:"id" check:"count"`
+	// The number of its installation for the account.
+	InstallationID int64 `json:"installationID" check:"count"`
 	// PEM.
 	PrivateKey Secret `json:"privateKey"`
 }
@@ -166,52 +194,66 @@ type Forge struct {
 	User string `json:"user,omitempty"`
 	// The organisation, group (with its subgroups), workspace or parent project instead of a user.
 	Organization string `json:"organization,omitempty"`
+	// Listed beside the user's own repositories, with their subgroups, instead of every organisation that the user is a member of.
+	Organizations []string `json:"organizations,omitempty"`
 	// Wikis of the repositories. Default true.
 	Wikis *bool `json:"wikis,omitempty"`
 	// Git LFS objects. Default true.
 	LFS *bool `json:"lfs,omitempty"`
-	// Also the repositories that the account has starred, has contributed to, and its gists or snippets.
-	Starred     bool `json:"starred,omitempty"`
+	// Also the repositories that the account has starred.
+	Starred bool `json:"starred,omitempty"`
+	// Also those that it has contributed to (GitHub).
 	Contributed bool `json:"contributed,omitempty"`
-	Gists       bool `json:"gists,omitempty"`
+	// Also its gists (GitHub) or snippets (GitLab).
+	Gists bool `json:"gists,omitempty"`
 	// Issues as the forge answers them, one file each.
 	Issues bool `json:"issues,omitempty"`
 
-	// Globs over owner/name, or over the name alone where there is no slash: acme/*, *-archive. Nothing said takes all;
-	// exclude beats include.
-	Include []string `json:"include,omitempty"`
-	Exclude []string `json:"exclude,omitempty"`
-	// Globs over owners.
-	IncludeOwners []string `json:"includeOwners,omitempty"`
-	ExcludeOwners []string `json:"excludeOwners,omitempty"`
+	// Globs over owner/name, or over the name alone where there is no slash: acme/*, *-archive. Upper and lower case differ; \
+	// takes a glob's * ? [ by their letter. Nothing said takes all; exclude beats include.
+	Include []string `json:"include,omitempty" check:"glob"`
+	// Globs as those of include.
+	Exclude []string `json:"exclude,omitempty" check:"glob"`
+	// Globs over owners; a group's subgroups go with it.
+	IncludeOwners []string `json:"includeOwners,omitempty" check:"glob"`
+	// Globs as those of includeOwners.
+	ExcludeOwners []string `json:"excludeOwners,omitempty" check:"glob"`
 	// Only repositories with so many stars at least.
-	Stars int `json:"stars,omitempty"`
+	Stars int `json:"stars,omitempty" check:"count"`
 	// Only repositories with activity in the last so much time: 1y, 90d.
-	ActiveWithin string `json:"activeWithin,omitempty"`
-	// Only repositories in one of these languages.
-	Languages       []string `json:"languages,omitempty"`
-	ExcludeArchived bool     `json:"excludeArchived,omitempty"`
-	ExcludeForks    bool     `json:"excludeForks,omitempty"`
+	ActiveWithin string `json:"activeWithin,omitempty" check:"duration"`
+	// Only repositories in one of these languages; upper and lower case are the same. One whose language the forge does not know
+	// is taken.
+	Languages []string `json:"languages,omitempty"`
+	// No archived repositories.
+	ExcludeArchived bool `json:"excludeArchived,omitempty"`
+	// No forks.
+	ExcludeForks bool `json:"excludeForks,omitempty"`
 }
 
 // Git is one repository.
 type Git struct {
 	Access `json:",inline"`
-	LFS    *bool `json:"lfs,omitempty"`
-	// Owner and name of the repository in restore points and copies; default is what the URL says.
+	// Git LFS objects. Default true.
+	LFS *bool `json:"lfs,omitempty"`
+	// Of the repository in restore points and copies; default is what the URL says.
 	Owner string `json:"owner,omitempty"`
-	Name  string `json:"name,omitempty"`
+	// Of the repository, likewise.
+	Name string `json:"name,omitempty"`
 	// Also the wiki beside it, name.wiki.git.
 	Wiki bool `json:"wiki,omitempty"`
 }
 
-// Export is a place for plain copies of repositories. Exactly one of Local, S3, Azure, WebDAV and Radicle is set.
+// Export is a place for plain copies of repositories, and how they lie there. Exactly one place is set.
 type Export struct {
-	Local  *Local  `json:"local,omitempty"`
-	S3     *S3     `json:"s3,omitempty"`
-	Azure  *Azure  `json:"azure,omitempty"`
-	WebDAV *WebDAV `json:"webdav,omitempty"`
-	// Layout of the copies below the place.
+	// A directory.
+	Local *Local `json:"local,omitempty" oneof:"place"`
+	// A bucket.
+	S3 *S3 `json:"s3,omitempty" oneof:"place"`
+	// A container of Azure Blob Storage.
+	Azure *Azure `json:"azure,omitempty" oneof:"place"`
+	// A directory of a WebDAV server.
+	WebDAV *WebDAV `json:"webdav,omitempty" oneof:"place"`
 	Layout `json:",inline"`
 }
 
@@ -221,12 +263,12 @@ type Layout struct {
 	Structured bool `json:"structured,omitempty"`
 	// worktree (a clone with files), bare (a bare repository), or mirror (the same with pull requests' refs). Places other than
 	// local take bare and mirror only. Default bare.
-	Form string `json:"form,omitempty"`
+	Form string `json:"form,omitempty" enum:"worktree,bare,mirror"`
 	// One zip file a repository.
 	Zip bool `json:"zip,omitempty"`
 	// Each run that finds something new makes a copy of its own in a directory named by its Unix time; the newest so many are
 	// kept. 0 updates one copy.
-	Keep int `json:"keep,omitempty"`
+	Keep int `json:"keep,omitempty" check:"count"`
 	// Each day makes a copy of its own below YYYY-MM-DD.
 	Dated bool `json:"dated,omitempty"`
 	// Git LFS objects, too.
@@ -242,20 +284,27 @@ const (
 
 // Local is a directory.
 type Local struct {
+	// Of this machine; ~ is the home directory.
 	Path string `json:"path"`
 }
 
 // S3 is a bucket of a store that speaks S3.
 type S3 struct {
-	Bucket   string `json:"bucket"`
-	Endpoint string `json:"endpoint"` // host, or host:port
-	Region   string `json:"region,omitempty"`
+	// Its name; it must exist.
+	Bucket string `json:"bucket"`
+	// Host, or host:port.
+	Endpoint string `json:"endpoint"`
+	// Where the store wants one: eu-central-1.
+	Region string `json:"region,omitempty"`
 	// Without keys, those of the environment, the machine or the pod.
-	AccessKey    *Secret `json:"accessKey,omitempty"`
-	SecretKey    *Secret `json:"secretKey,omitempty"`
+	AccessKey *Secret `json:"accessKey,omitempty"`
+	// Goes with accessKey.
+	SecretKey *Secret `json:"secretKey,omitempty"`
+	// Of temporary keys.
 	SessionToken *Secret `json:"sessionToken,omitempty"`
 	// Plain http; for a store on the same machine.
-	Insecure     bool   `json:"insecure,omitempty"`
+	Insecure bool `json:"insecure,omitempty"`
+	// As the store names them: STANDARD_IA.
 	StorageClass string `json:"storageClass,omitempty"`
 	// Key of a tag on each object that holds the URL of its repository.
 	SourceTag *string `json:"sourceTag,omitempty"`
@@ -263,54 +312,74 @@ type S3 struct {
 
 // Azure is a container of Azure Blob Storage.
 type Azure struct {
-	URL       string `json:"url"` // of the account, may carry a shared access signature only in foreign files
+	// Of the account: https://ACCOUNT.blob.core.windows.net.
+	URL string `json:"url" check:"url"`
+	// Its name; it must exist.
 	Container string `json:"container"`
-	// Without a client, the credentials of the Azure command line.
-	TenantID     string  `json:"tenantID,omitempty"`
-	ClientID     string  `json:"clientID,omitempty"`
+	// An application's credentials: its tenant, client and secret.
+	TenantID string `json:"tenantID,omitempty"`
+	// Goes with tenantID.
+	ClientID string `json:"clientID,omitempty"`
+	// Goes with tenantID.
 	ClientSecret *Secret `json:"clientSecret,omitempty"`
-	// Shared access signature.
-	SAS    *Secret `json:"sas,omitempty"`
-	UseCLI bool    `json:"useCLI,omitempty"`
+	// A shared access signature instead: the part of its URL after the question mark.
+	SAS *Secret `json:"sas,omitempty"`
+	// The credentials of the Azure command line instead.
+	UseCLI bool `json:"useCLI,omitempty"`
 }
 
 // WebDAV is a directory of a WebDAV server.
 type WebDAV struct {
-	URL      string  `json:"url"`
+	// Of the server.
+	URL string `json:"url" check:"url"`
+	// With a password.
 	Username string  `json:"username,omitempty"`
 	Password *Secret `json:"password,omitempty"`
-	Path     string  `json:"path,omitempty"`
+	// Below the URL.
+	Path string `json:"path,omitempty"`
 }
 
-// Mirror is a forge that takes live copies. Exactly one of the forges and Radicle is set.
+// Mirror is a forge that takes live copies. Exactly one forge is set.
 type Mirror struct {
-	GitHub    *Access  `json:"github,omitempty"`
-	GitLab    *Access  `json:"gitlab,omitempty"`
-	Gitea     *Access  `json:"gitea,omitempty"`
-	Forgejo   *Access  `json:"forgejo,omitempty"`
-	Gogs      *Access  `json:"gogs,omitempty"`
-	OneDev    *Access  `json:"onedev,omitempty"`
-	Sourcehut *Access  `json:"sourcehut,omitempty"`
-	Radicle   *Radicle `json:"radicle,omitempty"`
+	GitHub    *Access `json:"github,omitempty" oneof:"forge"`
+	GitLab    *Access `json:"gitlab,omitempty" oneof:"forge"`
+	Gitea     *Access `json:"gitea,omitempty" oneof:"forge"`
+	Forgejo   *Access `json:"forgejo,omitempty" oneof:"forge"`
+	Gogs      *Access `json:"gogs,omitempty" oneof:"forge"`
+	OneDev    *Access `json:"onedev,omitempty" oneof:"forge"`
+	Sourcehut *Access `json:"sourcehut,omitempty" oneof:"forge"`
+	// The node of this machine, through its rad command.
+	Radicle *Radicle `json:"radicle,omitempty" oneof:"forge"`
 
-	// Who owns the copies there; default is the token's own account. With Structured each owner of a source keeps its own, as an
-	// organisation there.
+	// Who owns the copies there; default is the token's own account.
 	Owner string `json:"owner,omitempty"`
+	// Each owner at the source owns its copies there, too. Without it, two repositories of one name are an error.
+	KeepOwners bool `json:"keepOwners,omitempty"`
 	// Make the owner where it is missing, as an organisation.
 	CreateOwner bool `json:"createOwner,omitempty"`
-	// private (default), public, internal, limited or unlisted, as the forge knows them.
-	Visibility      string `json:"visibility,omitempty"`
-	OwnerVisibility string `json:"ownerVisibility,omitempty"`
+	// Of copies that are made: private (default), public, internal, limited or unlisted, as far as the forge knows them; source
+	// for the source's own.
+	Visibility string `json:"visibility,omitempty" enum:"private,public,internal,limited,unlisted,source"`
+	// Of owners that are made.
+	OwnerVisibility string `json:"ownerVisibility,omitempty" enum:"private,public,internal,limited"`
 	// The forge itself pulls from the source, which gets to know the source's token. Otherwise Backstay pushes.
 	Pull bool `json:"pull,omitempty"`
-	// Between pulls: 8h.
-	Interval string `json:"interval,omitempty"`
+	// Between pulls: 8h, 30m.
+	Interval string `json:"interval,omitempty" check:"span"`
 	// Overwrite refs there that are not ancestors of the source's.
 	Force bool `json:"force,omitempty"`
-	LFS   bool `json:"lfs,omitempty"`
+	// Git LFS objects, too.
+	LFS bool `json:"lfs,omitempty"`
 }
 
-// Radicle is the node of this machine, through its rad command.
+// Values of Mirror.Visibility that are no forge's.
+const (
+	VisibilityPrivate = "private"
+	VisibilityPublic  = "public"
+	VisibilitySource  = "source"
+)
+
+// Radicle is the node of this machine, through its rad command. RAD_HOME and RAD_PASSPHRASE are its own.
 type Radicle struct {
 	// Delete refs there that the source has no more.
 	Prune bool `json:"prune,omitempty"`
@@ -318,46 +387,63 @@ type Radicle struct {
 
 // Notify says who is told how a run went.
 type Notify struct {
-	// URLs asked for at the start, after success and after failure. A heartbeat that only has Success is left alone otherwise.
+	// Asked for at the start, after success and after failure.
 	Heartbeats []Heartbeat `json:"heartbeats,omitempty"`
-	Messages   []Channel   `json:"messages,omitempty"`
+	// Take a message after a run.
+	Messages []Channel `json:"messages,omitempty"`
 	// failure (default): runs that failed or raised an alarm; always: every run.
-	When string `json:"when,omitempty"`
+	When string `json:"when,omitempty" enum:"failure,always"`
 }
 
-// Heartbeat is a dead man's switch, as healthchecks.io and Uptime Kuma have them.
+// Values of Notify.When.
+const (
+	WhenFailure = "failure"
+	WhenAlways  = "always"
+)
+
+// Heartbeat is a dead man's switch, as healthchecks.io and Uptime Kuma have them: URLs that are asked for. Each holds a key, so they
+// are secrets.
 type Heartbeat struct {
+	// After a run that is complete. It is never asked for after another.
 	Success *Secret `json:"success,omitempty"`
-	Start   *Secret `json:"start,omitempty"`
+	// Before a run.
+	Start *Secret `json:"start,omitempty"`
+	// After a run that failed or is incomplete.
 	Failure *Secret `json:"failure,omitempty"`
 }
 
 // Channel takes messages. Exactly one of its fields is set.
 type Channel struct {
-	Ntfy    *Push    `json:"ntfy,omitempty"`
-	Gotify  *Push    `json:"gotify,omitempty"`
-	Apprise *Apprise `json:"apprise,omitempty"`
+	Ntfy    *Push    `json:"ntfy,omitempty" oneof:"service"`
+	Gotify  *Push    `json:"gotify,omitempty" oneof:"service"`
+	Apprise *Apprise `json:"apprise,omitempty" oneof:"service"`
 	// Slack's incoming webhook, which Mattermost, Rocket.Chat and Discord (with /slack) understand.
-	Slack *Secret `json:"slack,omitempty"`
+	Slack *Secret `json:"slack,omitempty" oneof:"service"`
 	// The run report as JSON, posted to a URL.
-	Webhook *Secret `json:"webhook,omitempty"`
-	Email   *Email  `json:"email,omitempty"`
+	Webhook *Secret `json:"webhook,omitempty" oneof:"service"`
+	Email   *Email  `json:"email,omitempty" oneof:"service"`
 }
 
 // Push is a push service.
 type Push struct {
-	URL      string  `json:"url"` // ntfy: with the topic
-	Token    *Secret `json:"token,omitempty"`
+	// Of the server; ntfy: with the topic.
+	URL   string  `json:"url" check:"url"`
+	Token *Secret `json:"token,omitempty"`
+	// With a password, instead of a token (ntfy).
 	Username string  `json:"username,omitempty"`
 	Password *Secret `json:"password,omitempty"`
-	Email    string  `json:"email,omitempty"` // ntfy: also mail to this address
+	// Also mail to this address (ntfy).
+	Email string `json:"email,omitempty"`
 }
 
 // Apprise is an Apprise API server.
 type Apprise struct {
-	URL    string   `json:"url"`
-	Config string   `json:"config,omitempty"` // key of a stored configuration
-	Tags   []string `json:"tags,omitempty"`
+	// Of the server.
+	URL string `json:"url" check:"url"`
+	// Key of a configuration that is stored there.
+	Config string `json:"config,omitempty"`
+	// Of the services that are told; all of them where nothing is said.
+	Tags []string `json:"tags,omitempty"`
 	// URLs of services, where no configuration is stored there.
 	URLs []Secret `json:"urls,omitempty"`
 }
@@ -365,9 +451,12 @@ type Apprise struct {
 // Email is a mail server.
 type Email struct {
 	// host:port; 465 speaks TLS at once, others start it.
-	Server   string   `json:"server"`
-	From     string   `json:"from"`
-	To       []string `json:"to"`
-	Username string   `json:"username,omitempty"`
-	Password *Secret  `json:"password,omitempty"`
+	Server string `json:"server"`
+	// Address of the sender.
+	From string `json:"from"`
+	// Addresses of the receivers.
+	To []string `json:"to"`
+	// With a password.
+	Username string  `json:"username,omitempty"`
+	Password *Secret `json:"password,omitempty"`
 }
