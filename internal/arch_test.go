@@ -68,7 +68,7 @@ var table = map[string]row{
 	"internal/notify": {
 		ours: "internal/fault internal/point", foreign: "github.com/prometheus/client_golang gopkg.in/natefinch/lumberjack.v2",
 	},
-	"internal/schedule": {ours: "internal/fault internal/policy"},
+	"internal/schedule": {ours: "internal/fault"},
 
 	// Front ends.
 	"api/v1alpha1":    {},
