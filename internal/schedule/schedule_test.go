@@ -176,7 +176,7 @@ func TestAWrongConfigurationLeavesTheRunningOne(t *testing.T) {
 			switch hours := time.Since(began).Hours(); {
 			case hours < 1.5:
 				return []schedule.Job{{Name: "a", Key: "1", Next: every(time.Hour), Run: run}}, nil
-			case hours < 2:
+			case hours < 2.2:
 				return nil, errors.New("line 3: unexpected colon")
 			case hours < 3.5:
 				return nil, errors.New("line 4: unexpected dash")
@@ -192,7 +192,7 @@ func TestAWrongConfigurationLeavesTheRunningOne(t *testing.T) {
 			"1h0m0s a started", "1h0m0s a ended: <nil>",
 			"1h30m0s rejected: line 3: unexpected colon",
 			"2h0m0s a started", "2h0m0s a ended: <nil>",
-			"2h0m0s rejected: line 4: unexpected dash",
+			"2h12m0s rejected: line 4: unexpected dash",
 			"3h0m0s a started", "3h0m0s a ended: <nil>",
 			"3h30m0s loaded 1",
 			"3h48m0s rejected: line 4: unexpected dash",
