@@ -1,0 +1,133 @@
+// Package gitlab lists accounts and groups of gitlab.com and of GitLab servers, and makes projects and pull mirrors on them.
+package gitlab
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/forge"
+)
+
+// Options says which GitLab is asked, and as whom.
+type Options struct {
+	URL   string       // of the server, with its relative root if it has one; "" for https://gitlab.com
+	Token fault.Secret // personal, project or group access token; "" for what is public
+	OAuth bool         // Token is an OAuth access token
+
+	// Username and Password are for git alone, where there is no token: GitLab's API takes no password.
+	Username string
+	Password fault.Secret
+
+	// Client says how the API is reached. Base, Authorize and Secrets are filled in.
+	Client forge.ClientOptions
+}
+
+// Provider is one account's view of one GitLab.
+type Provider struct {
+	o      Options
+	site   *url.URL // of the server, without slash at its end
+	client *forge.Client
+}
+
+// Every ability that GitLab has.
+var (
+	_ forge.Provider    = (*Provider)(nil)
+	_ forge.Inspector   = (*Provider)(nil)
+	_ forge.Finder      = (*Provider)(nil)
+	_ forge.IssueReader = (*Provider)(nil)
+	_ forge.Maker       = (*Provider)(nil)
+	_ forge.Puller      = (*Provider)(nil)
+)
+
+// New makes a provider. It sends nothing yet.
+func New(o Options) (*Provider, error) {
+	site, err := siteOf(o.URL)
+	if err != nil {
+		return nil, err
+	}
+	o.Client.Base = site.JoinPath("api", "v4").String()
+	o.Client.Authorize = authorize(o)
+	o.Client.Secrets = []fault.Secret{o.Token, o.Password}
+	client, err := forge.NewClient(o.Client)
+	if err != nil {
+		return nil, fault.Wrap("gitlab", nil, err, "")
+	}
+	return &Provider{o: o, site: site, client: client}, nil
+}
+
+// siteOf reads the address of a server. One of its API, as people copy it, is taken for the server's.
+func siteOf(address string) (*url.URL, error) {
+	if address == "" {
+		address = "https://gitlab.com"
+	}
+	if !strings.Contains(address, "://") {
+		address = "https://" + address
+	}
+	site, err := url.Parse(address)
+	if err != nil || site.Hostname() == "" || (site.Scheme != "https" && site.Scheme != "http") || site.User != nil {
+		// Without the address itself, which could hold a secret.
+		return nil, fault.New("gitlab", fault.ErrInvalid, "the address is no plain http or https URL", "give it as https://gitlab.example.com")
+	}
+	path := strings.TrimSuffix(strings.TrimRight(site.Path, "/"), "/api/v4")
+	return &url.URL{Scheme: site.Scheme, Host: strings.ToLower(site.Host), Path: path}, nil
+}
+
+func authorize(o Options) func(context.Context, http.Header) error {
+	return func(_ context.Context, header http.Header) error {
+		switch {
+		case o.Token == "":
+		case o.OAuth:
+			header.Set("Authorization", "Bearer "+o.Token.Reveal())
+		default:
+			header.Set("PRIVATE-TOKEN", o.Token.Reveal())
+		}
+		return nil
+	}
+}
+
+// Host implements forge.Provider.
+func (p *Provider) Host() string {
+	host := strings.Trim(p.site.Hostname(), "[]")
+	if port := p.site.Port(); port != "" {
+		host += "_" + port
+	}
+	return host
+}
+
+// GitCredentials are for git over https; both are "" where there are none. With a token GitLab takes any name; this one is right for
+// OAuth tokens too.
+func (p *Provider) GitCredentials(context.Context) (username string, password fault.Secret, err error) {
+	if p.o.Token != "" {
+		return "oauth2", p.o.Token, nil
+	}
+	return p.o.Username, p.o.Password, nil
+}
+
+// get asks for one object.
+func (p *Provider) get(ctx context.Context, path string, query url.Values, into any) error {
+	_, err := p.client.Do(ctx, http.MethodGet, path, query, nil, into)
+	return err
+}
+
+// account is who the token belongs to: a person, or the bot of a project or group.
+func (p *Provider) account(ctx context.Context) (string, error) {
+	var user struct {
+		Username string `json:"username"`
+	}
+	if err := p.get(ctx, "/user", nil, &user); err != nil {
+		return "", err
+	}
+	if user.Username == "" {
+		return "", fault.New("gitlab account", fault.ErrUnavailable, "the server answered without a name", "")
+	}
+	return user.Username, nil
+}
+
+// escaped makes one segment of a path of a full path: "acme/tools" → "acme%2Ftools".
+func escaped(fullPath string) string { return url.PathEscape(strings.Trim(fullPath, "/")) }
+
+func notFound(err error) bool { return errors.Is(err, fault.ErrNotFound) }
