@@ -34,7 +34,7 @@ var table = map[string]row{
 	// The spine. It knows no leaf, and the first three know no library either.
 	"internal/fault":  {},
 	"internal/point":  {},
-	"internal/policy": {ours: "internal/fault internal/point"},
+	"internal/policy": {ours: "internal/fault internal/point", foreign: "github.com/robfig/cron/v3"},
 	"internal/point/memory": { // test support: a store in memory
 		ours: "internal/fault internal/point", tests: "internal/protect internal/vault/vaulttest",
 	},
