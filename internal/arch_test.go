@@ -60,6 +60,9 @@ var table = map[string]row{
 	},
 
 	"internal/forge": {ours: "internal/fault internal/point internal/git", foreign: "golang.org/x/sync", tests: "internal/protect internal/point/memory internal/forge/forgetest"},
+	"internal/forge/forgetest": { // test support: what every provider must pass, and a git server, which runs git
+		ours: "internal/fault internal/forge", foreign: "os/exec",
+	},
 	"internal/export": {
 		ours:    "internal/fault internal/point",
 		foreign: "golang.org/x/sync github.com/minio/minio-go/v7 github.com/Azure/azure-sdk-for-go/sdk github.com/studio-b12/gowebdav",
