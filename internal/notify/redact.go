@@ -1,0 +1,158 @@
+package notify
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/backstay/backstay/internal/fault"
+)
+
+// Secrets are what no log may show. The zero value has none. Safe for concurrent use.
+type Secrets struct {
+	mu     sync.RWMutex
+	known  map[string]bool // a secret in each way it may be written
+	masker *strings.Replacer
+}
+
+// minSecret is the shortest secret that is masked, in bytes: shorter ones would mask ordinary words.
+const minSecret = 4
+
+// Add makes secrets known. They stay known: a log line may come later than the configuration that had them.
+func (s *Secrets) Add(secrets ...fault.Secret) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.known == nil {
+		s.known = map[string]bool{}
+	}
+	for _, secret := range secrets {
+		for _, way := range spellings(secret.Reveal()) {
+			if len(way) >= minSecret {
+				s.known[way] = true
+			}
+		}
+	}
+	all := make([]string, 0, len(s.known))
+	for way := range s.known {
+		all = append(all, way)
+	}
+	// The longest first, so that a secret that begins with another is masked whole.
+	slices.SortFunc(all, func(a, b string) int { return len(b) - len(a) })
+	pairs := make([]string, 0, 2*len(all))
+	for _, way := range all {
+		pairs = append(pairs, way, fault.Secret("").String())
+	}
+	s.masker = strings.NewReplacer(pairs...)
+}
+
+// spellings are the ways in which a secret gets into text: as it is, in a URL, quoted, and the lines of a key.
+func spellings(secret string) []string {
+	const keyLine = 16 // shorter lines of a key tell nothing
+	ways := []string{
+		secret, strings.TrimSpace(secret), url.QueryEscape(secret), url.PathEscape(secret),
+		strings.Trim(strconv.Quote(secret), `"`),
+	}
+	if quoted, err := json.Marshal(secret); err == nil {
+		ways = append(ways, strings.Trim(string(quoted), `"`))
+	}
+	if strings.Contains(secret, "\n") {
+		for line := range strings.Lines(secret) {
+			if line = strings.TrimSpace(line); len(line) >= keyLine {
+				ways = append(ways, line)
+			}
+		}
+	}
+	return ways
+}
+
+// Mask replaces every known secret in text.
+func (s *Secrets) Mask(text string) string {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.masker == nil {
+		return text
+	}
+	return s.masker.Replace(text)
+}
+
+// Handler masks secrets in what reaches h: messages, keys, and values of every kind.
+func (s *Secrets) Handler(h slog.Handler) slog.Handler { return maskingHandler{h, s} }
+
+type maskingHandler struct {
+	next    slog.Handler
+	secrets *Secrets
+}
+
+// Enabled implements slog.Handler.
+func (h maskingHandler) Enabled(ctx context.Context, level slog.Level) bool {
+	return h.next.Enabled(ctx, level)
+}
+
+// Handle implements slog.Handler.
+func (h maskingHandler) Handle(ctx context.Context, r slog.Record) error {
+	masked := slog.NewRecord(r.Time, r.Level, h.secrets.Mask(r.Message), r.PC)
+	r.Attrs(func(a slog.Attr) bool {
+		masked.AddAttrs(h.attr(a))
+		return true
+	})
+	return h.next.Handle(ctx, masked)
+}
+
+// WithAttrs implements slog.Handler.
+func (h maskingHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	masked := make([]slog.Attr, len(attrs))
+	for i, a := range attrs {
+		masked[i] = h.attr(a)
+	}
+	return maskingHandler{h.next.WithAttrs(masked), h.secrets}
+}
+
+// WithGroup implements slog.Handler.
+func (h maskingHandler) WithGroup(name string) slog.Handler {
+	return maskingHandler{h.next.WithGroup(h.secrets.Mask(name)), h.secrets}
+}
+
+func (h maskingHandler) attr(a slog.Attr) slog.Attr {
+	return slog.Attr{Key: h.secrets.Mask(a.Key), Value: h.value(a.Value.Resolve())}
+}
+
+func (h maskingHandler) value(v slog.Value) slog.Value {
+	switch v.Kind() {
+	case slog.KindString:
+		return slog.StringValue(h.secrets.Mask(v.String()))
+	case slog.KindGroup:
+		var masked []slog.Attr
+		for _, a := range v.Group() {
+			masked = append(masked, h.attr(a))
+		}
+		return slog.GroupValue(masked...)
+	case slog.KindAny:
+		return h.any(v)
+	default:
+		return v
+	}
+}
+
+// any leaves a value as it is, unless one of the ways in which it may be printed shows a secret: then it becomes masked text.
+func (h maskingHandler) any(v slog.Value) slog.Value {
+	if err, ok := v.Any().(error); ok {
+		return slog.StringValue(h.secrets.Mask(err.Error()))
+	}
+	text := fmt.Sprintf("%+v", v.Any())
+	document, err := json.Marshal(v.Any())
+	if err != nil {
+		document = nil // it cannot be printed in this way
+	}
+	for _, printed := range []string{string(document), text} {
+		if masked := h.secrets.Mask(printed); masked != printed {
+			return slog.StringValue(masked)
+		}
+	}
+	return v
+}
