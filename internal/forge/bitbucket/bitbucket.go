@@ -1,0 +1,129 @@
+// Package bitbucket lists workspaces of Bitbucket Cloud. What could not be seen is said where it matters: Bitbucket cannot be run
+// elsewhere, so this follows its published description. Its issue tracker was removed in August 2026, so no issues are read.
+package bitbucket
+
+import (
+	"cmp"
+	"context"
+	"encoding/base64"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/forge"
+)
+
+// Options says as whom Bitbucket is asked.
+type Options struct {
+	URL string // "" for https://bitbucket.org
+
+	// Token is an API token, with the account's Email; or an access token of a workspace, project or repository, without.
+	Token fault.Secret
+	Email string
+	// Username is used for git, and for the API where there is no Email. With Password and no Token it is used for both.
+	Username string
+	Password fault.Secret
+
+	// Client says how the API is reached. Base, Authorize and Secrets are filled in.
+	Client forge.ClientOptions
+}
+
+// Provider is one account's view of Bitbucket Cloud.
+type Provider struct {
+	o      Options
+	site   *url.URL
+	client *forge.Client
+}
+
+// Every ability that Bitbucket has. It makes no repositories, for nobody mirrors to it.
+var (
+	_ forge.Provider  = (*Provider)(nil)
+	_ forge.Inspector = (*Provider)(nil)
+	_ forge.Finder    = (*Provider)(nil)
+)
+
+// The names that git gives with a token: an API token of a person, and an access token.
+const (
+	apiTokenName    = "x-bitbucket-api-token-auth"
+	accessTokenName = "x-token-auth"
+)
+
+// New makes a provider. It sends nothing yet.
+func New(o Options) (*Provider, error) {
+	site, api, err := addresses(o.URL)
+	if err != nil {
+		return nil, err
+	}
+	o.Client.Base = api
+	o.Client.Authorize = authorize(o)
+	o.Client.Secrets = []fault.Secret{o.Token, o.Password}
+	client, err := forge.NewClient(o.Client)
+	if err != nil {
+		return nil, fault.Wrap("bitbucket", nil, err, "")
+	}
+	return &Provider{o: o, site: site, client: client}, nil
+}
+
+// addresses says where the site is, and its API: on another host for Bitbucket itself.
+func addresses(address string) (site *url.URL, api string, err error) {
+	if address == "" {
+		address = "https://bitbucket.org"
+	}
+	if !strings.Contains(address, "://") {
+		address = "https://" + address
+	}
+	u, err := url.Parse(address)
+	if err != nil || u.Hostname() == "" || (u.Scheme != "https" && u.Scheme != "http") || u.User != nil {
+		// Without the address itself, which could hold a secret.
+		return nil, "", fault.New("bitbucket", fault.ErrInvalid, "the address is no plain http or https URL", "leave it out for bitbucket.org")
+	}
+	host := strings.ToLower(u.Host)
+	switch strings.TrimPrefix(strings.TrimPrefix(host, "www."), "api.") {
+	case "bitbucket.org":
+		return &url.URL{Scheme: u.Scheme, Host: "bitbucket.org"}, u.Scheme + "://api.bitbucket.org/2.0", nil
+	}
+	path := strings.TrimSuffix(strings.TrimRight(u.Path, "/"), "/2.0")
+	site = &url.URL{Scheme: u.Scheme, Host: host, Path: path}
+	return site, site.JoinPath("2.0").String(), nil
+}
+
+func authorize(o Options) func(context.Context, http.Header) error {
+	basic := func(name string, password fault.Secret) string {
+		return "Basic " + base64.StdEncoding.EncodeToString([]byte(name+":"+password.Reveal()))
+	}
+	return func(_ context.Context, header http.Header) error {
+		name := cmp.Or(o.Email, o.Username)
+		switch {
+		case o.Token != "" && name != "":
+			header.Set("Authorization", basic(name, o.Token))
+		case o.Token != "":
+			header.Set("Authorization", "Bearer "+o.Token.Reveal())
+		case o.Password != "":
+			header.Set("Authorization", basic(name, o.Password))
+		}
+		return nil
+	}
+}
+
+// Host implements forge.Provider.
+func (p *Provider) Host() string {
+	host := strings.Trim(p.site.Hostname(), "[]")
+	if port := p.site.Port(); port != "" {
+		host += "_" + port
+	}
+	return host
+}
+
+// GitCredentials are for git over https; both are "" where there are none.
+func (p *Provider) GitCredentials(context.Context) (username string, password fault.Secret, err error) {
+	switch {
+	case p.o.Token == "":
+		return p.o.Username, p.o.Password, nil
+	case p.o.Username != "":
+		return p.o.Username, p.o.Token, nil
+	case p.o.Email != "":
+		return apiTokenName, p.o.Token, nil
+	}
+	return accessTokenName, p.o.Token, nil
+}
