@@ -63,6 +63,13 @@ var table = map[string]row{
 	"internal/forge/forgetest": { // test support: what every provider must pass, and a git server, which runs git
 		ours: "internal/fault internal/forge", foreign: "os/exec",
 	},
+	"internal/forge/github": {
+		ours: "internal/fault internal/forge", tests: "internal/forge/forgetest internal/forge/github/githubtest",
+	},
+	"internal/forge/github/githubtest": {ours: "internal/forge/forgetest"}, // test support: a GitHub
+	"internal/forge/gitea": {ours: "internal/fault internal/forge", foreign: "golang.org/x/sync/errgroup", tests: "internal/forge/forgetest"},
+	"internal/forge/gitlab": {ours: "internal/fault internal/forge", tests: "internal/forge/forgetest"},
+	"internal/forge/bitbucket": {ours: "internal/fault internal/forge", tests: "internal/forge/forgetest"},
 	"internal/export": {
 		ours:    "internal/fault internal/point",
 		foreign: "golang.org/x/sync github.com/minio/minio-go/v7 github.com/Azure/azure-sdk-for-go/sdk github.com/studio-b12/gowebdav",
