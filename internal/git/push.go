@@ -21,11 +21,13 @@ import (
 // or has some of them already.
 type PushOptions struct {
 	Options
-	Refs         []string // full names, or patterns that end in "/*"; none means all
-	PullRequests bool     // push the heads of pull and merge requests, too, as refs/heads/backup-pr/<number>
-	Force        bool     // push also where the target has other refs: those of the same name are overwritten, others stay
-	NoLFS        bool     // leave Git LFS objects out
-	Scratch      string   // directory for scratch files; "" for the system's
+	Refs         []string          // full names, or patterns that end in "/*"; none means all
+	PullRequests bool              // push the heads of pull and merge requests, too, as refs/heads/backup-pr/<number>
+	Force        bool              // push also where the target has other refs: those of the same name are overwritten, others stay
+	Update       bool              // push also where the target has other refs, but overwrite none that is no ancestor
+	Rename       map[string]string // full names of refs that go by another one at the target, with that
+	NoLFS        bool              // leave Git LFS objects out
+	Scratch      string            // directory for scratch files; "" for the system's
 	Limits       Limits
 	Part         string // name of the part, for progress
 	Observe      point.Observer
@@ -105,7 +107,7 @@ func (p *push) plan() {
 		switch {
 		case name == "":
 			continue
-		case name == main:
+		case r.Name == main:
 			group = 0
 		case strings.HasPrefix(name, "refs/heads/"):
 			group = 1
@@ -126,6 +128,8 @@ func (p *push) targetName(r Ref) (name, why string) {
 		return "", ""
 	case r.Target != "":
 		return "", "a symbolic ref cannot be pushed"
+	case p.o.Rename[r.Name] != "":
+		return p.o.Rename[r.Name], ""
 	case number != nil && p.o.PullRequests:
 		name = "refs/heads/backup-pr/" + number[1]
 		if p.refs.find(name) != nil {
@@ -200,7 +204,7 @@ func (p *push) lacking(target *RefList) ([]Ref, error) {
 			others = append(others, r.Name)
 		}
 	}
-	if len(others) > 0 && !p.o.Force {
+	if len(others) > 0 && !p.o.Force && !p.o.Update {
 		return nil, fault.New("", fault.ErrRefused, "the target has refs that the point does not have so: "+nameSome(others), "push to an empty repository, or use --force to overwrite refs of the same name")
 	}
 	var todo []Ref
@@ -425,7 +429,7 @@ func (p *push) noteHead(target *RefList) {
 	if ours != nil && ours.Target == "" && !slices.ContainsFunc(p.wanted, func(r Ref) bool { return r.OID == ours.OID }) {
 		p.report.Skipped = append(p.report.Skipped, "HEAD: it was detached at "+ours.OID+", which is the tip of no ref that was pushed; restore to a directory to have it")
 	}
-	if ours == nil || ours.Target == "" || (theirs != nil && theirs.Target == ours.Target) {
+	if ours == nil || ours.Target == "" || (theirs != nil && (theirs.Target == ours.Target || theirs.Target == p.o.Rename[ours.Target])) {
 		return
 	}
 	p.report.Notes = append(p.report.Notes, "the default branch was "+printable(strings.TrimPrefix(ours.Target, "refs/heads/"))+": set it at the target")
