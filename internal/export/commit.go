@@ -1,0 +1,276 @@
+package export
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"maps"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/point"
+)
+
+// recheck is how often a copy that did not change has its record written again, to say that the source was asked.
+const recheck = 24 * time.Hour
+
+func bytesReader(b []byte) io.Reader { return bytes.NewReader(b) }
+
+func cutSuffix(s, suffix string) (string, bool) { return strings.CutSuffix(s, suffix) }
+
+// commit makes the new state of the copy valid.
+func (c *copying) commit(ctx context.Context) error {
+	if !slices.ContainsFunc(c.parts, func(w *writer) bool { return w.entry.State == point.Stored || w.entry.State == point.Carried }) {
+		return nil // the first copy failed; what came of it helps the next run
+	}
+	changed := c.prior == nil || c.prior.record.Updating
+	for _, w := range c.parts {
+		if w.changed() {
+			changed = true
+		} else if w.entry.State == point.Stored {
+			w.entry.Unchanged = true
+			w.entry.NewBytes = 0
+		}
+	}
+	if !changed {
+		return c.unchanged(ctx)
+	}
+	r, err := c.publish(ctx)
+	if err != nil {
+		return fault.Wrap("export "+c.repository+" to "+c.place.String(), nil, err, "")
+	}
+	return fault.Wrap("export "+c.repository+" to "+c.place.String(), nil, c.settle(ctx, r), "")
+}
+
+// unchanged leaves the copy as it is. What the source says of itself is noted when it says something else, and once a day.
+func (c *copying) unchanged(ctx context.Context) error {
+	if !c.inPlace() {
+		return nil
+	}
+	due := false
+	for _, w := range c.parts {
+		had := w.before()
+		if had == nil || w.entry.State != point.Stored {
+			continue
+		}
+		due = due || had.Part.Mark != w.entry.Mark || had.Part.ID != w.entry.ID ||
+			w.entry.Checked != nil && (had.Part.Checked == nil || w.entry.Checked.Sub(*had.Part.Checked) >= recheck)
+	}
+	if !due {
+		return nil
+	}
+	return c.writeRecord(ctx, c.newRecord(c.prior.record.Kept))
+}
+
+// newRecord describes the copy as it is after this run. Parts that this run did not touch stay described.
+func (c *copying) newRecord(kept []string) *record {
+	r := &record{Version: recordVersion, Of: c.repository, Time: c.started, Parts: map[slot]contents{}, Kept: kept}
+	if c.inPlace() {
+		maps.Copy(r.Parts, c.prior.record.Parts)
+	}
+	for _, w := range c.parts {
+		if w.entry.State == point.Stored || w.entry.State == point.Carried {
+			r.Parts[w.slot] = w.contents()
+		}
+	}
+	return r
+}
+
+// publish brings all files to where they are written, in the order that keeps the repository whole: what nothing refers to yet first.
+func (c *copying) publish(ctx context.Context) (*record, error) {
+	if err := c.begin(ctx); err != nil {
+		return nil, err
+	}
+	if err := c.bring(ctx); err != nil {
+		return nil, err
+	}
+	var kept []string
+	var git *writer
+	for _, w := range c.parts {
+		switch {
+		case w.slot == slotGit:
+			git = w
+		default:
+			if err := c.putAll(ctx, w, w.small); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if git != nil && (git.entry.State == point.Stored || git.entry.State == point.Carried) {
+		var err error
+		if kept, err = c.layRepository(ctx, git); err != nil {
+			return nil, err
+		}
+	} else if c.prior != nil {
+		kept = c.prior.record.Kept
+	}
+	r := c.newRecord(kept)
+	return r, c.writeRecord(ctx, r)
+}
+
+// putAll writes small files as they are, but for those that lie there already.
+func (c *copying) putAll(ctx context.Context, w *writer, names map[string]*spool) error {
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		if err := c.putSmall(ctx, w, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *copying) putSmall(ctx context.Context, w *writer, name string) error {
+	if had := w.before(); had != nil && c.inPlace() && had.Sums[name] == w.sums[name] {
+		return nil
+	}
+	s := w.small[name]
+	if err := s.rewind(); err != nil {
+		return systemFault("read scratch file", err)
+	}
+	_, err := c.w.Put(ctx, c.at.path(w.slot, name), s)
+	return err
+}
+
+// bring copies what is kept from the prior copy, unless the copy is that one. Into a zip file that holds no checked-out files, entries
+// go later, as they are.
+func (c *copying) bring(ctx context.Context) error {
+	if c.prior == nil || c.inPlace() || (c.stage != "" && c.e.o.Layout.Form != Worktree) {
+		return nil
+	}
+	return c.eachKept(ctx, func(in slot, name string) error {
+		from, to := c.prior.at.path(in, name), c.at.path(in, name)
+		if p, same := c.prior.from.(Place); same && c.stage == "" {
+			return copyFile(ctx, p, from, to)
+		}
+		f, err := c.prior.from.Open(ctx, from)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		_, err = c.w.Put(ctx, to, f)
+		return err
+	})
+}
+
+// eachKept calls each for the files of the prior copy that the new one has, too.
+func (c *copying) eachKept(ctx context.Context, each func(in slot, name string) error) error {
+	for _, w := range c.parts {
+		for name := range w.kept {
+			if err := each(w.slot, name); err != nil {
+				return err
+			}
+		}
+		if !w.all {
+			continue
+		}
+		root := c.prior.at.path(w.slot, ".")
+		err := walk(ctx, c.prior.from, root, func(name string, e point.Entry) error {
+			_, replaced := w.small[name]
+			inner := w.slot == slotGit && strings.HasPrefix(name, "lfs/")
+			if !e.Mode.IsRegular() || replaced || inner || strings.HasPrefix(path.Base(name), recordName) {
+				return nil
+			}
+			if _, renewed := w.put[name]; renewed {
+				return nil
+			}
+			return each(w.slot, name)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// settle puts a copy that was made elsewhere where it belongs, and removes what is needed no more.
+func (c *copying) settle(ctx context.Context, r *record) error {
+	switch {
+	case c.stage != "":
+		if err := c.putArchive(ctx); err != nil {
+			return err
+		}
+	case c.at != c.final:
+		if err := c.moveIn(ctx, r); err != nil {
+			return err
+		}
+	}
+	if c.e.o.Layout.Keep > 0 {
+		return c.dropOlder(ctx)
+	}
+	return nil
+}
+
+// moveIn renames what was built beside, issues first, so that the copy is whole once its directory is there.
+func (c *copying) moveIn(ctx context.Context, r *record) error {
+	place, renames := c.place.(renamer)
+	if !renames {
+		return nil
+	}
+	if _, has := r.Parts[slotIssues]; has {
+		if err := place.Rename(ctx, c.at.path(slotIssues, "."), c.final.path(slotIssues, ".")); err != nil {
+			return err
+		}
+	}
+	return place.Rename(ctx, c.at.top(), c.final.top())
+}
+
+// dropOlder removes the oldest of the copies kept beside each other: only those whose record says that they are ours.
+func (c *copying) dropOlder(ctx context.Context) error {
+	entries, err := c.place.List(ctx, c.path)
+	if err != nil {
+		return err
+	}
+	left := c.e.o.Layout.Keep
+	for _, stamp := range c.stamps(entries) {
+		at := c.siteOf(c.path, strconv.FormatInt(stamp, 10))
+		if stamp != c.stamp {
+			found, _, err := c.look(ctx, at)
+			if err != nil || found == nil { // another's, or one that was cut short; neither counts
+				continue
+			}
+			if a, is := found.from.(*archive); is {
+				a.close()
+			}
+		}
+		if left--; left >= 0 {
+			continue
+		}
+		if err := c.drop(ctx, at); err != nil {
+			return err
+		}
+	}
+	return c.dropUnfinished(ctx, entries)
+}
+
+// dropUnfinished removes what runs have left that were killed a day ago and longer.
+func (c *copying) dropUnfinished(ctx context.Context, entries []point.Entry) error {
+	for _, e := range entries {
+		stamp, unfinished := strings.CutPrefix(e.Name, point.UnfinishedPrefix)
+		n, err := strconv.ParseInt(strings.TrimSuffix(stamp, ".issues"), 10, 64)
+		if !unfinished || err != nil || n > c.started.Add(-recheck).Unix() {
+			continue
+		}
+		if err := c.place.Remove(ctx, path.Join(c.path, e.Name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// drop removes a copy, its record first, so that what a crash leaves of it is never taken for whole.
+func (c *copying) drop(ctx context.Context, at site) error {
+	if c.e.o.Layout.Zip {
+		return c.place.Remove(ctx, at.top()+".zip")
+	}
+	unfinished := &record{Version: recordVersion, Of: c.repository, Updating: true}
+	if _, err := c.place.Put(ctx, at.record(), bytesReader(unfinished.encode())); err != nil {
+		return err
+	}
+	if err := c.place.Remove(ctx, at.path(slotIssues, ".")); err != nil {
+		return err
+	}
+	return c.place.Remove(ctx, at.top())
+}

@@ -1,0 +1,372 @@
+package export
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"path"
+	"slices"
+	"sort"
+	"strings"
+
+	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/point"
+)
+
+// Files of a stored repository that have an order among them.
+const (
+	packedRefs = "packed-refs"
+	headFile   = "HEAD"
+	configFile = "config"
+	refsFile   = "backstay-refs" // by which the next capture knows what is there: the last one written
+)
+
+const (
+	keptRefs = "refs/backstay/kept/"
+	// keptMost bounds the refs for tips that were left. Beyond it only the names go: no pack of a copy that is brought up to date is
+	// ever removed.
+	keptMost = 1000
+	maxRefs  = 256 << 20 // bytes of packed-refs
+)
+
+// placeholders keep the directories that make a repository one where a place has files only. Git passes over names of refs that end
+// in .lock, and objects/info/packs is its own list of packs.
+var placeholders = []string{"refs/backstay.lock", "objects/info/packs"}
+
+// layRepository writes the small files of the repository. Until packed-refs is replaced the old state is whole, from then on the new one;
+// each step finds the repository readable, and a next run mends what is left undone, for backstay-refs comes last.
+func (c *copying) layRepository(ctx context.Context, w *writer) (kept []string, err error) {
+	if err := c.makeDirs(ctx); err != nil {
+		return nil, err
+	}
+	if w.small[packedRefs] == nil { // all is kept, or was carried
+		return c.keptBefore(), nil
+	}
+	later := []string{packedRefs, headFile, configFile, refsFile}
+	for name := range w.small {
+		if !slices.Contains(later, name) && !strings.HasPrefix(name, "refs/") {
+			if err := c.putSmall(ctx, w, name); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if err := c.putConfig(ctx, w); err != nil {
+		return nil, err
+	}
+	if kept, err = c.putRefs(ctx, w); err != nil {
+		return nil, err
+	}
+	if err := c.dropLooseRefs(ctx, w); err != nil {
+		return nil, err
+	}
+	if err := c.putSmall(ctx, w, headFile); err != nil {
+		return nil, err
+	}
+	for name := range w.small {
+		if strings.HasPrefix(name, "refs/") {
+			if err := c.putSmall(ctx, w, name); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if c.e.o.Layout.Form == Worktree {
+		if err := c.e.o.UpdateWorkTree(ctx, c.w.(onDisk).Path(c.at.top())); err != nil { //nolint:errcheck // New has checked that it is
+			return nil, err
+		}
+	}
+	if w.small[refsFile] == nil {
+		return kept, nil
+	}
+	return kept, c.putSmall(ctx, w, refsFile)
+}
+
+func (c *copying) makeDirs(ctx context.Context) error {
+	if c.inPlace() && !c.prior.record.Updating {
+		return nil
+	}
+	for _, dir := range []string{"refs", "objects/pack"} {
+		if err := c.w.MakeDir(ctx, c.at.path(slotGit, dir)); err != nil {
+			return err
+		}
+	}
+	if _, local := c.w.(onDisk); local {
+		return nil
+	}
+	for _, name := range placeholders {
+		if _, err := c.w.Put(ctx, c.at.path(slotGit, name), strings.NewReader("\n")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// putConfig writes git's configuration. A clone that was taken over keeps its own.
+func (c *copying) putConfig(ctx context.Context, w *writer) error {
+	if c.adopted != nil || w.small[configFile] == nil {
+		return nil
+	}
+	if c.e.o.Layout.Form != Worktree {
+		return c.putSmall(ctx, w, configFile)
+	}
+	if had := w.before(); had != nil && c.inPlace() && had.Sums[configFile] == w.sums[configFile] {
+		return nil
+	}
+	data, err := w.read(configFile, maxRecord)
+	if err != nil {
+		return err
+	}
+	data = bytes.ReplaceAll(data, []byte("\tbare = true\n"), []byte("\tbare = false\n"))
+	_, err = c.w.Put(ctx, c.at.path(slotGit, configFile), bytes.NewReader(data))
+	return err
+}
+
+// read reads a small file again.
+func (w *writer) read(name string, limit int64) ([]byte, error) {
+	s := w.small[name]
+	if err := s.rewind(); err != nil {
+		return nil, systemFault("read scratch file", err)
+	}
+	data, err := io.ReadAll(io.LimitReader(s, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		err = fault.New("write "+name, fault.ErrUnsupported, "it is too long", "")
+	}
+	return data, systemFault("read scratch file", err)
+}
+
+func (c *copying) keptBefore() []string {
+	if c.prior == nil {
+		return nil
+	}
+	return c.prior.record.Kept
+}
+
+// putRefs writes packed-refs: the refs of the source, and refs to the tips that the source's refs have left. A force push then takes
+// nothing away from the copy, not even by git gc.
+func (c *copying) putRefs(ctx context.Context, w *writer) (kept []string, err error) {
+	data, err := w.read(packedRefs, maxRefs)
+	if err != nil {
+		return nil, err
+	}
+	now := parsePackedRefs(data)
+	before, err := c.tipsBefore(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if kept, err = c.lost(ctx, before, now); err != nil {
+		return nil, err
+	}
+	_, err = c.w.Put(ctx, c.at.path(slotGit, packedRefs), bytes.NewReader(withKept(data, kept)))
+	return kept, err
+}
+
+// tipsBefore are the tips of the refs that the copy has now, newest refs first. Copies beside others start anew: the older ones have
+// what was left.
+func (c *copying) tipsBefore(ctx context.Context) ([]string, error) {
+	if c.adopted != nil {
+		return c.adopted.tips, nil
+	}
+	if !c.inPlace() {
+		return nil, nil
+	}
+	data, err := readLimited(ctx, c.place, c.at.path(slotGit, packedRefs), maxRefs)
+	if errors.Is(err, fault.ErrNotFound) {
+		return nil, nil
+	}
+	var tips []string
+	for _, r := range parsePackedRefs(data) {
+		if !strings.HasPrefix(r.name, keptRefs) {
+			tips = append(tips, r.oid)
+		}
+	}
+	return tips, err
+}
+
+// lost chooses the tips that get refs of their own: those that refs have left and, where that can be found out, no ref reaches any
+// more. On servers it cannot, so that also tips that were only passed by get one: the newest keptMost.
+func (c *copying) lost(ctx context.Context, before []string, now []packedRef) ([]string, error) {
+	current := map[string]bool{}
+	var after []string
+	for _, r := range now {
+		if !current[r.oid] {
+			current[r.oid] = true
+			after = append(after, r.oid)
+		}
+	}
+	var left []string
+	for _, oid := range before {
+		if !current[oid] {
+			left = append(left, oid)
+			current[oid] = true
+		}
+	}
+	if disk, local := c.w.(onDisk); local && c.e.o.Lost != nil && len(left) > 0 {
+		var err error
+		if left, err = c.e.o.Lost(ctx, disk.Path(c.at.path(slotGit, ".")), left, after); err != nil {
+			return nil, err
+		}
+	}
+	if !c.inPlace() {
+		return left, nil
+	}
+	for _, oid := range c.prior.record.Kept {
+		if !current[oid] {
+			left = append(left, oid)
+		}
+	}
+	return left[:min(len(left), keptMost)], nil
+}
+
+// dropLooseRefs removes files of refs that packed-refs now has, or that are gone: git would believe them.
+func (c *copying) dropLooseRefs(ctx context.Context, w *writer) error {
+	if !c.inPlace() && c.adopted == nil {
+		return nil
+	}
+	root := c.at.path(slotGit, "refs")
+	return walk(ctx, c.place, root, func(name string, e point.Entry) error {
+		full := path.Join("refs", name)
+		if _, wanted := w.small[full]; wanted || slices.Contains(placeholders, full) || strings.HasPrefix(full, keptRefs) {
+			return nil
+		}
+		return c.place.Remove(ctx, path.Join(root, name))
+	})
+}
+
+// packedRef is one line of packed-refs.
+type packedRef struct{ oid, name string }
+
+// parsePackedRefs reads the refs of a packed-refs file; lines that are none are passed over.
+func parsePackedRefs(data []byte) []packedRef {
+	var refs []packedRef
+	lines := bufio.NewScanner(bytes.NewReader(data))
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		oid, name, ok := strings.Cut(lines.Text(), " ")
+		if ok && isOID(oid) && strings.HasPrefix(name, "refs/") {
+			refs = append(refs, packedRef{oid, name})
+		}
+	}
+	return refs
+}
+
+// withKept adds refs to tips to a packed-refs file, which stays sorted.
+func withKept(data []byte, tips []string) []byte {
+	if len(tips) == 0 {
+		return data
+	}
+	var added bytes.Buffer
+	sorted := slices.Clone(tips)
+	sort.Strings(sorted)
+	for _, oid := range slices.Compact(sorted) {
+		added.WriteString(oid + " " + keptRefs + oid + "\n")
+	}
+	// Lines "^oid" belong to the line before, so that the new ones go in before the first ref of a greater name.
+	at := 0
+	for line := range bytes.Lines(data) {
+		if _, name, ok := bytes.Cut(line, []byte(" ")); ok && line[0] != '#' && bytes.Compare(name, []byte(keptRefs)) > 0 {
+			break
+		}
+		at += len(line)
+	}
+	return slices.Concat(data[:at], added.Bytes(), data[at:])
+}
+
+// isOID tells whether s is an object id, of SHA-1 or SHA-256.
+func isOID(s string) bool {
+	return (len(s) == 40 || len(s) == 64) && strings.Trim(s, "0123456789abcdef") == ""
+}
+
+// adopted is a clone that another program made at the path of a copy, which the copy takes over.
+type adopted struct{ tips []string }
+
+// adopt looks at a site without a record. An empty one is free. A clone of the same repository is taken over: its objects stay, and
+// what its refs name stays reachable. Anything else is not ours to touch.
+func (c *copying) adopt(ctx context.Context, at site) error {
+	entries, err := c.place.List(ctx, at.top())
+	if err != nil || len(entries) == 0 {
+		return err
+	}
+	refuse := func(what string) error {
+		return fault.New("", fault.ErrExists, at.top()+" in "+c.place.String()+" "+what, "move it away; Backstay replaces only what it has written")
+	}
+	config, err := readLimited(ctx, c.place, at.path(slotGit, configFile), maxRecord)
+	if errors.Is(err, fault.ErrNotFound) {
+		return refuse("is neither a copy of ours nor a clone")
+	}
+	if err != nil {
+		return err
+	}
+	for _, odd := range []string{"shallow", "objects/info/alternates"} {
+		switch f, err := c.place.Open(ctx, at.path(slotGit, odd)); {
+		case err == nil:
+			f.Close()
+			return refuse("is a clone that lacks objects of its own")
+		case !errors.Is(err, fault.ErrNotFound):
+			return err
+		}
+	}
+	if !clonedFrom(string(config), c.repository) {
+		return refuse("is a clone of something else")
+	}
+	tips, err := c.tipsOf(ctx, at)
+	c.adopted = &adopted{tips}
+	c.warnings = append(c.warnings, at.top()+" in "+c.place.String()+": the clone that another program made was taken over")
+	return err
+}
+
+// tipsOf are the tips of all refs of a repository.
+func (c *copying) tipsOf(ctx context.Context, at site) ([]string, error) {
+	var tips []string
+	data, err := readLimited(ctx, c.place, at.path(slotGit, packedRefs), maxRefs)
+	if err != nil && !errors.Is(err, fault.ErrNotFound) {
+		return nil, err
+	}
+	for _, r := range parsePackedRefs(data) {
+		tips = append(tips, r.oid)
+	}
+	root := at.path(slotGit, "refs")
+	err = walk(ctx, c.place, root, func(name string, e point.Entry) error {
+		if e.Mode.Type() != fs.FileMode(0) || e.Size > 4096 {
+			return nil
+		}
+		data, err := readLimited(ctx, c.place, path.Join(root, name), 4096)
+		if oid := strings.TrimSpace(string(data)); err == nil && isOID(oid) {
+			tips = append(tips, oid)
+		}
+		return err
+	})
+	head, headErr := readLimited(ctx, c.place, at.path(slotGit, headFile), 4096)
+	if oid := strings.TrimSpace(string(head)); headErr == nil && isOID(oid) { // detached
+		tips = append(tips, oid)
+	}
+	return tips, err
+}
+
+// clonedFrom tells whether a git configuration has a remote that is the repository, "<host>/<owner>/<name>".
+func clonedFrom(config, repository string) bool {
+	for line := range strings.Lines(config) {
+		key, value, ok := strings.Cut(strings.TrimSpace(line), "=")
+		if ok && strings.TrimSpace(key) == "url" && sameRepository(strings.Trim(strings.TrimSpace(value), `"`), repository) {
+			return true
+		}
+	}
+	return false
+}
+
+// sameRepository compares a remote's URL, in whatever way it is written, with a repository's name.
+func sameRepository(raw, repository string) bool {
+	if _, rest, ok := strings.Cut(raw, "://"); ok {
+		raw = rest
+	} else if host, rest, ok := strings.Cut(raw, ":"); ok { // user@host:path
+		raw = host + "/" + strings.TrimPrefix(rest, "/")
+	}
+	host, rest, _ := strings.Cut(raw, "/")
+	if at := strings.LastIndex(host, "@"); at >= 0 {
+		host = host[at+1:]
+	}
+	rest = strings.TrimSuffix(strings.TrimRight(rest, "/"), ".git")
+	theirs := strings.ReplaceAll(host, ":", "_") + "/" + rest
+	return strings.EqualFold(theirs, repository)
+}
