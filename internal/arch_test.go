@@ -66,7 +66,9 @@ var table = map[string]row{
 	"internal/forge/github": {
 		ours: "internal/fault internal/forge", tests: "internal/forge/forgetest internal/forge/github/githubtest",
 	},
-	"internal/forge/github/githubtest": {ours: "internal/forge/forgetest"}, // test support: a GitHub
+	"internal/forge/github/githubtest": { // test support: a GitHub
+		ours: "internal/forge/forgetest",
+	},
 	"internal/forge/gitea": {ours: "internal/fault internal/forge", foreign: "golang.org/x/sync/errgroup", tests: "internal/forge/forgetest"},
 	"internal/forge/gitlab": {ours: "internal/fault internal/forge", tests: "internal/forge/forgetest"},
 	"internal/forge/bitbucket": {ours: "internal/fault internal/forge", tests: "internal/forge/forgetest"},
