@@ -26,7 +26,7 @@ func Healthchecks(check fault.Secret) Heartbeat {
 // suffixed adds a segment to a URL's path. What is no URL is left for the request to refuse.
 func suffixed(address fault.Secret, segment string) fault.Secret {
 	u, err := url.Parse(address.Reveal())
-	if err != nil {
+	if err != nil || u.Host == "" {
 		return address
 	}
 	u.Path = strings.TrimSuffix(u.Path, "/")

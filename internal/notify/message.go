@@ -3,6 +3,7 @@ package notify
 import (
 	"cmp"
 	"fmt"
+	"path"
 	"strings"
 	"time"
 	"unicode"
@@ -142,22 +143,26 @@ func failuresOf(run point.Run) (failures, hints []string) {
 	return failures, hints
 }
 
+// failuresOfRepository has a line for each copy that failed, and one for the repository itself, unless it is as bad as its copies
+// and no worse.
 func failuresOfRepository(r point.RepositoryRun) []string {
-	var failures []string
-	name := r.Host + "/" + r.Owner + "/" + r.Name
-	switch r.State {
-	case point.Stored, point.Skipped, point.Complete:
-	default:
-		failures = append(failures, fmt.Sprintf("%s (%s): %s", name, r.State, cmp.Or(r.Reason, "no reason given")))
-	}
+	var copies []string
+	own := failed(r.State)
+	name := path.Join(r.Host, r.Owner, r.Name)
 	for _, d := range r.Deliveries {
-		switch d.State {
-		case point.Stored, point.Skipped, point.Complete:
-		default:
-			failures = append(failures, fmt.Sprintf("%s to %s %s (%s): %s", name, d.Type, d.Place, d.State, cmp.Or(d.Reason, "no reason given")))
+		if failed(d.State) {
+			own = own && r.Reason != d.Reason
+			copies = append(copies, fmt.Sprintf("%s to %s %s: %s", name, d.Type, d.Place, cmp.Or(d.Reason, string(d.State))))
 		}
 	}
-	return failures
+	if own {
+		return append([]string{fmt.Sprintf("%s (%s): %s", name, r.State, cmp.Or(r.Reason, "no reason given"))}, copies...)
+	}
+	return copies
+}
+
+func failed(s point.State) bool {
+	return s != point.Stored && s != point.Skipped && s != point.Complete
 }
 
 // list writes the first items under a heading, and how many more there are.

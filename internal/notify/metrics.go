@@ -31,7 +31,10 @@ type policyMetrics struct {
 	last        *point.Run
 	lastSuccess time.Time
 	requests    map[sourceKey]float64 // since the start of the process
+	good        map[repositoryKey]time.Time
 }
+
+type repositoryKey struct{ host, owner, name string }
 
 type sourceKey struct{ subject, kind string }
 
@@ -91,7 +94,25 @@ func (m *Metrics) Ended(run point.Run) {
 		requests[key] = p.requests[key] + float64(s.Requests)
 	}
 	p.requests = requests
+	p.good = goodCopies(run, p.good)
 	m.gickup.count(run)
+}
+
+// goodCopies says when the newest good copy of each repository was captured; a run without a word on that leaves what was known.
+func goodCopies(run point.Run, before map[repositoryKey]time.Time) map[repositoryKey]time.Time {
+	good := map[repositoryKey]time.Time{}
+	for _, s := range run.Sources {
+		for _, r := range s.Repositories {
+			key := repositoryKey{r.Host, r.Owner, r.Name}
+			switch {
+			case r.LastGood != nil:
+				good[key] = *r.LastGood
+			case r.State != point.Skipped: // nobody wants a copy of those
+				good[key] = before[key]
+			}
+		}
+	}
+	return good
 }
 
 // policy is what is known of a policy; mu is held.
@@ -150,6 +171,12 @@ func (p *policyMetrics) collect(s *series, name string) {
 	for _, source := range run.Sources {
 		p.collectSource(s, name, source)
 	}
+	for r, good := range p.good {
+		s.time(
+			"backstay_repository_last_success_timestamp_seconds", "When the newest good copy was captured; 0 for never.", good,
+			"host", r.host, "owner", r.owner, "repository", r.name,
+		)
+	}
 }
 
 func (p *policyMetrics) collectSource(s *series, policy string, source point.SourceRun) {
@@ -180,16 +207,6 @@ func (p *policyMetrics) collectSource(s *series, policy string, source point.Sou
 		}
 		s.gauge("backstay_source_parts_unchanged", "Of the stored parts, those that were unchanged.", float64(l.Unchanged), labels...)
 		s.gauge("backstay_source_bytes", "Size of the last point.", float64(l.Bytes), labels...)
-	}
-	for _, r := range source.Repositories {
-		var good time.Time
-		if r.LastGood != nil {
-			good = *r.LastGood
-		}
-		s.time(
-			"backstay_repository_last_success_timestamp_seconds", "When the newest good copy was captured; 0 for never.", good,
-			"host", r.Host, "owner", r.Owner, "repository", r.Name,
-		)
 	}
 }
 
