@@ -50,6 +50,11 @@ type tagger interface {
 	Tagged(url string) Place
 }
 
+// walker is a place that can list all below a directory at once.
+type walker interface {
+	Walk(ctx context.Context, dir string, each func(name string, e point.Entry) error) error
+}
+
 // inMemory is how large a file may be to be held in memory on its way.
 const inMemory = 1 << 20
 
@@ -216,6 +221,9 @@ func (f *blockFile) Close() error {
 
 // walk calls each for every file and symbolic link below dir, with its path from there.
 func walk(ctx context.Context, p files, dir string, each func(name string, e point.Entry) error) error {
+	if w, can := p.(walker); can {
+		return w.Walk(ctx, dir, each)
+	}
 	return walkFrom(ctx, p, dir, ".", 0, each)
 }
 
