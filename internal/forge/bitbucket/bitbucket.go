@@ -18,10 +18,9 @@ import (
 type Options struct {
 	URL string // "" for https://bitbucket.org
 
-	// Token is an API token, with the account's Email; or an access token of a workspace, project or repository, without.
-	Token fault.Secret
-	Email string
-	// Username is used for git, and for the API where there is no Email. With Password and no Token it is used for both.
+	// Token is an API token of the account whose e-mail address is Username; or, without that, an access token of a workspace, project
+	// or repository. Password is taken where there is no Token.
+	Token    fault.Secret
 	Username string
 	Password fault.Secret
 
@@ -89,18 +88,14 @@ func addresses(address string) (site *url.URL, api string, err error) {
 }
 
 func authorize(o Options) func(context.Context, http.Header) error {
-	basic := func(name string, password fault.Secret) string {
-		return "Basic " + base64.StdEncoding.EncodeToString([]byte(name+":"+password.Reveal()))
-	}
 	return func(_ context.Context, header http.Header) error {
-		name := cmp.Or(o.Email, o.Username)
+		secret := cmp.Or(o.Token, o.Password)
 		switch {
-		case o.Token != "" && name != "":
-			header.Set("Authorization", basic(name, o.Token))
-		case o.Token != "":
-			header.Set("Authorization", "Bearer "+o.Token.Reveal())
-		case o.Password != "":
-			header.Set("Authorization", basic(name, o.Password))
+		case secret == "":
+		case o.Username != "":
+			header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(o.Username+":"+secret.Reveal())))
+		default:
+			header.Set("Authorization", "Bearer "+secret.Reveal())
 		}
 		return nil
 	}
@@ -117,13 +112,14 @@ func (p *Provider) Host() string {
 
 // GitCredentials are for git over https; both are "" where there are none.
 func (p *Provider) GitCredentials(context.Context) (username string, password fault.Secret, err error) {
+	secret := cmp.Or(p.o.Token, p.o.Password)
 	switch {
-	case p.o.Token == "":
-		return p.o.Username, p.o.Password, nil
-	case p.o.Username != "":
-		return p.o.Username, p.o.Token, nil
-	case p.o.Email != "":
-		return apiTokenName, p.o.Token, nil
+	case secret == "":
+		return "", "", nil
+	case p.o.Username == "":
+		return accessTokenName, secret, nil
+	case strings.Contains(p.o.Username, "@"): // which the API knows, and git does not
+		return apiTokenName, secret, nil
 	}
-	return accessTokenName, p.o.Token, nil
+	return p.o.Username, secret, nil
 }

@@ -192,7 +192,7 @@ func TestConformance(t *testing.T) {
 	forgetest.Run(t, forgetest.Dialect{
 		Handler: func(w *forgetest.World) http.Handler { return (&fake{world: w}).handler() },
 		New: func(o forge.ClientOptions) (forge.Provider, error) {
-			return bitbucket.New(bitbucket.Options{URL: o.Base, Token: forgetest.Token, Email: email, Client: o})
+			return bitbucket.New(bitbucket.Options{URL: o.Base, Token: forgetest.Token, Username: email, Client: o})
 		},
 		ETags: true, Scope: "read:repository:bitbucket", Unmarked: true,
 	})
