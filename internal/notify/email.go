@@ -32,8 +32,9 @@ type Email struct {
 	Password fault.Secret
 	// Insecure lets mail go without TLS to a host that is not this machine. A password never does.
 	Insecure bool
-	Roots    *x509.CertPool // nil for the system's
-	Timeout  time.Duration  // of a delivery; 0 for thirty seconds
+	Roots    *x509.CertPool                                                       // nil for the system's
+	Timeout  time.Duration                                                        // of a delivery; 0 for thirty seconds
+	Dial     func(ctx context.Context, network, address string) (net.Conn, error) // nil for the net package's own
 }
 
 const (
@@ -86,8 +87,11 @@ func (e Email) addresses() (from *mail.Address, to []*mail.Address, err error) {
 
 // deliver speaks to the server, in TLS before anything is said of who writes to whom.
 func (e Email) deliver(ctx context.Context, host, port string, from *mail.Address, to []*mail.Address, text []byte) error {
-	dialer := net.Dialer{}
-	conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(host, port))
+	dial := e.Dial
+	if dial == nil {
+		dial = (&net.Dialer{}).DialContext
+	}
+	conn, err := dial(ctx, "tcp", net.JoinHostPort(host, port))
 	if err != nil {
 		return err
 	}

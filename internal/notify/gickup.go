@@ -79,8 +79,11 @@ func (m *Metrics) collectGickup(s *series) {
 func collectGickupRun(s *series, run point.Run, config string) {
 	discovered := map[string]float64{}
 	for _, source := range run.Sources {
-		discovered[source.Type] += float64(len(source.Repositories))
+		discovered[source.Type] += 0 // also a source that has none is told of
 		for _, r := range source.Repositories {
+			if r.State != point.Skipped {
+				discovered[source.Type]++
+			}
 			collectGickupCopies(s, r)
 		}
 	}

@@ -2,6 +2,8 @@ package notify
 
 import (
 	"context"
+	"encoding"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -33,7 +35,7 @@ func (s *Secrets) Add(secrets ...fault.Secret) {
 	}
 	for _, secret := range secrets {
 		for _, way := range spellings(secret.Reveal()) {
-			if len(way) >= minSecret {
+			if len(secret) >= minSecret && len(way) >= minSecret {
 				s.known[way] = true
 			}
 		}
@@ -51,12 +53,13 @@ func (s *Secrets) Add(secrets ...fault.Secret) {
 	s.masker = strings.NewReplacer(pairs...)
 }
 
-// spellings are the ways in which a secret gets into text: as it is, in a URL, quoted, and the lines of a key.
+// spellings are the ways in which a secret gets into text: as it is, in a URL, quoted, as bytes in JSON, and the lines of a key.
 func spellings(secret string) []string {
 	const keyLine = 16 // shorter lines of a key tell nothing
 	ways := []string{
 		secret, strings.TrimSpace(secret), url.QueryEscape(secret), url.PathEscape(secret),
-		strings.Trim(strconv.Quote(secret), `"`),
+		strings.TrimPrefix(url.UserPassword("", secret).String(), ":"),
+		strings.Trim(strconv.Quote(secret), `"`), base64.StdEncoding.EncodeToString([]byte(secret)),
 	}
 	if quoted, err := json.Marshal(secret); err == nil {
 		ways = append(ways, strings.Trim(string(quoted), `"`))
@@ -144,15 +147,24 @@ func (h maskingHandler) any(v slog.Value) slog.Value {
 	if err, ok := v.Any().(error); ok {
 		return slog.StringValue(h.secrets.Mask(err.Error()))
 	}
-	text := fmt.Sprintf("%+v", v.Any())
-	document, err := json.Marshal(v.Any())
-	if err != nil {
-		document = nil // it cannot be printed in this way
-	}
-	for _, printed := range []string{string(document), text} {
-		if masked := h.secrets.Mask(printed); masked != printed {
+	for _, text := range printed(v.Any()) {
+		if masked := h.secrets.Mask(text); masked != text {
 			return slog.StringValue(masked)
 		}
 	}
 	return v
+}
+
+// printed are the ways in which handlers print a value.
+func printed(v any) []string {
+	ways := []string{fmt.Sprintf("%+v", v), fmt.Sprintf("%s", v)} // the second for bytes
+	if document, err := json.Marshal(v); err == nil {
+		ways = append(ways, string(document))
+	}
+	if m, ok := v.(encoding.TextMarshaler); ok {
+		if text, err := m.MarshalText(); err == nil {
+			ways = append(ways, string(text))
+		}
+	}
+	return ways
 }
