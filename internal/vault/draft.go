@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -27,9 +26,11 @@ import (
 const (
 	recordName      = "backstay.json"
 	checkpointEvery = time.Minute
-	checkpointBytes = 8 << 20   // new in parts that ended: worth a checkpoint before the minute is over
+	maxAtRisk       = 16        // parts that wait for a checkpoint while others are begun
 	trusted         = time.Hour // what was there when a draft began is there: maintenance waits longer before it takes anything
 	lookBack        = 8         // points in which the last good copy of a part is sought
+	draftsBack      = 64        // checkpoints in which it is sought: a run that is killed leaves up to two
+	maxHolds        = 4         // that one draft puts on a point: the point is kept, and each finding is in the record
 	maxRecord       = 256 << 20
 )
 
@@ -51,31 +52,23 @@ type draft struct {
 	checked     map[object.ID]bool // objects known to be there
 	fresh       []object.ID        // metadata of parts that no leaf has a copy of yet
 	order       []string           // names of parts
+	named       map[string]bool    // the same
 	renamed     map[string]string  // new names of parts to old ones
 	open        map[string]bool
 	ended       map[string]ended
 	failures    []error
 	warnings    []string
-	checkpoint  manifest.ID // the last
-	lastFlushed time.Time
-	unflushed   int64 // new bytes of parts that ended since
+	held        map[string]int // holds by point
+	checkpoints checkpoints
+
+	lastMu sync.Mutex
+	last   *lastParts // nil until asked for
 }
 
 // ended is a part that Store, Fail or Skip has ended.
 type ended struct {
 	part point.Part
 	node *node // stored; nil where the point has nothing of it
-}
-
-// past is an earlier point, or a checkpoint, of the draft's subject. Its record is read when it is asked for.
-type past struct {
-	saved
-	listed bool
-
-	mu     sync.Mutex
-	record *point.Record
-	root   *node
-	broken bool
 }
 
 // Begin starts a point of a subject.
@@ -106,127 +99,14 @@ func (v *Vault) Begin(ctx context.Context, s point.Subject, policy string) (poin
 	}
 	now := v.now().UTC()
 	d := &draft{
-		v: v, w: w, lastFlushed: now,
+		v: v, w: w, checkpoints: checkpoints{last: now},
 		point: point.Point{ID: randomID(), Subject: s, Policy: policy, Time: now},
-		open:  map[string]bool{}, renamed: map[string]string{}, ended: map[string]ended{}, checked: map[object.ID]bool{},
+		named: map[string]bool{}, open: map[string]bool{}, renamed: map[string]string{}, ended: map[string]ended{},
+		checked: map[object.ID]bool{}, held: map[string]int{},
 		packs: packs{lost: map[blob.ID]bool{}}, warnings: warnings,
 	}
 	d.recall(l)
 	return d, nil
-}
-
-// recall notes the subject's past from the manifests.
-func (d *draft) recall(l *listing) {
-	points := 0
-	for _, s := range l.points {
-		if s.Subject == d.point.Subject && points < lookBack {
-			points++
-			d.past = append(d.past, &past{saved: s, listed: true})
-		}
-	}
-	for _, s := range l.drafts {
-		if s.Subject != d.point.Subject {
-			continue
-		}
-		d.left = append(d.left, s.manifest)
-		if len(d.left) <= lookBack {
-			d.past = append(d.past, &past{saved: s})
-		}
-	}
-	slices.SortStableFunc(d.past, func(a, b *past) int { return b.Time.Compare(a.Time) })
-}
-
-// load reads the record of an earlier point. A point that is damaged is passed over.
-func (d *draft) load(ctx context.Context, p *past) (*point.Record, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.broken || p.record != nil {
-		return p.record, nil
-	}
-	record, r, err := d.v.openSaved(ctx, p.saved)
-	if errors.Is(err, fault.ErrCorrupt) || errors.Is(err, fault.ErrNotFound) {
-		p.broken = true
-		return nil, nil //nolint:nilnil // no record
-	}
-	if err != nil {
-		return nil, err
-	}
-	p.record, p.root = record, r.root
-	return record, nil
-}
-
-// prior finds the newest good copy of a part; nil if there is none. Where it passes over a damaged one, it sees to it that what is
-// lost can be stored again.
-func (d *draft) prior(ctx context.Context, name string) (*prior, error) {
-	damaged := false
-	found, err := d.seekPrior(ctx, name, &damaged)
-	if err == nil && damaged {
-		err = d.forgetLost(ctx)
-	}
-	return found, err
-}
-
-func (d *draft) seekPrior(ctx context.Context, name string, damaged *bool) (*prior, error) {
-	for _, p := range d.past {
-		record, err := d.load(ctx, p)
-		if err != nil {
-			return nil, err
-		}
-		if record == nil {
-			*damaged = true
-			continue
-		}
-		i := slices.IndexFunc(record.Point.Parts, func(p point.Part) bool { return p.Name == name })
-		if i < 0 || !good(record.Point.Parts[i].State) {
-			continue
-		}
-		found, err := d.take(ctx, p, record.Point.Parts[i])
-		if errors.Is(err, fault.ErrCorrupt) || errors.Is(err, fault.ErrNotFound) {
-			*damaged = true
-			continue // an older copy may be whole
-		}
-		return found, err
-	}
-	return nil, nil //nolint:nilnil // there is none
-}
-
-// good reports whether a part of that state can stand in for a later one.
-func good(s point.State) bool { return s == point.Stored || s == point.Carried }
-
-// take makes a prior of a part of an earlier point, without the parts that lie inside it, and checks that it is all there.
-func (d *draft) take(ctx context.Context, p *past, part point.Part) (*prior, error) {
-	r := &reader{d.v, p.root}
-	n, err := r.find(ctx, part.Name)
-	if err != nil {
-		return nil, err
-	}
-	var inside [][]string
-	for _, other := range p.record.Point.Parts {
-		if below, ok := strings.CutPrefix(other.Name, part.Name+"/"); ok {
-			inside = append(inside, strings.Split(below, "/"))
-		}
-	}
-	bare, err := n.without(ctx, d.w, inside)
-	if err != nil {
-		return nil, err
-	}
-	if bare == nil {
-		bare = newDir(n.entry.Name)
-	}
-	if err := d.present(ctx, bare); err != nil {
-		return nil, err
-	}
-	at := p.Time
-	if part.CarriedFrom != nil {
-		at = *part.CarriedFrom
-	}
-	return &prior{Prior: point.Prior{Reader: &reader{d.v, bare}, Part: part, Time: at}, node: bare}, nil
-}
-
-// prior is a point.Prior with its tree.
-type prior struct {
-	point.Prior
-	node *node
 }
 
 // Part opens a part for writing.
@@ -236,95 +116,20 @@ func (d *draft) Part(ctx context.Context, name, kind string) (point.PartWriter, 
 		return nil, err
 	}
 	defer done()
+	if err := d.secure(ctx); err != nil {
+		return nil, err
+	}
 	if err := d.takeName(name, true); err != nil {
 		return nil, err
 	}
 	found, err := d.prior(ctx, name)
-	if before := d.before(name); found == nil && err == nil && before != "" {
-		found, err = d.prior(ctx, before)
+	if err == nil && found == nil {
+		found, err = d.priorBefore(ctx, name)
 	}
 	if err != nil {
 		return nil, fault.Wrap("begin part "+name, nil, err, "")
 	}
 	return &part{d: d, name: name, kind: kind, prior: found, root: newDir("")}, nil
-}
-
-// Last lists the parts of the subject's last point, and what was ended since.
-func (d *draft) Last(ctx context.Context) ([]point.Part, error) {
-	ctx, done, err := d.v.operation(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer done()
-	last := map[string]point.Part{}
-	for _, p := range d.past { // newest first
-		record, err := d.load(ctx, p)
-		if err != nil {
-			return nil, fault.Wrap("read the last point of "+d.point.Subject.Name, nil, err, "")
-		}
-		if record == nil {
-			continue
-		}
-		for _, part := range record.Point.Parts {
-			if _, newer := last[part.Name]; !newer {
-				last[part.Name] = part
-			}
-		}
-		if p.listed {
-			break
-		}
-	}
-	return slices.SortedFunc(maps.Values(last), func(a, b point.Part) int { return strings.Compare(a.Name, b.Name) }), nil
-}
-
-// Renamed tells that a part, and what lies inside it, went by another name before.
-func (d *draft) Renamed(name, before string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.renamed[name] = before
-}
-
-// before is the name that a part had before; "" where nobody said that it had another.
-func (d *draft) before(name string) string {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for dir := name; dir != "."; dir = path.Dir(dir) {
-		if old, ok := d.renamed[dir]; ok {
-			return old + name[len(dir):]
-		}
-	}
-	return ""
-}
-
-// Vanish ends a part that the source has no more, and holds the last point that has it.
-func (d *draft) Vanish(ctx context.Context, name, kind, reason string) error {
-	if err := d.takeName(name, false); err != nil {
-		return err
-	}
-	d.end(ended{part: point.Part{Name: name, Kind: kind, State: point.Vanished, Reason: reason}})
-	return d.holdLast(ctx, name, reason)
-}
-
-// holdLast holds the last point that has a good copy of the part.
-func (d *draft) holdLast(ctx context.Context, name, reason string) error {
-	for _, past := range d.past {
-		if !past.listed {
-			continue
-		}
-		record, err := d.load(ctx, past)
-		if err != nil {
-			return err
-		}
-		if record == nil {
-			continue
-		}
-		for _, q := range record.Point.Parts {
-			if q.Name == name && good(q.State) {
-				return d.v.Hold(ctx, past.ID, point.AlarmNote+name+": "+reason)
-			}
-		}
-	}
-	return nil
 }
 
 // Skip leaves a part out on purpose.
@@ -348,10 +153,11 @@ func (d *draft) takeName(name string, open bool) error {
 		return fmt.Errorf("part %s: the draft has ended", name)
 	case len(names) == 0 || names[0] == recordName:
 		return fault.New("part "+quote(name), fault.ErrInvalid, "not a name for a part", "")
-	case slices.Contains(d.order, name):
+	case d.named[name]:
 		return fmt.Errorf("part %s: named twice", name)
 	}
 	d.order = append(d.order, name)
+	d.named[name] = true
 	if open {
 		d.open[name] = true
 	}
@@ -363,64 +169,7 @@ func (d *draft) end(e ended) {
 	defer d.mu.Unlock()
 	delete(d.open, e.part.Name)
 	d.ended[e.part.Name] = e
-	d.unflushed += e.part.NewBytes
-}
-
-// checkpointIfDue checkpoints when the last one is a minute old, or much has come since.
-func (d *draft) checkpointIfDue(ctx context.Context) error {
-	d.mu.Lock()
-	due := d.v.now().Sub(d.lastFlushed) >= checkpointEvery || d.unflushed >= checkpointBytes
-	d.mu.Unlock()
-	if !due {
-		return nil
-	}
-	return d.Checkpoint(ctx)
-}
-
-// Checkpoint makes what was ended so far last, as a snapshot that is not listed.
-func (d *draft) Checkpoint(ctx context.Context) error {
-	op := "checkpoint point of " + d.point.Subject.Name
-	ctx, done, err := d.v.operation(ctx)
-	if err != nil {
-		return err
-	}
-	defer done()
-	d.flushing.Lock()
-	defer d.flushing.Unlock()
-	d.mu.Lock()
-	closed, last := d.closed, d.checkpoint
-	record, parts := d.record()
-	d.lastFlushed, d.unflushed = d.v.now(), 0
-	d.mu.Unlock()
-	if closed || len(parts) == 0 {
-		return nil
-	}
-	ctx = countWritten(ctx, &d.written)
-	m, _, err := d.snapshot(ctx, record, parts, draftPoint)
-	if err != nil {
-		return fault.Wrap(op, nil, err, "")
-	}
-	shared, err := d.takeFresh(ctx)
-	if err != nil {
-		return fault.Wrap(op, nil, err, "")
-	}
-	m.IncompleteReason = "checkpoint"
-	id, err := snapshot.SaveSnapshot(ctx, d.w, m)
-	if err != nil {
-		return storageFault(op, err)
-	}
-	if last != "" {
-		if err := deleteManifests(ctx, d.w, d.v, []manifest.ID{last}); err != nil {
-			return fault.Wrap(op, nil, err, "")
-		}
-	}
-	if err := d.w.Flush(ctx); err != nil {
-		return storageFault(op, err)
-	}
-	d.mu.Lock()
-	d.checkpoint = id
-	d.mu.Unlock()
-	return d.v.putLeaf(ctx, newSumsLeaf(), leaf{Shared: shared})
+	d.checkpoints.ended(&e.part)
 }
 
 // takeFresh copies the metadata that no leaf has a copy of. Where the leaf cannot be written, the run fails altogether.
@@ -432,12 +181,12 @@ func (d *draft) takeFresh(ctx context.Context) ([]metaCopy, error) {
 	return copyMeta(ctx, d.w, fresh)
 }
 
-// record returns the record of what was ended so far, and these parts, outer before inner. The caller holds mu.
-func (d *draft) record() (*point.Record, []ended) {
+// record returns the record of the parts of names that were ended so far, and these parts, outer before inner. The caller holds mu.
+func (d *draft) record(names []string) (*point.Record, []ended) {
 	p := d.point
 	p.Revisions = map[string]string{}
 	var parts []ended
-	for _, name := range d.order {
+	for _, name := range names {
 		e, ok := d.ended[name]
 		if !ok {
 			continue
@@ -554,7 +303,7 @@ func (d *draft) Commit(ctx context.Context) (*point.Receipt, error) {
 	defer d.flushing.Unlock()
 	d.mu.Lock()
 	closed, open, failures := d.closed, slices.Sorted(maps.Keys(d.open)), d.failures
-	record, parts := d.record()
+	record, parts := d.record(d.order)
 	d.closed = d.closed || len(open) == 0
 	d.mu.Unlock()
 	switch {
@@ -600,10 +349,7 @@ func (d *draft) publish(ctx context.Context, record *point.Record, parts []ended
 	if _, err := snapshot.SaveSnapshot(ctx, d.w, m); err != nil {
 		return storageFault("write manifest", err)
 	}
-	if d.checkpoint != "" {
-		d.left = append(d.left, d.checkpoint)
-	}
-	if err := deleteManifests(ctx, d.w, d.v, d.left); err != nil {
+	if err := deleteManifests(ctx, d.w, d.v, append(d.left, d.checkpoints.manifests()...)); err != nil {
 		return err
 	}
 	if err := d.w.Flush(ctx); err != nil {

@@ -196,7 +196,7 @@ func (p *part) Store(ctx context.Context, q point.Part) error {
 	}
 	q.Bytes, q.NewBytes, q.Notes = size(&n.entry), p.newBytes, append(q.Notes, p.notes...)
 	p.d.end(ended{q, n})
-	return p.d.checkpointIfDue(ctx)
+	return p.d.secureEnded(ctx)
 }
 
 // Fail ends the part as failed, or carries its prior copy.
@@ -219,7 +219,7 @@ func (p *part) Fail(ctx context.Context, reason error) error {
 	p.d.failures = append(p.d.failures, fmt.Errorf("%s: %w", p.name, reason))
 	p.d.mu.Unlock()
 	p.d.end(ended{q, n})
-	return p.d.checkpointIfDue(ctx)
+	return p.d.secureEnded(ctx)
 }
 
 // close ends the part, writes the directories of its tree and returns it.

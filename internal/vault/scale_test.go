@@ -51,7 +51,7 @@ func fastPoint(ctx context.Context, dir string, v *Vault, w repo.DirectRepositor
 	empty.entry.ModTime = fs.UTCTimestampFromTime(at)
 	part := point.Part{Name: "git/" + name + ".git", Kind: point.KindGit, State: point.Stored, Revision: fmt.Sprintf("%040d", i)}
 	d.order, d.ended = []string{part.Name}, map[string]ended{part.Name: {part, empty}}
-	record, parts := d.record()
+	record, parts := d.record(d.order)
 	m, _, err := d.snapshot(ctx, record, parts, draftPoint)
 	if err != nil {
 		return err
@@ -100,6 +100,12 @@ const listedVariable = "BACKSTAY_TEST_LISTED"
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(listedVariable); dir != "" {
 		if err := listOnce(context.Background(), dir); err != nil {
+			panic(err)
+		}
+		return
+	}
+	if what := os.Getenv(accountVariable); what != "" {
+		if err := accountOnce(context.Background(), what); err != nil {
 			panic(err)
 		}
 		return

@@ -1,0 +1,150 @@
+package vault
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/kopia/kopia/repo/manifest"
+	"github.com/kopia/kopia/snapshot"
+
+	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/point"
+)
+
+// checkpoints is what a draft has made last so far. Its parts are in up to two checkpoints, each an unlisted snapshot: the base, and
+// the recent ones. A checkpoint after every part, of all parts, would write the record of an account as often as it has repositories.
+type checkpoints struct {
+	names  []string // of parts that were ended, in that order
+	inBase int      // of names
+	atRisk int      // parts that brought bytes of their own, and are in no checkpoint
+	base   manifest.ID
+	recent manifest.ID // "" for none
+	last   time.Time   // when the last one began
+}
+
+// ended notes a part.
+func (c *checkpoints) ended(p *point.Part) {
+	c.names = append(c.names, p.Name)
+	if p.NewBytes > 0 {
+		c.atRisk++
+	}
+}
+
+// manifests are those that are there.
+func (c *checkpoints) manifests() []manifest.ID {
+	return slices.DeleteFunc([]manifest.ID{c.base, c.recent}, func(id manifest.ID) bool { return id == "" })
+}
+
+// plan decides what the next checkpoint holds: the parts that are not in the base, or all parts, as a new base. With the square root
+// of the number of parts as the measure, making n of them last costs n times that.
+func (c *checkpoints) plan() (names []string, rebase bool) {
+	recent := len(c.names) - c.inBase
+	if recent*recent > 16*len(c.names) {
+		return c.names, true
+	}
+	return c.names[c.inBase:], false
+}
+
+// made notes a checkpoint of n parts and returns the manifests that it stands in for.
+func (c *checkpoints) made(id manifest.ID, n int, rebase bool) (replaced []manifest.ID) {
+	if rebase {
+		replaced = c.manifests()
+		c.base, c.recent, c.inBase = id, "", n
+		return replaced
+	}
+	if c.recent != "" {
+		replaced = []manifest.ID{c.recent}
+	}
+	c.recent = id
+	return replaced
+}
+
+// secureEnded is called when a part has ended. A part that is alone is left to Commit, or to the next that begins.
+func (d *draft) secureEnded(ctx context.Context) error {
+	d.mu.Lock()
+	alone := len(d.open) == 0
+	old := d.v.now().Sub(d.checkpoints.last) >= checkpointEvery
+	d.mu.Unlock()
+	switch {
+	case old:
+		return d.Checkpoint(ctx)
+	case alone:
+		return nil
+	}
+	return d.secure(ctx)
+}
+
+// secure makes last, before more is begun, what would have to be fetched again after a crash. One caller at a time does so, also for
+// parts that end meanwhile; the others go on as long as few are at risk.
+func (d *draft) secure(ctx context.Context) error {
+	for {
+		d.mu.Lock()
+		atRisk := d.checkpoints.atRisk
+		d.mu.Unlock()
+		switch {
+		case atRisk == 0:
+			return nil
+		case atRisk > maxAtRisk:
+			d.flushing.Lock()
+		case !d.flushing.TryLock():
+			return nil // whoever holds the lock looks again after letting go
+		}
+		err := d.flush(ctx)
+		d.flushing.Unlock()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// Checkpoint makes what was ended so far last, as snapshots that are not listed.
+func (d *draft) Checkpoint(ctx context.Context) error {
+	d.flushing.Lock()
+	defer d.flushing.Unlock()
+	return d.flush(ctx)
+}
+
+// flush makes a checkpoint. The caller holds flushing.
+func (d *draft) flush(ctx context.Context) error {
+	op := "checkpoint point of " + d.point.Subject.Name
+	ctx, done, err := d.v.operation(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	d.mu.Lock()
+	c := &d.checkpoints
+	c.last, c.atRisk = d.v.now(), 0
+	names, rebase := c.plan()
+	closed, all := d.closed, len(c.names)
+	record, parts := d.record(names)
+	d.mu.Unlock()
+	if closed || len(parts) == 0 {
+		return nil
+	}
+	ctx = countWritten(ctx, &d.written)
+	m, _, err := d.snapshot(ctx, record, parts, draftPoint)
+	if err != nil {
+		return fault.Wrap(op, nil, err, "")
+	}
+	shared, err := d.takeFresh(ctx)
+	if err != nil {
+		return fault.Wrap(op, nil, err, "")
+	}
+	m.IncompleteReason = "checkpoint"
+	id, err := snapshot.SaveSnapshot(ctx, d.w, m)
+	if err != nil {
+		return storageFault(op, err)
+	}
+	d.mu.Lock()
+	replaced := c.made(id, all, rebase)
+	d.mu.Unlock()
+	if err := deleteManifests(ctx, d.w, d.v, replaced); err != nil {
+		return fault.Wrap(op, nil, err, "")
+	}
+	if err := d.w.Flush(ctx); err != nil {
+		return storageFault(op, err)
+	}
+	return d.v.putLeaf(ctx, newSumsLeaf(), leaf{Shared: shared})
+}
