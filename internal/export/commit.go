@@ -27,7 +27,7 @@ func (c *copying) commit(ctx context.Context) error {
 	if !slices.ContainsFunc(c.parts, func(w *writer) bool { return w.entry.State == point.Stored || w.entry.State == point.Carried }) {
 		return nil // the first copy failed; what came of it helps the next run
 	}
-	changed := c.prior == nil || c.prior.record.Updating
+	changed := c.due || c.prior == nil || c.prior.record.Updating
 	for _, w := range c.parts {
 		if w.changed() {
 			changed = true

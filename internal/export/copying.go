@@ -38,6 +38,7 @@ type copying struct {
 	final site  // where the copy is in the end
 	stage string
 	stamp int64 // of a copy beside others, with Keep
+	due   bool  // a copy is made though nothing changed: today has none yet
 
 	began    sync.Once
 	beganErr error
@@ -181,6 +182,7 @@ func (c *copying) locateByDay(ctx context.Context) error {
 	if err := c.lookOrAdopt(ctx, c.final); err != nil || c.prior != nil || c.adopted != nil {
 		return err
 	}
+	c.due = true
 	entries, err := c.place.List(ctx, ".")
 	if err != nil {
 		return err
@@ -194,6 +196,7 @@ func (c *copying) locateByDay(ctx context.Context) error {
 	slices.Sort(days)
 	slices.Reverse(days)
 	for _, day := range days[:min(len(days), daysBack)] {
+		var err error
 		c.prior, _, err = c.look(ctx, on(day))
 		if errors.Is(err, fault.ErrExists) { // another day's, which is not touched
 			continue

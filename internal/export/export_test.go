@@ -2,7 +2,6 @@ package export_test
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"io/fs"
 	"os"
@@ -228,4 +227,3 @@ func TestForcePushTakesNothingAway(t *testing.T) {
 	run(t, copied, "cat-file", "commit", old)
 }
 
-var _ = context.Background

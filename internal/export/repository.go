@@ -43,7 +43,10 @@ func (c *copying) layRepository(ctx context.Context, w *writer) (kept []string, 
 		return nil, err
 	}
 	if w.small[packedRefs] == nil { // all is kept, or was carried
-		return c.keptBefore(), nil
+		if c.inPlace() {
+			return c.keptBefore(), nil
+		}
+		return c.keptBefore(), c.checkOut(ctx)
 	}
 	later := []string{packedRefs, headFile, configFile, refsFile}
 	for name := range w.small {
@@ -72,15 +75,21 @@ func (c *copying) layRepository(ctx context.Context, w *writer) (kept []string, 
 			}
 		}
 	}
-	if c.e.o.Layout.Form == Worktree {
-		if err := c.e.o.UpdateWorkTree(ctx, c.w.(onDisk).Path(c.at.top())); err != nil { //nolint:errcheck // New has checked that it is
-			return nil, err
-		}
+	if err := c.checkOut(ctx); err != nil {
+		return nil, err
 	}
 	if w.small[refsFile] == nil {
 		return kept, nil
 	}
 	return kept, c.putSmall(ctx, w, refsFile)
+}
+
+// checkOut makes the files of a clone match its HEAD.
+func (c *copying) checkOut(ctx context.Context) error {
+	if c.e.o.Layout.Form != Worktree {
+		return nil
+	}
+	return c.e.o.UpdateWorkTree(ctx, c.w.(onDisk).Path(c.at.top())) //nolint:errcheck // New has checked that it is
 }
 
 func (c *copying) makeDirs(ctx context.Context) error {
@@ -162,16 +171,15 @@ func (c *copying) putRefs(ctx context.Context, w *writer) (kept []string, err er
 	return kept, err
 }
 
-// tipsBefore are the tips of the refs that the copy has now, newest refs first. Copies beside others start anew: the older ones have
-// what was left.
+// tipsBefore are the tips of the refs that the copy has so far.
 func (c *copying) tipsBefore(ctx context.Context) ([]string, error) {
 	if c.adopted != nil {
 		return c.adopted.tips, nil
 	}
-	if !c.inPlace() {
+	if c.prior == nil {
 		return nil, nil
 	}
-	data, err := readLimited(ctx, c.place, c.at.path(slotGit, packedRefs), maxRefs)
+	data, err := readLimited(ctx, c.prior.from, c.prior.at.path(slotGit, packedRefs), maxRefs)
 	if errors.Is(err, fault.ErrNotFound) {
 		return nil, nil
 	}
@@ -202,16 +210,13 @@ func (c *copying) lost(ctx context.Context, before []string, now []packedRef) ([
 			current[oid] = true
 		}
 	}
-	if disk, local := c.w.(onDisk); local && c.e.o.Lost != nil && len(left) > 0 {
+	if disk, local := c.w.(onDisk); local && c.stage == "" && c.e.o.Lost != nil && len(left) > 0 {
 		var err error
 		if left, err = c.e.o.Lost(ctx, disk.Path(c.at.path(slotGit, ".")), left, after); err != nil {
 			return nil, err
 		}
 	}
-	if !c.inPlace() {
-		return left, nil
-	}
-	for _, oid := range c.prior.record.Kept {
+	for _, oid := range c.keptBefore() {
 		if !current[oid] {
 			left = append(left, oid)
 		}
