@@ -1,0 +1,120 @@
+// Package onedev speaks to OneDev as a provider of package forge. No OneDev could be run to check it: it follows the documented REST
+// API, and the server's source where that says more.
+//
+// A project below another is a repository whose owner is the path of the one above; projects at the top have no owner. Projects that
+// hold no code are not listed. OneDev's listings tell neither the last activity of a project nor its last push.
+package onedev
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/forge"
+)
+
+// Options says which server is asked, and as whom: with a token, with a user name and a password, or as nobody.
+type Options struct {
+	URL      string       // of the server; "" is https://code.onedev.io
+	Token    fault.Secret // access token
+	Username string       // with Password
+	Password fault.Secret
+
+	// Client says how the API is reached. Base, Authorize and Secrets are filled in.
+	Client forge.ClientOptions
+}
+
+// Provider is one account's view of one OneDev. Safe for concurrent use.
+type Provider struct {
+	o      Options
+	web    *url.URL // of the server, without slash at its end
+	client *forge.Client
+}
+
+// Every ability that OneDev has.
+var (
+	_ forge.Provider    = (*Provider)(nil)
+	_ forge.Inspector   = (*Provider)(nil)
+	_ forge.Finder      = (*Provider)(nil)
+	_ forge.IssueReader = (*Provider)(nil)
+	_ forge.Maker       = (*Provider)(nil)
+)
+
+// New makes a provider. It sends nothing.
+func New(o Options) (*Provider, error) {
+	if o.URL == "" {
+		o.URL = "https://code.onedev.io"
+	}
+	web, err := url.Parse(strings.TrimRight(o.URL, "/"))
+	if err != nil || web.Host == "" || web.User != nil || web.RawQuery != "" || web.Fragment != "" {
+		return nil, fault.New("onedev address", fault.ErrInvalid, "it is no plain URL of a server", "give it as https://onedev.example.com")
+	}
+	web.Path = strings.TrimSuffix(web.Path, "/~api")
+	web.Host = strings.ToLower(web.Host)
+	p := &Provider{o: o, web: web}
+	options := o.Client
+	options.Base = web.String() + "/~api"
+	options.Authorize = p.authorize
+	options.Secrets = []fault.Secret{o.Token, o.Password}
+	if p.client, err = forge.NewClient(options); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *Provider) authorize(_ context.Context, header http.Header) error {
+	switch {
+	case p.o.Token != "":
+		header.Set("Authorization", "Bearer "+p.o.Token.Reveal())
+	case p.o.Password != "":
+		r := http.Request{Header: header}
+		r.SetBasicAuth(p.o.Username, p.o.Password.Reveal())
+	}
+	return nil
+}
+
+// Host implements forge.Provider.
+func (p *Provider) Host() string {
+	host := strings.ReplaceAll(strings.Trim(p.web.Hostname(), "[]"), ":", "_")
+	if port := p.web.Port(); port != "" && (p.web.Scheme != "https" || port != "443") && (p.web.Scheme != "http" || port != "80") {
+		host += "_" + port
+	}
+	return host
+}
+
+// Requests counts the requests sent so far.
+func (p *Provider) Requests() int64 { return p.client.Requests() }
+
+// GitCredentials are for git over https; both are "" where there are none. OneDev takes any name beside a token.
+func (p *Provider) GitCredentials(context.Context) (username string, password fault.Secret, err error) {
+	if p.o.Token != "" {
+		return p.o.Username, p.o.Token, nil
+	}
+	return p.o.Username, p.o.Password, nil
+}
+
+// Inspect implements forge.Inspector. OneDev's tokens have no scopes, and it does not say when they expire.
+func (p *Provider) Inspect(ctx context.Context) (forge.Credentials, error) {
+	name, err := p.whoami(ctx)
+	return forge.Credentials{Account: name}, err
+}
+
+func (p *Provider) whoami(ctx context.Context) (string, error) {
+	var user struct {
+		Name string `json:"name"`
+	}
+	if _, err := p.client.Do(ctx, http.MethodGet, "/users/me", nil, nil, &user); err != nil {
+		return "", err
+	}
+	if user.Name == "" {
+		return "", fault.New("account", fault.ErrUnavailable, "the server answers without a name", "")
+	}
+	return user.Name, nil
+}
+
+// quoted makes a value of OneDev's query language.
+func quoted(s string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
+}
