@@ -72,6 +72,8 @@ var table = map[string]row{
 	"internal/forge/gitea": {ours: "internal/fault internal/forge", foreign: "golang.org/x/sync/errgroup", tests: "internal/forge/forgetest"},
 	"internal/forge/gitlab": {ours: "internal/fault internal/forge", tests: "internal/forge/forgetest"},
 	"internal/forge/bitbucket": {ours: "internal/fault internal/forge", tests: "internal/forge/forgetest"},
+	"internal/forge/onedev":    {ours: "internal/fault internal/forge", tests: "internal/forge/forgetest"},
+	"internal/forge/sourcehut": {ours: "internal/fault internal/forge", tests: "internal/forge/forgetest"},
 	"internal/export": {
 		ours:    "internal/fault internal/point",
 		foreign: "golang.org/x/sync github.com/minio/minio-go/v7 github.com/Azure/azure-sdk-for-go/sdk github.com/studio-b12/gowebdav",
