@@ -42,8 +42,9 @@ func newPlain(o forge.ClientOptions) (forge.Provider, error) {
 
 func (p *plain) Host() string { return p.host }
 
-// Client gives the account its counters.
-func (p *plain) Client() *forge.Client { return p.client }
+func (p *plain) Requests() int64 { return p.client.Requests() }
+
+func (p *plain) Seen() forge.Seen { return p.client.Seen() }
 
 func (p *plain) Repositories(ctx context.Context, s forge.Selection) iter.Seq2[forge.Repository, error] {
 	return func(yield func(forge.Repository, error) bool) {
