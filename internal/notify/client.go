@@ -170,7 +170,7 @@ func (c *Client) try(ctx context.Context, op string, u *url.URL, r request) (aft
 		return 0, unreached(ctx, op, err, r.secrets)
 	}
 	defer resp.Body.Close()
-	answer, _ := io.ReadAll(io.LimitReader(resp.Body, maxAnswer)) //nolint:errcheck // the status says whether it was taken
+	answer, _ := io.ReadAll(io.LimitReader(resp.Body, maxAnswer)) // the status says whether it was taken
 	if resp.StatusCode >= 200 && resp.StatusCode < 300 {
 		return 0, nil
 	}

@@ -91,14 +91,18 @@ func (e Email) deliver(ctx context.Context, host, port string, from *mail.Addres
 	if dial == nil {
 		dial = (&net.Dialer{}).DialContext
 	}
-	conn, err := dial(ctx, "tcp", net.JoinHostPort(host, port))
+	line, err := dial(ctx, "tcp", net.JoinHostPort(host, port))
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { conn.Close() })() //nolint:errcheck // it interrupts the dialogue; the error of that is returned
+	hangUp := context.AfterFunc(ctx, func() { _ = line.Close() }) // the dialogue then ends with an error, which is returned
+	defer func() {
+		if hangUp() {
+			_ = line.Close() // all that counts was answered
+		}
+	}()
 	secure := &tls.Config{ServerName: host, RootCAs: e.Roots, MinVersion: tls.VersionTLS12}
-	conn = &bounded{Conn: conn, left: maxMailDialogue}
+	var conn net.Conn = &bounded{Conn: line, left: maxMailDialogue}
 	if port == submissionsPort {
 		conn = tls.Client(conn, secure)
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/notify"
+	"github.com/backstay/backstay/internal/point"
 )
 
 // leaky is a value that shows a secret when it is printed.
@@ -78,6 +80,65 @@ func TestMask(t *testing.T) {
 		if got := s.Mask(text); got != want {
 			t.Errorf("%q: got %q, want %q", text, got, want)
 		}
+	}
+}
+
+// Whatever field a report has, secrets are masked in it, unless it is listed here as a name.
+func TestMaskRun(t *testing.T) {
+	names := []string{"Policy", "State", "Kind", "Name", "Type", "Point", "Host", "Owner", "Class"}
+	var run point.Run
+	fill(reflect.ValueOf(&run).Elem(), "see hunter22")
+	before := fmt.Sprintf("%+v", run)
+	var s notify.Secrets
+	s.Add("hunter22")
+	masked := s.MaskRun(run)
+	walk(reflect.ValueOf(masked), "", func(field, text string) {
+		if strings.Contains(text, "hunter22") != slices.Contains(names, field) {
+			t.Errorf("%s is %q", field, text)
+		}
+	})
+	if fmt.Sprintf("%+v", run) != before {
+		t.Error("the report itself was changed")
+	}
+}
+
+// fill sets every string below v, in one element of each list.
+func fill(v reflect.Value, text string) {
+	switch v.Kind() {
+	case reflect.String:
+		v.SetString(text)
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		fill(v.Elem(), text)
+	case reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
+		fill(v.Index(0), text)
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if v.Field(i).CanSet() {
+				fill(v.Field(i), text)
+			}
+		}
+	default:
+	}
+}
+
+// walk visits every string below v.
+func walk(v reflect.Value, field string, visit func(field, text string)) {
+	switch v.Kind() {
+	case reflect.String:
+		visit(field, v.String())
+	case reflect.Pointer:
+		walk(v.Elem(), field, visit)
+	case reflect.Slice:
+		walk(v.Index(0), field, visit)
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if v.Type().Field(i).IsExported() {
+				walk(v.Field(i), v.Type().Field(i).Name, visit)
+			}
+		}
+	default:
 	}
 }
 

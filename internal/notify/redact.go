@@ -14,6 +14,7 @@ import (
 	"sync"
 
 	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/point"
 )
 
 // Secrets are what no log may show. The zero value has none. Safe for concurrent use.
@@ -82,6 +83,49 @@ func (s *Secrets) Mask(text string) string {
 		return text
 	}
 	return s.masker.Replace(text)
+}
+
+// MaskRun is a report without secrets in what was said by others: reasons, problems, alarms, places. No part of Backstay writes them
+// there; what a server repeats in its answers is another matter. What things are called stays.
+func (s *Secrets) MaskRun(run point.Run) point.Run {
+	run.Problems, run.Warnings = s.problems(run.Problems), s.all(run.Warnings)
+	if run.Storage != nil {
+		storage := *run.Storage
+		storage.Location = s.Mask(storage.Location)
+		run.Storage = &storage
+	}
+	run.Sources = slices.Clone(run.Sources)
+	for i := range run.Sources {
+		source := &run.Sources[i]
+		source.Problems, source.Alarms = s.problems(source.Problems), s.all(source.Alarms)
+		source.Repositories = slices.Clone(source.Repositories)
+		for j := range source.Repositories {
+			r := &source.Repositories[j]
+			r.Reason = s.Mask(r.Reason)
+			r.Deliveries = slices.Clone(r.Deliveries)
+			for k := range r.Deliveries {
+				d := &r.Deliveries[k]
+				d.Place, d.Reason = s.Mask(d.Place), s.Mask(d.Reason)
+			}
+		}
+	}
+	return run
+}
+
+func (s *Secrets) problems(all []point.Problem) []point.Problem {
+	all = slices.Clone(all)
+	for i := range all {
+		all[i].What, all[i].Hints = s.Mask(all[i].What), s.all(all[i].Hints)
+	}
+	return all
+}
+
+func (s *Secrets) all(texts []string) []string {
+	texts = slices.Clone(texts)
+	for i := range texts {
+		texts[i] = s.Mask(texts[i])
+	}
+	return texts
 }
 
 // Handler masks secrets in what reaches h: messages, keys, and values of every kind.

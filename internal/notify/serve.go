@@ -73,7 +73,9 @@ func (m *Metrics) Serve(ctx context.Context, addr, path string, ready func(net.A
 	if err != nil {
 		err = errors.Join(err, server.Close())
 	}
-	<-served
+	if stopped := <-served; !errors.Is(stopped, http.ErrServerClosed) {
+		err = errors.Join(err, stopped)
+	}
 	return fault.Wrap(op, fault.ErrUnavailable, err, "")
 }
 
