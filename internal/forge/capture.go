@@ -338,7 +338,7 @@ func (c *capture) wiki(ctx context.Context, r Repository, fresh bool) error {
 		return nil
 	}
 	if !inLast || before.State != point.Stored {
-		there, err := c.exists(ctx, r, r.WikiHTTPURL, r.WikiSSHURL)
+		there, err := c.hasWiki(ctx, r)
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
@@ -350,6 +350,18 @@ func (c *capture) wiki(ctx context.Context, r Repository, fresh bool) error {
 		}
 	}
 	return c.git(ctx, r, name, ofWiki, r.WikiHTTPURL, r.WikiSSHURL)
+}
+
+// WikiFinder says whether somebody wrote a wiki, for forges that do not tell git so: Gitea answers with an internal error.
+type WikiFinder interface {
+	HasWiki(ctx context.Context, r Repository) (bool, error)
+}
+
+func (c *capture) hasWiki(ctx context.Context, r Repository) (bool, error) {
+	if finder, ok := c.a.o.Provider.(WikiFinder); ok {
+		return finder.HasWiki(ctx, r)
+	}
+	return c.exists(ctx, r, r.WikiHTTPURL, r.WikiSSHURL)
 }
 
 // exists asks whether a git repository is there.

@@ -26,13 +26,12 @@ func dialect(gogs bool) forgetest.Dialect {
 		Listing: func(r *http.Request) bool {
 			return strings.HasPrefix(r.URL.Path, "/api/v1/") && strings.HasSuffix(r.URL.Path, "/repos")
 		},
-		Selection: func(owner string) forge.Selection { return forge.Selection{Organization: owner} }, // wikis cost requests of their own
-		Unmarked:  gogs,
+		Unmarked: gogs,
 	}
 	if gogs {
 		d.Circular = true // its lists have one page each; that of the account as a user stands in for the first
 		d.Selection = func(owner string) forge.Selection {
-			return forge.Selection{User: owner, Organizations: []string{owner}}
+			return forge.Selection{User: owner, Organizations: []string{owner}, Wikis: true}
 		}
 	} else {
 		d.Scope = "read:repository"

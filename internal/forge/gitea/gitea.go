@@ -53,6 +53,7 @@ var (
 	_ forge.Inspector   = (*Provider)(nil)
 	_ forge.Finder      = (*Provider)(nil)
 	_ forge.IssueReader = (*Provider)(nil)
+	_ forge.WikiFinder  = (*Provider)(nil)
 	_ forge.Maker       = (*Provider)(nil)
 	_ forge.WikiMaker   = (*Provider)(nil)
 	_ forge.Puller      = (*Provider)(nil)

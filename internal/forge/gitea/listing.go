@@ -1,18 +1,18 @@
 package gitea
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/forge"
@@ -24,12 +24,9 @@ const (
 	// maxReadings is how often a listing is read that changes under the reader: where pages are cut by number, something deleted
 	// meanwhile shifts the rest, and one goes unseen.
 	maxReadings = 3
-	// wikiProbes is how many wikis are looked for at once.
-	wikiProbes = 8
 )
 
-// Repositories implements forge.Provider. With Wikis it costs one request for each repository whose wiki is enabled, since every new
-// repository's is, and a server asked by git for one that nobody wrote answers with an internal error.
+// Repositories implements forge.Provider.
 func (p *Provider) Repositories(ctx context.Context, s forge.Selection) iter.Seq2[forge.Repository, error] {
 	return func(yield func(forge.Repository, error) bool) {
 		seen := map[string]bool{}
@@ -188,15 +185,11 @@ func pages(at string, query url.Values, filtered bool) forge.Listing {
 	return l
 }
 
-// fresh decodes what a page has that was not seen before.
+// fresh decodes what a page has that was not seen before. Wikis are only said to be enabled, as every new repository's is; HasWiki
+// tells more.
 func (p *Provider) fresh(ctx context.Context, page forge.Page, l listing, s forge.Selection, seen map[string]bool) ([]forge.Repository, error) {
-	var (
-		fresh []forge.Repository
-		group errgroup.Group
-	)
-	group.SetLimit(wikiProbes)
+	var fresh []forge.Repository
 	listed := page.Response.Date()
-	fresh = make([]forge.Repository, 0, len(page.Items)) // never moved: what is asked beside is written into it
 	for _, raw := range page.Items {
 		r, d, err := p.decodeBoth(raw, listed)
 		if err != nil {
@@ -207,26 +200,24 @@ func (p *Provider) fresh(ctx context.Context, page forge.Page, l listing, s forg
 		}
 		seen[r.ID] = true
 		r.Class = l.class
-		fresh = append(fresh, r)
-		one := &fresh[len(fresh)-1]
 		if s.Wikis && d.hasWiki() {
-			group.Go(func() error { return p.findWiki(ctx, one) })
+			r.WikiHTTPURL, r.WikiSSHURL = wikiURL(r.HTTPURL), wikiURL(r.SSHURL)
 		}
 		if s.Languages && !p.o.Gogs {
-			group.Go(func() error { return p.findLanguages(ctx, one) })
+			if r.Languages, err = p.languages(ctx, r); err != nil {
+				return nil, err
+			}
 		}
+		fresh = append(fresh, r)
 	}
-	return fresh, group.Wait()
+	return fresh, nil
 }
 
-// findWiki fills in the wiki's addresses where somebody wrote one: a repository of its own, which has a HEAD. What is unclear counts
-// as a wiki; git will tell.
-func (p *Provider) findWiki(ctx context.Context, r *forge.Repository) error {
+// HasWiki implements forge.WikiFinder: a wiki that somebody wrote is a repository of its own, which has a HEAD. Gitea 1.26 answers git
+// with an internal error where there is none. What is unclear counts as a wiki; git will tell.
+func (p *Provider) HasWiki(ctx context.Context, r forge.Repository) (bool, error) {
 	_, found, err := p.wikiHead(ctx, r.Owner, r.Name)
-	if err == nil && found {
-		r.WikiHTTPURL, r.WikiSSHURL = wikiURL(r.HTTPURL), wikiURL(r.SSHURL)
-	}
-	return err
+	return found, err
 }
 
 // wikiHead reads the HEAD of a wiki's repository, "" where it cannot be read.
@@ -250,24 +241,15 @@ func wikiURL(address string) string {
 	return strings.TrimSuffix(address, ".git") + ".wiki.git"
 }
 
-// findLanguages fills in all languages, the main one first.
-func (p *Provider) findLanguages(ctx context.Context, r *forge.Repository) error {
+// languages are all languages of a repository, the main one first.
+func (p *Provider) languages(ctx context.Context, r forge.Repository) ([]string, error) {
 	var bytes map[string]int64
 	if err := p.do(ctx, http.MethodGet, path("repos", r.Owner, r.Name, "languages"), nil, nil, &bytes); err != nil {
-		return err
+		return nil, err
 	}
-	languages := make([]string, 0, len(bytes))
-	for name := range bytes {
-		languages = append(languages, name)
-	}
-	slices.SortFunc(languages, func(a, b string) int {
-		if bytes[a] != bytes[b] {
-			return int(max(min(bytes[b]-bytes[a], 1), -1))
-		}
-		return strings.Compare(a, b)
-	})
-	r.Languages = languages
-	return nil
+	return slices.SortedFunc(maps.Keys(bytes), func(a, b string) int {
+		return cmp.Or(cmp.Compare(bytes[b], bytes[a]), strings.Compare(a, b))
+	}), nil
 }
 
 // Find implements forge.Finder.
