@@ -69,8 +69,8 @@ var table = map[string]row{
 	"internal/forge/github/githubtest": { // test support: a GitHub
 		ours: "internal/forge/forgetest",
 	},
-	"internal/forge/gitea": {ours: "internal/fault internal/forge", foreign: "golang.org/x/sync/errgroup", tests: "internal/forge/forgetest"},
-	"internal/forge/gitlab": {ours: "internal/fault internal/forge", tests: "internal/forge/forgetest"},
+	"internal/forge/gitea":     {ours: "internal/fault internal/forge", tests: "internal/forge/forgetest"},
+	"internal/forge/gitlab":    {ours: "internal/fault internal/forge", tests: "internal/forge/forgetest"},
 	"internal/forge/bitbucket": {ours: "internal/fault internal/forge", tests: "internal/forge/forgetest"},
 	"internal/forge/onedev":    {ours: "internal/fault internal/forge", tests: "internal/forge/forgetest"},
 	"internal/forge/sourcehut": {ours: "internal/fault internal/forge", tests: "internal/forge/forgetest"},
