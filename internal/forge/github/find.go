@@ -17,12 +17,16 @@ import (
 // Find implements forge.Finder. What GitHub blocks is there still: that is fault.ErrDenied.
 func (p *Provider) Find(ctx context.Context, r forge.Repository) (forge.Repository, error) {
 	op := "find " + r.FullName()
-	path, decode := "/repositories/"+url.PathEscape(r.ID), p.decode
-	switch id, isGist := strings.CutPrefix(r.ID, "gist:"); {
+	path, decode := "/repositories/"+r.ID, p.decode
+	id, isGist := strings.CutPrefix(r.ID, "gist:")
+	switch {
 	case isGist:
-		path, decode = "/gists/"+url.PathEscape(id), p.decodeGist
+		path, decode = "/gists/"+id, p.decodeGist
 	case r.ID == "":
-		path = "/repos/" + url.PathEscape(r.Owner) + "/" + url.PathEscape(r.Name)
+		path, id = "/repos/"+r.FullName(), r.Name
+	}
+	if !plain(id) || (r.ID == "" && !plain(r.Owner)) {
+		return forge.Repository{}, fault.New(op, fault.ErrInvalid, "GitHub has no repositories of such names", "")
 	}
 	var raw json.RawMessage
 	answer, err := p.client.Do(ctx, http.MethodGet, path, nil, nil, &raw)
@@ -39,8 +43,12 @@ func (p *Provider) Issues(ctx context.Context, r forge.Repository) iter.Seq2[for
 	op := "issues of " + r.FullName()
 	// The oldest first: what is new while we read comes last, and moves nothing between pages.
 	query := url.Values{"state": {"all"}, "sort": {"created"}, "direction": {"asc"}, "per_page": {perPage}}
-	path := "/repos/" + url.PathEscape(r.Owner) + "/" + url.PathEscape(r.Name) + "/issues"
+	path := "/repos/" + r.FullName() + "/issues"
 	return func(yield func(forge.Issue, error) bool) {
+		if !plain(r.Owner) || !plain(r.Name) {
+			yield(forge.Issue{}, fault.New(op, fault.ErrInvalid, "GitHub has no repositories of such names", ""))
+			return
+		}
 		for page, err := range p.client.Pages(ctx, path, query, "") {
 			if errors.Is(err, fault.ErrNotFound) && p.withoutIssues(ctx, path) {
 				return

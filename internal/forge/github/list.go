@@ -55,6 +55,11 @@ func (p *Provider) Repositories(ctx context.Context, s forge.Selection) iter.Seq
 
 // parts gives the listings that the selection is made of, owned repositories first.
 func (p *Provider) parts(ctx context.Context, s forge.Selection) ([]repositories, error) {
+	for _, name := range append([]string{s.User, s.Organization}, s.Organizations...) {
+		if name != "" && !plain(name) {
+			return nil, fault.New(fmt.Sprintf("list repositories of %.80q", name), fault.ErrInvalid, "GitHub has no accounts of such a name", "")
+		}
+	}
 	var parts []repositories
 	switch {
 	case s.User != "":
@@ -134,7 +139,7 @@ func (p *Provider) ofUser(ctx context.Context, login string) (repositories, erro
 	case owns:
 		owner, err = p.account(ctx)
 	default:
-		_, err = p.client.Do(ctx, http.MethodGet, "/users/"+url.PathEscape(login), nil, nil, &owner)
+		_, err = p.client.Do(ctx, http.MethodGet, "/users/"+login, nil, nil, &owner)
 	}
 	switch {
 	case err != nil:
@@ -147,19 +152,19 @@ func (p *Provider) ofUser(ctx context.Context, login string) (repositories, erro
 		return p.list(ctx, "/user/repos", url.Values{"affiliation": {"owner"}, "sort": {"full_name"}}, "", p.decode), nil
 	}
 	query := url.Values{"type": {"owner"}, "sort": {"full_name"}}
-	return p.list(ctx, "/users/"+url.PathEscape(login)+"/repos", query, "", p.decode), nil
+	return p.list(ctx, "/users/"+login+"/repos", query, "", p.decode), nil
 }
 
 func (p *Provider) ofOrganization(ctx context.Context, name string) repositories {
 	query := url.Values{"type": {"all"}, "sort": {"full_name"}, "direction": {"asc"}}
-	return p.list(ctx, "/orgs/"+url.PathEscape(name)+"/repos", query, "", p.decode)
+	return p.list(ctx, "/orgs/"+name+"/repos", query, "", p.decode)
 }
 
 // starred lists in the order of starring, so that a new star moves nothing between pages.
 func (p *Provider) starred(ctx context.Context, login string) repositories {
 	path := "/user/starred"
 	if login != "" {
-		path = "/users/" + url.PathEscape(login) + "/starred"
+		path = "/users/" + login + "/starred"
 	}
 	decode := func(raw json.RawMessage, answered time.Time) (forge.Repository, error) {
 		r, err := p.decode(raw, answered)
@@ -173,7 +178,7 @@ func (p *Provider) starred(ctx context.Context, login string) repositories {
 func (p *Provider) gists(ctx context.Context, login string) repositories {
 	path := "/gists"
 	if login != "" {
-		path = "/users/" + url.PathEscape(login) + "/gists"
+		path = "/users/" + login + "/gists"
 	}
 	return p.list(ctx, path, nil, "", p.decodeGist)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 	"unicode"
@@ -19,7 +18,7 @@ const maxDescription = 350
 // Make implements forge.Maker. The default branch is the one that is pushed first.
 func (p *Provider) Make(ctx context.Context, n forge.NewRepository) (forge.Repository, error) {
 	op := "make repository " + n.Owner + "/" + n.Name
-	if !plain(n.Name) || strings.HasSuffix(n.Name, ".git") || strings.HasSuffix(n.Name, ".wiki") {
+	if !plain(n.Name) || (n.Owner != "" && !plain(n.Owner)) || strings.HasSuffix(n.Name, ".git") || strings.HasSuffix(n.Name, ".wiki") {
 		// GitHub would take it, under another name.
 		return forge.Repository{}, fault.New(op, fault.ErrInvalid, "GitHub has no repositories of such a name",
 			"names have letters, digits, \"-\", \"_\" and \".\", and do not end in .git or .wiki")
@@ -48,7 +47,7 @@ func deref(r *forge.Repository) forge.Repository {
 
 // existing returns the repository of the name, or nil. Not the one that moved away from the name: GitHub leads there too.
 func (p *Provider) existing(ctx context.Context, n forge.NewRepository) (*forge.Repository, error) {
-	path := "/repos/" + url.PathEscape(n.Owner) + "/" + url.PathEscape(n.Name)
+	path := "/repos/" + n.Owner + "/" + n.Name
 	var raw json.RawMessage
 	answer, err := p.client.Do(ctx, http.MethodGet, path, nil, nil, &raw, http.StatusNotFound)
 	if err != nil || answer.Status == http.StatusNotFound {
@@ -78,7 +77,7 @@ func (p *Provider) create(ctx context.Context, n forge.NewRepository, own bool) 
 		return forge.Repository{}, fault.New("", fault.ErrUnsupported, "GitHub has no visibility "+n.Visibility,
 			"private, public or internal")
 	}
-	path := "/orgs/" + url.PathEscape(n.Owner) + "/repos"
+	path := "/orgs/" + n.Owner + "/repos"
 	if own {
 		path = "/user/repos"
 	}
@@ -139,7 +138,10 @@ func fitting(text string) string {
 // MakeOwner implements forge.Maker: people make accounts and organisations at GitHub, programs cannot.
 func (p *Provider) MakeOwner(ctx context.Context, name, _ string) error {
 	op := "make owner " + name
-	answer, err := p.client.Do(ctx, http.MethodGet, "/users/"+url.PathEscape(name), nil, nil, nil, http.StatusNotFound)
+	if !plain(name) {
+		return fault.New(op, fault.ErrInvalid, "GitHub has no accounts of such a name", "")
+	}
+	answer, err := p.client.Do(ctx, http.MethodGet, "/users/"+name, nil, nil, nil, http.StatusNotFound)
 	if err != nil {
 		return fault.Wrap(op, nil, err, "")
 	}

@@ -71,6 +71,9 @@ type schema struct {
 	OneOf      []*schema          `json:"oneOf"` // taken as anyOf: which one it is, is told by discriminators
 }
 
+// errUnknownField is a field that the description does not have.
+var errUnknownField = errors.New("is not described")
+
 var readDescription = sync.OnceValues(func() (*description, error) {
 	content, err := os.ReadFile(os.Getenv("BACKSTAY_TEST_GITHUB_OPENAPI"))
 	if err != nil {
@@ -262,8 +265,8 @@ func (d *description) valid(s *schema, value any, at string) error {
 			return fmt.Errorf("%s: null", at)
 		}
 	}
-	for _, part := range s.AllOf {
-		if err := d.valid(part, value, at); err != nil {
+	for _, part := range s.AllOf { // what one of them does not describe, another one does
+		if err := d.valid(part, value, at); err != nil && !errors.Is(err, errUnknownField) {
 			return err
 		}
 	}
@@ -353,6 +356,7 @@ func (d *description) object(s *schema, object map[string]any, at string) error 
 			return fmt.Errorf("%s: %s is missing", at, name)
 		}
 	}
+	var unknown error
 	for name, value := range object {
 		property := s.Properties[name]
 		if property == nil && len(s.Additional) > 1 && s.Additional[0] == '{' {
@@ -361,17 +365,16 @@ func (d *description) object(s *schema, object map[string]any, at string) error 
 				return err
 			}
 		}
-		if property == nil {
-			if len(s.Properties) > 0 && string(s.Additional) != "true" {
-				return fmt.Errorf("%s: %s is not described", at, name)
+		switch {
+		case property != nil:
+			if err := d.valid(property, value, at+"."+name); err != nil {
+				return err
 			}
-			continue
-		}
-		if err := d.valid(property, value, at+"."+name); err != nil {
-			return err
+		case len(s.Properties) > 0 && string(s.Additional) != "true":
+			unknown = fmt.Errorf("%s: %s %w", at, name, errUnknownField)
 		}
 	}
-	return nil
+	return unknown
 }
 
 // described serves an API, and checks all that passes against the description, where there is one.

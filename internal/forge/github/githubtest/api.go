@@ -301,9 +301,19 @@ func (x *exchange) gist() {
 	x.notFound()
 }
 
+// byName finds a repository as GitHub does, whatever the case.
+func (a *API) byName(full string) (r forgetest.Repo, moved, found bool) {
+	for _, r := range a.World.All() {
+		if strings.EqualFold(r.FullName(), full) {
+			return r, false, true
+		}
+	}
+	return a.World.ByName(full)
+}
+
 // named is the repository that the path names. Where it names it by a name of old, or it is blocked, the answer is given.
 func (x *exchange) named() (forgetest.Repo, bool) {
-	r, moved, found := x.World.ByName(x.r.PathValue("owner") + "/" + x.r.PathValue("repo"))
+	r, moved, found := x.byName(x.r.PathValue("owner") + "/" + x.r.PathValue("repo"))
 	if id, err := strconv.ParseInt(x.r.PathValue("id"), 10, 64); err == nil {
 		r, found = x.World.ByID(id)
 		moved = false
@@ -376,7 +386,7 @@ func (x *exchange) create() {
 		x.notFound()
 		return
 	}
-	if _, moved, there := x.World.ByName(name + "/" + body.Name); there && !moved {
+	if _, moved, there := x.byName(name + "/" + body.Name); there && !moved {
 		x.refuse("name", "name already exists on this account")
 		return
 	}
