@@ -51,14 +51,19 @@ func NewMetrics(build string) *Metrics {
 	return &Metrics{build: build, policies: map[string]*policyMetrics{}, gickup: newGickupCounts()}
 }
 
-// SetPolicies says which policies there are. What is known of others is dropped.
+// SetPolicies says which policies there are. What is known of others is dropped, and what is said of others from then on ignored: a
+// run may end after its policy was taken out.
 func (m *Metrics) SetPolicies(all []PolicySettings) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	kept := map[string]*policyMetrics{}
 	for _, settings := range all {
-		kept[settings.Name] = m.policy(settings.Name)
-		kept[settings.Name].settings = settings
+		p := m.policies[settings.Name]
+		if p == nil {
+			p = &policyMetrics{}
+		}
+		p.settings = settings
+		kept[settings.Name] = p
 	}
 	m.policies = kept
 }
@@ -67,24 +72,34 @@ func (m *Metrics) SetPolicies(all []PolicySettings) {
 func (m *Metrics) SetNext(policy string, next time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.policy(policy).next = next
+	if p := m.policies[policy]; p != nil {
+		p.next = next
+	}
 }
 
 // Started counts the start of a run.
 func (m *Metrics) Started(policy string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.policy(policy).running = true
 	m.gickup.started++
+	if p := m.policies[policy]; p != nil {
+		p.running = true
+	}
 }
 
 // Ended takes the report of a run. It must not be changed afterwards.
 func (m *Metrics) Ended(run point.Run) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	p := m.policy(run.Policy)
+	m.gickup.count(run)
+	if p := m.policies[run.Policy]; p != nil {
+		p.ended(&run)
+	}
+}
+
+func (p *policyMetrics) ended(run *point.Run) {
 	p.running = false
-	p.last = &run
+	p.last = run
 	if run.State == point.Complete {
 		p.lastSuccess = run.Finished
 	}
@@ -94,8 +109,7 @@ func (m *Metrics) Ended(run point.Run) {
 		requests[key] = p.requests[key] + float64(s.Requests)
 	}
 	p.requests = requests
-	p.good = goodCopies(run, p.good)
-	m.gickup.count(run)
+	p.good = goodCopies(*run, p.good)
 }
 
 // goodCopies says when the newest good copy of each repository was captured; a run without a word on that leaves what was known.
@@ -113,16 +127,6 @@ func goodCopies(run point.Run, before map[repositoryKey]time.Time) map[repositor
 		}
 	}
 	return good
-}
-
-// policy is what is known of a policy; mu is held.
-func (m *Metrics) policy(name string) *policyMetrics {
-	p := m.policies[name]
-	if p == nil {
-		p = &policyMetrics{settings: PolicySettings{Name: name}}
-		m.policies[name] = p
-	}
-	return p
 }
 
 // Describe implements prometheus.Collector. It says nothing: the series depend on what ran.

@@ -144,6 +144,8 @@ func TestMetricsOverTwoRuns(t *testing.T) {
 		}
 	}
 	m.SetPolicies([]notify.PolicySettings{{Name: "other"}})
+	m.Ended(run) // it was under way
+	m.SetNext("nightly", time.Time{})
 	for _, line := range scrape(t, m) {
 		if strings.Contains(line, "nightly") || strings.Contains(line, "acme") {
 			t.Errorf("of a policy that is gone: %s", line)
@@ -163,6 +165,7 @@ func TestHostileNamesBreakNoScrape(t *testing.T) {
 	run.Sources = append(run.Sources, run.Sources[0])
 	m := newMetrics()
 	m.Ended(run)
+	m.SetPolicies([]notify.PolicySettings{{Name: "nightly"}, {Name: "\xff"}, {Name: "\xfe"}})
 	run.Policy = "\xff"
 	m.Ended(run)
 	run.Policy = "\xfe"
