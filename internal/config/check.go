@@ -53,16 +53,20 @@ func (c *checker) policy(p *v1alpha1.Policy, set *Set) {
 	for i := range spec.Exports {
 		for j := range i {
 			if reflect.DeepEqual(place(spec.Exports[i]), place(spec.Exports[j])) {
-				c.wrong(fmt.Sprintf("spec.exports[%d]", i), "the same place as spec.exports[%d]", j)
+				c.wrong(fmt.Sprintf("spec.exports[%d]", i), "the same place as spec.exports[%d], and the same names there", j)
 			}
 		}
 	}
 	c.notify(spec.Notify)
 }
 
-// place is an export without its layout.
+// place is an export with no more of its layout than decides on the names of copies.
 func place(e v1alpha1.Export) v1alpha1.Export {
-	e.Layout = v1alpha1.Layout{}
+	dotGit := v1alpha1.FormBare
+	if e.Form == v1alpha1.FormWorktree {
+		dotGit = v1alpha1.FormWorktree
+	}
+	e.Layout = v1alpha1.Layout{Structured: e.Structured, Form: dotGit, Zip: e.Zip, Dated: e.Dated}
 	return e
 }
 

@@ -138,7 +138,7 @@ func TestLoadRefuses(t *testing.T) {
 		{"excluded, too", spec("  location: vault\n  sources: [{github: {include: [a], exclude: [a]}}]\n"), `include[0]: excluded, too`},
 		{"enum", spec(plainSpec + "  exports: [{local: {path: /b}, form: bar}]\n"), `form: worktree, bare or mirror is expected; did you mean bare?`},
 		{"worktree in a bucket", spec(plainSpec + "  exports: [{s3: {bucket: b, endpoint: e}, form: worktree}]\n"), `worktree is for local places`},
-		{"one place twice", spec(plainSpec + "  exports: [{local: {path: /b}}, {local: {path: /b}, zip: true}]\n"), `spec.exports[1]: the same place as spec.exports[0]`},
+		{"one place twice", spec(plainSpec + "  exports: [{local: {path: /b}}, {local: {path: /b}, form: mirror}]\n"), `spec.exports[1]: the same place as spec.exports[0]`},
 		{"one account twice", spec("  location: vault\n  sources: [{github: {user: a}}, {github: {user: a, starred: true}}]\n"), `spec.sources[1]: the same account as spec.sources[0]`},
 		{"user and organization", spec("  location: vault\n  sources: [{github: {user: a, organization: b}}]\n"), `either a user or an organization`},
 		{"app elsewhere", spec("  location: vault\n  sources: [{gitlab: {app: {id: 1, installationID: 2, privateKey: {file: k}}}}]\n"), `Apps are GitHub's`},
