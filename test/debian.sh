@@ -16,6 +16,7 @@ need git-daemon git
 need ssh openssh-client
 need sshd openssh-server
 need restic restic
+need npm npm # fetches what forges' clients are tested against
 
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
