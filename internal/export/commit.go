@@ -69,7 +69,7 @@ func (c *copying) unchanged(ctx context.Context) error {
 // newRecord describes the copy as it is after this run. Parts that this run did not touch stay described.
 func (c *copying) newRecord(kept []string) *record {
 	r := &record{Version: recordVersion, Of: c.repository, Time: c.started, Parts: map[slot]contents{}, Kept: kept}
-	if c.inPlace() {
+	if c.prior != nil {
 		maps.Copy(r.Parts, c.prior.record.Parts)
 	}
 	for _, w := range c.parts {
@@ -91,13 +91,10 @@ func (c *copying) publish(ctx context.Context) (*record, error) {
 	var kept []string
 	var git *writer
 	for _, w := range c.parts {
-		switch {
-		case w.slot == slotGit:
+		if w.slot == slotGit {
 			git = w
-		default:
-			if err := c.putAll(ctx, w, w.small); err != nil {
-				return nil, err
-			}
+		} else if err := c.putAll(ctx, w, w.small); err != nil {
+			return nil, err
 		}
 	}
 	if git != nil && (git.entry.State == point.Stored || git.entry.State == point.Carried) {
@@ -155,9 +152,11 @@ func (c *copying) bring(ctx context.Context) error {
 	})
 }
 
-// eachKept calls each for the files of the prior copy that the new one has, too.
+// eachKept calls each for the files of the prior copy that the new one has, too: also those of parts that this run did not touch.
 func (c *copying) eachKept(ctx context.Context, each func(in slot, name string) error) error {
+	untouched := maps.Clone(c.prior.record.Parts)
 	for _, w := range c.parts {
+		delete(untouched, w.slot)
 		for name := range w.kept {
 			if err := each(w.slot, name); err != nil {
 				return err
@@ -166,23 +165,27 @@ func (c *copying) eachKept(ctx context.Context, each func(in slot, name string) 
 		if !w.all {
 			continue
 		}
-		root := c.prior.at.path(w.slot, ".")
-		err := walk(ctx, c.prior.from, root, func(name string, e point.Entry) error {
-			_, replaced := w.small[name]
-			inner := w.slot == slotGit && strings.HasPrefix(name, "lfs/")
-			if !e.Mode.IsRegular() || replaced || inner || strings.HasPrefix(path.Base(name), recordName) {
-				return nil
-			}
-			if _, renewed := w.put[name]; renewed {
-				return nil
-			}
-			return each(w.slot, name)
-		})
-		if err != nil {
+		if err := c.eachOf(ctx, w.slot, func(name string) bool { return w.wrote(name) }, each); err != nil {
+			return err
+		}
+	}
+	for in := range untouched {
+		if err := c.eachOf(ctx, in, func(string) bool { return false }, each); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// eachOf calls each for all files of a slot of the prior copy, but for those left out.
+func (c *copying) eachOf(ctx context.Context, in slot, leave func(name string) bool, each func(in slot, name string) error) error {
+	return walk(ctx, c.prior.from, c.prior.at.path(in, "."), func(name string, e point.Entry) error {
+		inner := in == slotGit && strings.HasPrefix(name, "lfs/")
+		if !e.Mode.IsRegular() || inner || strings.HasPrefix(path.Base(name), recordName) || leave(name) {
+			return nil
+		}
+		return each(in, name)
+	})
 }
 
 // settle puts a copy that was made elsewhere where it belongs, and removes what is needed no more.

@@ -155,6 +155,7 @@ func state(t *testing.T, dir string) map[string]string {
 }
 
 func TestBareCopyFollowsItsSource(t *testing.T) {
+	t.Parallel()
 	for _, structured := range []bool{false, true} {
 		t.Run(fmt.Sprint(structured), func(t *testing.T) {
 			place, dir := local(t)
@@ -207,6 +208,7 @@ func equal(a, b map[string]string) bool {
 }
 
 func TestForcePushTakesNothingAway(t *testing.T) {
+	t.Parallel()
 	place, dir := local(t)
 	e := exporter(t, export.Options{Place: place})
 	u := newUpstream(t, "example.com/acme/api")
@@ -226,4 +228,3 @@ func TestForcePushTakesNothingAway(t *testing.T) {
 	run(t, copied, "gc", "-q", "--prune=now")
 	run(t, copied, "cat-file", "commit", old)
 }
-

@@ -76,6 +76,7 @@ func (f *failing) Rename(ctx context.Context, from, to string) error {
 // TestEveryFailureLeavesAWholeCopy makes each operation of an update fail in turn, as a full disk or a crash does, and looks whether
 // what lies there is the old state or the new one, and whether the next run mends it.
 func TestEveryFailureLeavesAWholeCopy(t *testing.T) {
+	t.Parallel()
 	for _, layout := range []export.Layout{{}, {Keep: 2}, {Dated: true}, {Zip: true}, {Zip: true, Keep: 2}} {
 		t.Run(fmt.Sprintf("%+v", layout), func(t *testing.T) {
 			u := newUpstream(t, "example.com/acme/api")
@@ -180,6 +181,7 @@ func davServer(t *testing.T) (place *export.WebDAV, dir string, fail *atomic.Int
 }
 
 func TestFullWebDAVServerKeepsTheOldCopy(t *testing.T) {
+	t.Parallel()
 	place, dir, fail := davServer(t)
 	e := exporter(t, export.Options{Place: place, Layout: export.Layout{Structured: true}})
 	u := newUpstream(t, "example.com/acme/api")
@@ -218,6 +220,7 @@ func TestFullWebDAVServerKeepsTheOldCopy(t *testing.T) {
 }
 
 func TestWrongPasswordIsDenied(t *testing.T) {
+	t.Parallel()
 	place, _, _ := davServer(t)
 	server := strings.TrimSuffix(place.String(), "/deep/down")
 	wrong, err := export.NewWebDAV(export.WebDAVOptions{URL: server, Username: "backstay", Password: "something-else"})

@@ -53,6 +53,7 @@ func names(t *testing.T, dir string) []string {
 }
 
 func TestTwoRepositoriesOfOneName(t *testing.T) {
+	t.Parallel()
 	for _, zipped := range []bool{false, true} {
 		place, dir := local(t)
 		o := export.Options{Place: place, Layout: export.Layout{Zip: zipped}}
@@ -71,6 +72,7 @@ func TestTwoRepositoriesOfOneName(t *testing.T) {
 }
 
 func TestClaimsHoldWithinARun(t *testing.T) {
+	t.Parallel()
 	place, _ := local(t)
 	e := exporter(t, export.Options{Place: place})
 	one, two := newUpstream(t, "example.com/one/api"), newUpstream(t, "example.com/two/api")
@@ -86,6 +88,7 @@ func TestClaimsHoldWithinARun(t *testing.T) {
 }
 
 func TestKeepCopiesWhatChanged(t *testing.T) {
+	t.Parallel()
 	for _, zipped := range []bool{false, true} {
 		place, dir := local(t)
 		e := exporter(t, export.Options{Place: place, Layout: export.Layout{Keep: 2, Zip: zipped}})
@@ -142,6 +145,7 @@ func sharedInodes(t *testing.T, files []string) int {
 }
 
 func TestDatedCopies(t *testing.T) {
+	t.Parallel()
 	place, dir := local(t)
 	now := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 	e := exporter(t, export.Options{Place: place, Layout: export.Layout{Dated: true, Structured: true}, Clock: func() time.Time { return now }})
@@ -159,6 +163,7 @@ func TestDatedCopies(t *testing.T) {
 }
 
 func TestClonesOfOthers(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name   string
 		make   func(t *testing.T, u *upstream, at string)
@@ -166,7 +171,9 @@ func TestClonesOfOthers(t *testing.T) {
 		origin string
 	}{
 		{"bare clone", func(t *testing.T, u *upstream, at string) { run(t, ".", "clone", "-q", "--bare", "file://"+u.dir, at) }, true, "https://example.com/acme/api.git"},
-		{"mirror over ssh", func(t *testing.T, u *upstream, at string) { run(t, ".", "clone", "-q", "--mirror", "file://"+u.dir, at) }, true, "git@example.com:acme/api.git"},
+		{"mirror over ssh", func(t *testing.T, u *upstream, at string) {
+			run(t, ".", "clone", "-q", "--mirror", "file://"+u.dir, at)
+		}, true, "git@example.com:acme/api.git"},
 		{"of something else", func(t *testing.T, u *upstream, at string) { run(t, ".", "clone", "-q", "--bare", "file://"+u.dir, at) }, false, "https://example.com/other/api"},
 		{"no clone", func(t *testing.T, _ *upstream, at string) {
 			must(t, os.MkdirAll(at, 0o755))
@@ -215,6 +222,7 @@ func TestClonesOfOthers(t *testing.T) {
 }
 
 func TestHostileNamesAreRefused(t *testing.T) {
+	t.Parallel()
 	place, dir := local(t)
 	for _, name := range []string{"example.com/acme/..", "example.com/../api", "example.com/acme/.git", `example.com/a\b/api`, "example.com/acme/.backstay"} {
 		e := exporter(t, export.Options{Place: place, Layout: export.Layout{Structured: true}})
@@ -229,6 +237,7 @@ func TestHostileNamesAreRefused(t *testing.T) {
 }
 
 func TestNoLinkLeadsOut(t *testing.T) {
+	t.Parallel()
 	place, dir := local(t)
 	outside := t.TempDir()
 	must(t, os.Symlink(outside, filepath.Join(dir, "api.git")))

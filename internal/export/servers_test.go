@@ -87,6 +87,7 @@ func download(t *testing.T, client *minio.Client, bucket string) string {
 }
 
 func TestS3CopyCostsWhatChanged(t *testing.T) {
+	t.Parallel()
 	const bucket = "copies"
 	endpoint, client := s3Server(t, bucket)
 	place, err := export.NewS3(export.S3Options{
@@ -145,6 +146,7 @@ func TestS3CopyCostsWhatChanged(t *testing.T) {
 }
 
 func TestS3CopiesBesideEachOther(t *testing.T) {
+	t.Parallel()
 	for name, layout := range map[string]export.Layout{"keep": {Keep: 2}, "dated-zip": {Dated: true, Zip: true}} {
 		t.Run(name, func(t *testing.T) {
 			endpoint, client := s3Server(t, name)
@@ -177,6 +179,7 @@ func TestS3CopiesBesideEachOther(t *testing.T) {
 }
 
 func TestS3FaultsHaveClasses(t *testing.T) {
+	t.Parallel()
 	endpoint, _ := s3Server(t, "copies")
 	u := newUpstream(t, "example.com/acme/api")
 	tests := []struct {

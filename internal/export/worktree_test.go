@@ -18,6 +18,7 @@ func checkOut(t *testing.T) func(context.Context, string) error {
 }
 
 func TestCloneWithFiles(t *testing.T) {
+	t.Parallel()
 	outside := filepath.Join(t.TempDir(), "secret")
 	must(t, os.WriteFile(outside, []byte("of the host"), 0o600))
 	for _, zipped := range []bool{false, true} {

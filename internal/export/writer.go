@@ -275,6 +275,12 @@ func (w *writer) changed() bool {
 	return false
 }
 
+// wrote tells whether this run has given the file new bytes.
+func (w *writer) wrote(name string) bool {
+	_, put := w.put[name]
+	return put || w.small[name] != nil
+}
+
 // contents is what the record says of the part.
 func (w *writer) contents() contents {
 	c := contents{Part: w.entry, Sums: w.sums}
