@@ -84,7 +84,7 @@ func (*Duration) Type() string { return "duration" }
 
 // before returns the time that lies the span before t. A day that the month does not have becomes its last:
 // a month before March 31st is February 28th, so that a span never comes out shorter than it says.
-func (d Duration) before(t time.Time) time.Time {
+func (d Duration) Before(t time.Time) time.Time {
 	months := t.AddDate(-d.Years, -d.Months, 0)
 	if months.Day() != t.Day() {
 		months = months.AddDate(0, 0, -months.Day())

@@ -56,7 +56,7 @@ func TestDurationBefore(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := d.before(from).Format(time.DateOnly); got != c.want {
+		if got := d.Before(from).Format(time.DateOnly); got != c.want {
 			t.Errorf("%s before %s = %s, want %s", c.span, c.from, got, c.want)
 		}
 	}
@@ -75,7 +75,7 @@ func FuzzParseDuration(f *testing.F) {
 		if err != nil || again != d {
 			t.Errorf("%q is %+v, written %q, read back as %+v, %v", s, d, d.String(), again, err)
 		}
-		if d.before(now).After(now) {
+		if d.Before(now).After(now) {
 			t.Errorf("%q reaches into the future", s)
 		}
 	})

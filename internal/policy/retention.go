@@ -86,7 +86,7 @@ func (r Retention) decideSubject(all []Decision, now time.Time, zone *time.Locat
 		newest.keep("newest")
 	}
 	if !r.Within.IsZero() {
-		since := r.Within.before(newest.Point.Time)
+		since := r.Within.Before(newest.Point.Time)
 		for i := range all {
 			if !all[i].Point.Time.Before(since) {
 				all[i].keep("within " + r.Within.String())
