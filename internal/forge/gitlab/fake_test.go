@@ -283,12 +283,16 @@ func (f *fake) snippet(w http.ResponseWriter, r *http.Request) {
 }
 
 func (f *fake) namespace(w http.ResponseWriter, r *http.Request) {
-	id := f.world.OwnerID(r.PathValue("path"))
+	path := r.PathValue("path")
+	id := f.world.OwnerID(path)
+	if number, err := strconv.ParseFloat(path, 64); err == nil && f.owner(number) != "" {
+		id, path = int64(number), f.owner(number)
+	}
 	if id == 0 {
 		refuse(w, http.StatusNotFound, "404 Namespace Not Found")
 		return
 	}
-	answer(w, http.StatusOK, map[string]any{"id": id, "full_path": r.PathValue("path"), "kind": "group"})
+	answer(w, http.StatusOK, map[string]any{"id": id, "full_path": path, "kind": "group"})
 }
 
 func (f *fake) owner(id float64) string {
@@ -323,6 +327,10 @@ func (f *fake) makeGroup(w http.ResponseWriter, r *http.Request) {
 	}
 	if f.deny[path] {
 		refuse(w, http.StatusForbidden, "403 Forbidden")
+		return
+	}
+	if _, err := strconv.Atoi(path); err == nil {
+		refuse(w, http.StatusBadRequest, "path is an ID")
 		return
 	}
 	f.world.AddOwner(path)

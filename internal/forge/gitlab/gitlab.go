@@ -22,6 +22,8 @@ type Options struct {
 	Username string
 	Password fault.Secret
 
+	Copies bool // repositories are made and pushed to: Inspect misses what that takes
+
 	// Client says how the API is reached. Base, Authorize and Secrets are filled in.
 	Client forge.ClientOptions
 }

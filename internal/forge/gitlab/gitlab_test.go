@@ -42,10 +42,14 @@ func TestSelection(t *testing.T) {
 	b.fake.starred = []string{"zoe/toy", "acme/api"}
 	b.fake.contrib = []string{"zoe/lib", "zoe/toy"}
 	b.fake.snippets = []map[string]any{
-		{"id": 12, "title": "notes", "visibility": "private", "author": map[string]any{"username": "tester"},
-			"web_url": b.server.URL + "/-/snippets/12", "http_url_to_repo": b.server.URL + "/snippets/12.git"},
-		{"id": 13, "title": "of a project", "project_id": 7, "author": map[string]any{"username": "tester"},
-			"web_url": b.server.URL + "/acme/api/-/snippets/13", "http_url_to_repo": b.server.URL + "/acme/api/snippets/13.git"},
+		{
+			"id": 12, "title": "notes", "visibility": "private", "author": map[string]any{"username": "tester"},
+			"web_url": b.server.URL + "/-/snippets/12", "http_url_to_repo": b.server.URL + "/snippets/12.git",
+		},
+		{
+			"id": 13, "title": "of a project", "project_id": 7, "author": map[string]any{"username": "tester"},
+			"web_url": b.server.URL + "/acme/api/-/snippets/13", "http_url_to_repo": b.server.URL + "/acme/api/snippets/13.git",
+		},
 	}
 	all := []string{"acme/api", "acme/team/deep/tool", "acme-labs/api", "jo/api", "zoe/toy", "zoe/lib"}
 	for _, test := range []struct {
@@ -252,6 +256,9 @@ func TestMakeOwner(t *testing.T) {
 	if n := b.server.Count(func(r forgetest.Request) bool { return r.Method == http.MethodPost }); n != 2 {
 		t.Errorf("%d groups were made", n)
 	}
+	if err := b.MakeOwner(t.Context(), "1001", ""); err == nil { // the ID of another owner
+		t.Error("a name that GitLab takes for an ID is taken for the group")
+	}
 	b.fake.deny["top"] = true
 	err := b.MakeOwner(t.Context(), "top", "public")
 	if !errors.Is(err, fault.ErrDenied) || !strings.Contains(strings.Join(fault.Hints(err), ""), "browser") {
@@ -325,6 +332,46 @@ func TestAFailedPullIsTold(t *testing.T) {
 	}
 }
 
+func TestInspectScopes(t *testing.T) {
+	for _, test := range []struct {
+		scopes []string
+		copies bool
+		want   []string
+	}{
+		{[]string{"api"}, false, nil},
+		{[]string{"read_api", "read_repository"}, false, nil},
+		{[]string{"read_api", "write_repository"}, false, nil},
+		{[]string{"read_repository"}, false, []string{"read_api"}},
+		{[]string{"read_user"}, false, []string{"read_api", "read_repository"}},
+		{[]string{"read_api", "write_repository"}, true, []string{"api"}},
+		{[]string{"api"}, true, nil},
+	} {
+		b := newBench(t)
+		b.world.SetToken(forgetest.Credentials{Account: "jo", Scopes: test.scopes})
+		p, err := gitlab.New(gitlab.Options{URL: b.server.URL, Token: forgetest.Token, Copies: test.copies})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := p.Inspect(t.Context())
+		if err != nil || c.Account != "jo" || !c.Expires.IsZero() || !slices.Equal(c.Missing, test.want) {
+			t.Errorf("%q, copies %v: %+v, %v", test.scopes, test.copies, c, err)
+		}
+	}
+}
+
+func TestInspectTokensThatDoNotDescribeThemselves(t *testing.T) {
+	for _, status := range []int{http.StatusBadRequest, http.StatusNotFound} {
+		b := newBench(t)
+		b.server.Break(forgetest.Break{
+			Match: func(r *http.Request) bool { return strings.HasSuffix(r.URL.Path, "/self") }, Fault: forgetest.Answer(status, `{}`),
+		})
+		c, err := b.Inspect(t.Context())
+		if err != nil || c.Account != "tester" || c.Missing != nil {
+			t.Errorf("%d: %+v, %v", status, c, err)
+		}
+	}
+}
+
 func TestFindSnippet(t *testing.T) {
 	b := newBench(t)
 	b.fake.snippets = []map[string]any{{"id": 12, "author": map[string]any{"username": "jo"}}}
@@ -359,8 +406,8 @@ func TestCredentials(t *testing.T) {
 		if err != nil || user != test.user || password.Reveal() != test.is {
 			t.Errorf("%+v: git gets %q, %v", test.o, user, err)
 		}
-		for range p.Repositories(t.Context(), forge.Selection{Organization: "tester"}) {
-		}
+		b.Provider = p
+		b.names(t, forge.Selection{Organization: "tester"}) //nolint:errcheck // what is sent counts
 		for _, r := range b.server.Requests() {
 			for _, name := range []string{"Private-Token", "Authorization"} {
 				if got, want := r.Header.Get(name) != "", strings.EqualFold(name, test.header); got != want {

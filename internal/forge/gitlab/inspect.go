@@ -9,10 +9,12 @@ import (
 	"github.com/backstay/backstay/internal/forge"
 )
 
-// needed are the scopes a backup takes, each with those that include it, by GitLab's names.
-var needed = [][]string{
-	{"read_api", "api"},
-	{"read_repository", "write_repository", "api"},
+// needed are the scopes that the token should have, each with those that include it, by GitLab's names.
+func (o Options) needed() [][]string {
+	if o.Copies {
+		return [][]string{{"api"}}
+	}
+	return [][]string{{"read_api", "api"}, {"read_repository", "write_repository", "api"}}
 }
 
 // Inspect implements forge.Inspector.
@@ -44,7 +46,7 @@ func (p *Provider) Inspect(ctx context.Context) (forge.Credentials, error) {
 	if day, err := time.Parse(time.DateOnly, token.Expires); err == nil {
 		c.Expires = day // at midnight UTC that day begins, and the token ends
 	}
-	for _, scopes := range needed {
+	for _, scopes := range p.o.needed() {
 		if !slices.ContainsFunc(scopes, func(s string) bool { return slices.Contains(token.Scopes, s) }) {
 			c.Missing = append(c.Missing, scopes[0])
 		}

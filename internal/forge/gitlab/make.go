@@ -62,7 +62,8 @@ func isTaken(err error) bool {
 // namespace is the number of a group, or of a person's own space.
 func (p *Provider) namespace(ctx context.Context, name string) (int64, error) {
 	var in struct {
-		ID int64 `json:"id"`
+		ID   int64  `json:"id"`
+		Path string `json:"full_path"`
 	}
 	if err := p.get(ctx, "/namespaces/"+escaped(name), nil, &in); err != nil {
 		if notFound(err) {
@@ -70,8 +71,11 @@ func (p *Provider) namespace(ctx context.Context, name string) (int64, error) {
 		}
 		return 0, err
 	}
-	if in.ID <= 0 {
+	switch {
+	case in.ID <= 0:
 		return 0, fault.New("owner "+name, fault.ErrUnavailable, "the server answered without its ID", "")
+	case !strings.EqualFold(in.Path, strings.Trim(name, "/")): // GitLab takes a name of digits for an ID
+		return 0, fault.New("owner "+name, fault.ErrNotFound, "GitLab takes the name for the ID of "+in.Path, "choose a name with letters")
 	}
 	return in.ID, nil
 }
