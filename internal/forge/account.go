@@ -32,8 +32,9 @@ type AccountOptions struct {
 	Selection Selection
 	Filter    *Filter // nil takes all
 	SSH       bool    // git goes over ssh
-	// Git gives credentials and limits for a repository, just before it is captured; Name, ID, Mark, Recheck and Now are filled in. A
-	// repository on another host than the forge's is captured without credentials.
+	// Git gives credentials and limits for a repository, just before it is captured; Name, ID, Mark, Recheck and Now are filled in.
+	// Nil, or without a Password, those of the Provider are used, where it is a GitAccess. A repository on another host than the
+	// forge's is captured without credentials.
 	Git      func(ctx context.Context, r Repository) (git.SourceOptions, error)
 	Issues   bool          // also issues, where the provider reads them
 	Parallel int           // repositories captured at once; 0 for DefaultParallel
@@ -55,8 +56,8 @@ type Account struct {
 
 // NewAccount prepares an account. Nothing is asked of the forge yet.
 func NewAccount(o AccountOptions) (*Account, error) {
-	if o.Provider == nil || o.Name == "" || o.Clock == nil || o.Git == nil {
-		return nil, errors.New("an account needs a provider, a name, a clock and options for git")
+	if o.Provider == nil || o.Name == "" || o.Clock == nil {
+		return nil, errors.New("an account needs a provider, a name and a clock")
 	}
 	if o.Parallel <= 0 {
 		o.Parallel = DefaultParallel

@@ -165,7 +165,7 @@ func (c *capture) listing(ctx context.Context, l *listing) error {
 func (l *listing) mark() string {
 	sum := sha256.New()
 	for _, r := range l.all {
-		sum.Write(append(r.line(), '\n')) //nolint:errcheck // a hash takes everything
+		fmt.Fprintf(sum, "%s\n", r.line())
 	}
 	return hex.EncodeToString(sum.Sum(nil))
 }
@@ -284,9 +284,12 @@ func (c *capture) source(ctx context.Context, r Repository, name, of, httpURL, s
 
 // reach says where a repository is, and with which credentials.
 func (c *capture) reach(ctx context.Context, r Repository, httpURL, sshURL string) (string, git.SourceOptions, error) {
-	o, err := c.a.o.Git(ctx, r)
-	if err != nil {
-		return "", o, err
+	var o git.SourceOptions
+	var err error
+	if c.a.o.Git != nil {
+		if o, err = c.a.o.Git(ctx, r); err != nil {
+			return "", o, err
+		}
 	}
 	address := httpURL
 	if c.a.o.SSH {
@@ -301,14 +304,24 @@ func (c *capture) reach(ctx context.Context, r Repository, httpURL, sshURL strin
 	}
 	switch u.Scheme {
 	case "https", "http":
-		if !c.a.ownHost(u) {
-			o.Username, o.Password = "", ""
-		}
+		err = c.a.authorize(ctx, u, &o)
 	case "ssh":
 	default: // the address is the forge's word: it must not make us read this machine's files
 		return "", o, fault.New("", fault.ErrRefused, "the forge gives an address of scheme "+u.Scheme, "")
 	}
-	return address, o, nil
+	return address, o, err
+}
+
+// authorize sees to it that credentials go to the forge's own host only: those given for git, or else the provider's.
+func (a *Account) authorize(ctx context.Context, u *git.URL, o *git.SourceOptions) (err error) {
+	if !a.ownHost(u) {
+		o.Username, o.Password = "", ""
+		return nil
+	}
+	if access, ok := a.o.Provider.(GitAccess); ok && o.Password == "" {
+		o.Username, o.Password, err = access.GitCredentials(ctx)
+	}
+	return err
 }
 
 // ownHost reports whether an address is on the forge's own host, or one below it, as gists are.
@@ -378,7 +391,7 @@ func (c *capture) exists(ctx context.Context, r Repository, httpURL, sshURL stri
 	if err != nil {
 		return false, err
 	}
-	defer remote.Close()
+	defer remote.Close() //nolint:errcheck // nothing was written
 	defer func() { c.a.requests.Add(remote.Requests()) }()
 	switch _, err = remote.ListRefs(ctx); {
 	case errors.Is(err, fault.ErrNotFound):

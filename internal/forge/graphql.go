@@ -3,6 +3,7 @@ package forge
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strings"
 
@@ -22,7 +23,7 @@ func (c *Client) GraphQL(ctx context.Context, path, query string, variables map[
 			return err
 		}
 		for _, e := range answer.Errors {
-			if e.kind() == fault.ErrThrottled {
+			if errors.Is(e.kind(), fault.ErrThrottled) {
 				return c.graphLimit(r, e)
 			}
 		}

@@ -175,7 +175,7 @@ func linkTo(header, relation string) string {
 			return ""
 		}
 		var parameters string
-		parameters, header = cutLink(after)
+		parameters, header = cutUnquoted(after, ',')
 		if hasRelation(parameters, relation) {
 			return strings.TrimSpace(target)
 		}
@@ -183,8 +183,8 @@ func linkTo(header, relation string) string {
 	return ""
 }
 
-// cutLink cuts after the parameters of a link, at a comma outside of quotes.
-func cutLink(s string) (parameters, rest string) {
+// cutUnquoted cuts at the first separator outside of quotes.
+func cutUnquoted(s string, separator byte) (before, after string) {
 	quoted := false
 	for i := 0; i < len(s); i++ {
 		switch {
@@ -192,7 +192,7 @@ func cutLink(s string) (parameters, rest string) {
 			i++
 		case s[i] == '"':
 			quoted = !quoted
-		case s[i] == ',' && !quoted:
+		case s[i] == separator && !quoted:
 			return s[:i], s[i+1:]
 		}
 	}
@@ -201,7 +201,9 @@ func cutLink(s string) (parameters, rest string) {
 
 // hasRelation looks for rel=next, rel="next" and rel="other next".
 func hasRelation(parameters, relation string) bool {
-	for parameter := range strings.SplitSeq(parameters, ";") {
+	for parameters != "" {
+		var parameter string
+		parameter, parameters = cutUnquoted(parameters, ';')
 		name, value, _ := strings.Cut(parameter, "=")
 		if !strings.EqualFold(strings.TrimSpace(name), "rel") {
 			continue

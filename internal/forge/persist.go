@@ -133,7 +133,7 @@ func (c *Client) refused(l call, r *Response, credentials http.Header) error {
 		return fault.New("", fault.ErrUnsupported, text, "")
 	case r.Status == http.StatusRequestTimeout, r.Status >= 500:
 		err := fault.New("", fault.ErrUnavailable, text, "the forge has trouble: try again later")
-		if after > 0 {
+		if after > 0 && l.idempotent {
 			return &throttled{err, after}
 		}
 		return &passing{err}
