@@ -88,6 +88,7 @@ func newInstallation(o forge.ClientOptions, app App) (*installation, error) {
 		return nil, fault.Wrap("private key of the app", fault.ErrInvalid, err, "take the .pem file that GitHub made for the app")
 	}
 	i := &installation{app: app, key: key, now: o.Clock}
+	o.Secrets = []fault.Secret{app.PrivateKey}
 	if i.now == nil {
 		i.now = time.Now //nolint:forbidigo // tokens end by the real clock
 	}
@@ -162,6 +163,12 @@ func (i *installation) token(ctx context.Context) (fault.Secret, error) {
 
 func (i *installation) path() string {
 	return "/app/installations/" + strconv.FormatInt(i.app.InstallationID, 10)
+}
+
+// budget tells the installation's requests from the App's own, and from those of the App's other installations: GitHub counts each
+// apart.
+func (i *installation) budget() []fault.Secret {
+	return []fault.Secret{i.app.PrivateKey, fault.Secret(i.path())}
 }
 
 // description is what GitHub knows of an installation.

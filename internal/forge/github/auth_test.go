@@ -116,7 +116,10 @@ func TestAppToken(t *testing.T) {
 	if s.Issued() != 2 {
 		t.Errorf("a listing took a token of its own")
 	}
-	for range 5 { // a run of five hours
+	for range 5 { // a run of five hours, with a server that has trouble
+		s.Break(forgetest.Break{
+			Match: func(r *http.Request) bool { return r.Method == http.MethodPost }, Times: 1, Fault: forgetest.Answer(502, "{}"),
+		})
 		s.clock.Advance(time.Hour)
 		if _, _, err := list(t.Context(), p, forge.Selection{}); err != nil {
 			t.Error(err)

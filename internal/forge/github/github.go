@@ -71,10 +71,10 @@ func New(o Options) (*Provider, error) {
 	options := o.Client
 	options.Base, options.Header, options.Secrets = api, header(), []fault.Secret{o.Token, o.Password}
 	if o.App != nil {
-		options.Secrets = append(options.Secrets, o.App.PrivateKey)
 		if p.app, err = newInstallation(options, *o.App); err != nil {
 			return nil, fault.Wrap(op, nil, err, "")
 		}
+		options.Secrets = p.app.budget()
 	}
 	options.Authorize = p.authorize
 	if p.client, err = forge.NewClient(options); err != nil {

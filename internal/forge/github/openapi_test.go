@@ -190,8 +190,10 @@ func (d *description) exchange(r *http.Request, body []byte, answer *httptest.Re
 		fallthrough
 	case described:
 		problems = append(problems, d.check(&said, answer.Body.Bytes()))
-	case !slices.Contains([]int{http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusGone,
-		http.StatusUnavailableForLegalReasons}, answer.Code): // these can happen everywhere
+	case !slices.Contains([]int{
+		http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusGone,
+		http.StatusUnavailableForLegalReasons,
+	}, answer.Code): // these can happen everywhere
 		problems = append(problems, fmt.Errorf("status %d is not described", answer.Code))
 	}
 	if err := errors.Join(problems...); err != nil {
