@@ -43,7 +43,7 @@ func (c *Client) Pages(ctx context.Context, path string, query url.Values, at st
 // List is Pages for listings that go on in ways of their own.
 func (c *Client) List(ctx context.Context, l Listing) iter.Seq2[Page, error] {
 	if l.Next == nil {
-		l.Next = nextLink
+		l.Next = NextLink
 	}
 	if l.Total == nil {
 		l.Total = totalHeader
@@ -153,8 +153,8 @@ func totalHeader(p Page) int {
 	return -1
 }
 
-// nextLink reads the Link header (RFC 8288).
-func nextLink(p Page) (string, error) {
+// NextLink reads the "next" address of the Link header (RFC 8288); "" where there is none.
+func NextLink(p Page) (string, error) {
 	for _, header := range p.Response.Header.Values("Link") {
 		if next := linkTo(header, "next"); next != "" {
 			return next, nil

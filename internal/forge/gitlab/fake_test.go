@@ -154,7 +154,8 @@ func page(w http.ResponseWriter, r *http.Request, items []any) {
 func link(w http.ResponseWriter, r *http.Request, name, value string) {
 	query := r.URL.Query()
 	query.Set(name, value)
-	w.Header().Set("Link", fmt.Sprintf(`<http://%s%s?%s>; rel="next"`, r.Host, r.URL.EscapedPath(), query.Encode()))
+	// As servers do that do not know by which name they are reached.
+	w.Header().Set("Link", fmt.Sprintf(`<http://gitlab.internal%s?%s>; rel="next"`, r.URL.EscapedPath(), query.Encode()))
 }
 
 func (f *fake) user(w http.ResponseWriter, _ *http.Request) {

@@ -4,6 +4,7 @@ package gitlab
 import (
 	"context"
 	"errors"
+	"iter"
 	"net/http"
 	"net/url"
 	"strings"
@@ -113,6 +114,23 @@ func (p *Provider) GitCredentials(context.Context) (username string, password fa
 func (p *Provider) get(ctx context.Context, path string, query url.Values, into any) error {
 	_, err := p.client.Do(ctx, http.MethodGet, path, query, nil, into)
 	return err
+}
+
+// pages follows a listing. Servers behind a proxy often link to themselves by a name or scheme that does not work from outside: what
+// counts of the next page's address is what follows the host.
+func (p *Provider) pages(ctx context.Context, path string, query url.Values) iter.Seq2[forge.Page, error] {
+	return p.client.List(ctx, forge.Listing{Path: path, Query: query, Next: func(page forge.Page) (string, error) {
+		next, err := forge.NextLink(page)
+		if next == "" || err != nil {
+			return "", err
+		}
+		u, err := url.Parse(next)
+		if err != nil || !strings.HasPrefix(u.Path, p.site.Path+"/api/v4/") {
+			return "", fault.New("", fault.ErrUnavailable, "the server links to a next page that is none of its API's", "")
+		}
+		u.Scheme, u.Host, u.User = p.site.Scheme, p.site.Host, nil
+		return u.String(), nil
+	}})
 }
 
 // account is who the token belongs to: a person, or the bot of a project or group.

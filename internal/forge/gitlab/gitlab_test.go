@@ -173,6 +173,16 @@ func TestPagesByKeyAreNotShifted(t *testing.T) {
 	}
 }
 
+func TestLinksStayOnTheServer(t *testing.T) {
+	for _, link := range []string{"http://evil.example.net/x", "http://evil.example.net/api/v4evil", "%", "mailto:jo"} {
+		b := newBench(t)
+		b.server.Break(forgetest.Break{Fault: forgetest.Answer(200, "[]", "Link: <"+link+`>; rel="next"`)})
+		if got, err := b.names(t, forge.Selection{Organization: "acme"}); !errors.Is(err, fault.ErrUnavailable) {
+			t.Errorf("%s: listed %q, %v", link, got, err)
+		}
+	}
+}
+
 func TestTooManyProjectsOfAGroup(t *testing.T) {
 	b := newBench(t)
 	b.world.Grow("acme", 101)

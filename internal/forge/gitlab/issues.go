@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"iter"
 	"net/url"
-	"strings"
 	"time"
 
 	"github.com/backstay/backstay/internal/fault"
@@ -53,7 +52,7 @@ func (l *issueList) advance(ctx context.Context) error {
 	if !l.since.IsZero() {
 		query.Set("created_after", l.since.Format(time.RFC3339Nano)) // or at it
 	}
-	for page, err := range l.p.client.Pages(ctx, l.path, query, "") {
+	for page, err := range l.p.pages(ctx, l.path, query) {
 		if err != nil {
 			return err
 		}
@@ -61,7 +60,11 @@ func (l *issueList) advance(ctx context.Context) error {
 		if err != nil || l.done {
 			return err
 		}
-		if last.After(l.since) && strings.Contains(page.Response.Header.Get("Link"), `rel="next"`) {
+		next, err := forge.NextLink(page)
+		if err != nil {
+			return err
+		}
+		if next != "" && last.After(l.since) {
 			l.since = last
 			return nil
 		}

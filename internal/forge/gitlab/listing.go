@@ -143,7 +143,7 @@ func (p *Provider) read(ctx context.Context, l listing) iter.Seq2[forge.Reposito
 
 // readOnce reads a listing; done is true where it ended well, or nobody wants more of it.
 func (p *Provider) readOnce(ctx context.Context, l listing, yield func(forge.Repository) bool) (done bool, err error) {
-	for page, err := range p.client.Pages(ctx, l.path, l.query, "") {
+	for page, err := range p.pages(ctx, l.path, l.query) {
 		if err != nil {
 			return false, err
 		}
