@@ -84,14 +84,19 @@ func MessageOf(run point.Run) Message {
 func title(run point.Run, failures, alarms int) string {
 	t := fmt.Sprintf("Backup %s: %s", cmp.Or(run.Policy, "run"), cmp.Or(run.State, point.Failed))
 	if failures > 0 {
-		t += fmt.Sprintf(", %d failed", failures)
+		t += ", " + several(failures, "problem", "problems")
 	}
-	if alarms == 1 {
-		t += ", 1 alarm"
-	} else if alarms > 1 {
-		t += fmt.Sprintf(", %d alarms", alarms)
+	if alarms > 0 {
+		t += ", " + several(alarms, "alarm", "alarms")
 	}
 	return t
+}
+
+func several(n int, one, many string) string {
+	if n == 1 {
+		many = one
+	}
+	return fmt.Sprintf("%d %s", n, many)
 }
 
 // summary is one line about a source.
@@ -108,7 +113,8 @@ func summary(s point.SourceRun) string {
 	if len(s.Repositories) == 0 {
 		return line
 	}
-	line += fmt.Sprintf("; of %d repositories %d stored (%d unchanged)", max(s.Listed, len(s.Repositories)), counts[point.Stored], unchanged)
+	all := several(max(s.Listed, len(s.Repositories)), "repository", "repositories")
+	line += fmt.Sprintf("; of %s %d stored (%d unchanged)", all, counts[point.Stored], unchanged)
 	for _, state := range []point.State{point.Carried, point.Skipped, point.Failed, point.Vanished} {
 		if counts[state] > 0 {
 			line += fmt.Sprintf(", %d %s", counts[state], state)

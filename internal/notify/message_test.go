@@ -71,7 +71,7 @@ func TestMessageOfAGoodRun(t *testing.T) {
 
 func TestMessageOfABadRun(t *testing.T) {
 	m := notify.MessageOf(badRun())
-	if want := "Backup nightly: incomplete, 4 failed, 1 alarm"; m.Title != want || m.Outcome != notify.Bad {
+	if want := "Backup nightly: incomplete, 4 problems, 1 alarm"; m.Title != want || m.Outcome != notify.Bad {
 		t.Errorf("got %q, outcome %d; want %q", m.Title, m.Outcome, want)
 	}
 	want := `github.com/acme: incomplete; of 3 repositories 1 stored (0 unchanged), 1 carried, 1 vanished
@@ -101,7 +101,7 @@ func TestACopyThatFailedIsToldOnce(t *testing.T) {
 	run.State = point.Incomplete
 	run.Sources[0].Repositories[0].State, run.Sources[0].Repositories[0].Reason = point.Failed, "disk full"
 	run.Sources[0].Repositories[0].Deliveries[0].State, run.Sources[0].Repositories[0].Deliveries[0].Reason = point.Failed, "disk full"
-	if m := notify.MessageOf(run); strings.Count(m.Text, "disk full") != 1 || !strings.Contains(m.Title, "1 failed") {
+	if m := notify.MessageOf(run); strings.Count(m.Text, "disk full") != 1 || !strings.Contains(m.Title, "1 problem") {
 		t.Errorf("%s\n%s", m.Title, m.Text)
 	}
 }

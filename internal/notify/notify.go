@@ -26,10 +26,11 @@ type Notifier struct {
 	Always     bool // messages also of runs that were good; else of those that failed or raised an alarm
 }
 
-// How long telling may take in all. A run does not begin before its start was told.
+// How long telling may take in all. A run does not begin before its start was told, and who stops a process does not wait long.
 const (
 	startLimit = 15 * time.Second
 	endLimit   = time.Minute
+	stopLimit  = 10 * time.Second
 )
 
 // Started tells that a run begins. The error is a warning: it says what could not be told, and changes nothing for the run.
@@ -46,7 +47,11 @@ func (n *Notifier) Started(ctx context.Context) error {
 // Ended tells how a run went, also where ctx has ended: a run that was interrupted failed. The error is a warning: it says what
 // could not be told, and changes nothing for the run.
 func (n *Notifier) Ended(ctx context.Context, run point.Run) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endLimit)
+	limit := endLimit
+	if ctx.Err() != nil {
+		limit = stopLimit
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()
 	var all []func() error
 	for _, h := range n.Heartbeats {

@@ -176,7 +176,7 @@ func TestSlackMentionsNobody(t *testing.T) {
 	if strings.Contains(text, "<!") || strings.Count(text, "```") != 2 || !strings.HasSuffix(text, "\n```") || len(text) > 2000 {
 		t.Errorf("%d bytes: %s", len(text), text)
 	}
-	if !strings.HasPrefix(text, "*Backup nightly: incomplete, 4 failed, 1 alarm*\n```\n") || !strings.Contains(text, "&lt;!channel&gt;") {
+	if !strings.HasPrefix(text, "*Backup nightly: incomplete, 4 problems, 1 alarm*\n```\n") || !strings.Contains(text, "&lt;!channel&gt;") {
 		t.Errorf("got %s", text)
 	}
 }

@@ -240,6 +240,32 @@ func TestReload(t *testing.T) {
 	})
 }
 
+func TestAReloadDuringALoadIsNotLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reload := make(chan struct{})
+		began, loads := time.Now(), 0
+		load := func(context.Context) ([]schedule.Job, error) {
+			loads++
+			read := time.Since(began) // and then it is read for long
+			if loads == 2 {
+				time.Sleep(10 * time.Minute)
+			}
+			if read < 5*time.Minute {
+				return nil, nil
+			}
+			return []schedule.Job{{Name: "new", Run: takes(0)}}, nil
+		}
+		go func() {
+			time.Sleep(time.Minute)
+			reload <- struct{}{}
+			time.Sleep(5 * time.Minute)
+			reload <- struct{}{}
+		}()
+		s := play(t, &schedule.Loop{Load: load, Reload: reload, Poll: 24 * time.Hour}, time.Hour)
+		s.check(t, "0s loaded 0", "11m0s loaded 1", "11m0s new started", "11m0s new ended: <nil>")
+	})
+}
+
 // after is a schedule that counts from when it is asked.
 func after(d time.Duration) func(time.Time) time.Time {
 	return func(t time.Time) time.Time { return t.Add(d) }
