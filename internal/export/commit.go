@@ -68,7 +68,7 @@ func (c *copying) unchanged(ctx context.Context) error {
 
 // newRecord describes the copy as it is after this run. Parts that this run did not touch stay described.
 func (c *copying) newRecord(kept []string) *record {
-	r := &record{Version: recordVersion, Of: c.repository, Time: c.started, Parts: map[slot]contents{}, Kept: kept}
+	r := &record{Version: recordVersion, Of: c.repository, Time: c.started.UTC(), Parts: map[slot]contents{}, Kept: kept}
 	if c.prior != nil {
 		maps.Copy(r.Parts, c.prior.record.Parts)
 	}
@@ -202,6 +202,29 @@ func (c *copying) settle(ctx context.Context, r *record) error {
 	}
 	if c.e.o.Layout.Keep > 0 {
 		return c.dropOlder(ctx)
+	}
+	return c.tidy(ctx)
+}
+
+// tidy removes files that runs have left half written that were killed a day ago and longer.
+func (c *copying) tidy(ctx context.Context) error {
+	dirs := []string{c.final.path(slotGit, "."), c.final.path(slotGit, "objects/pack")}
+	if c.e.o.Layout.Zip {
+		dirs = []string{c.final.dir}
+	}
+	for _, dir := range dirs {
+		entries, err := c.place.List(ctx, dir)
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			if !strings.HasPrefix(e.Name, point.UnfinishedPrefix) || !e.Mode.IsRegular() || e.Time.After(c.started.Add(-recheck)) {
+				continue
+			}
+			if err := c.place.Remove(ctx, path.Join(dir, e.Name)); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }

@@ -120,7 +120,12 @@ func (c *copying) openStage() error {
 func (c *copying) lookOrAdopt(ctx context.Context, at site) (err error) {
 	var ours bool
 	c.prior, ours, err = c.look(ctx, at)
-	if err != nil || ours || c.e.o.Layout.Zip {
+	switch {
+	case err != nil || c.prior != nil || c.e.o.Layout.Zip:
+		return err
+	case ours: // cut short while it was made, or while a clone was taken over
+		tips, err := c.tipsOf(ctx, at)
+		c.adopted = &adopted{tips}
 		return err
 	}
 	return c.adopt(ctx, at)

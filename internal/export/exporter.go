@@ -50,7 +50,7 @@ func (e *Exporter) Begin(ctx context.Context, s point.Subject, policy string) (p
 		return nil, err
 	}
 	return &draft{
-		exporter: e, subject: s, policy: policy, started: e.o.Clock().UTC(),
+		exporter: e, subject: s, policy: policy, started: e.o.Clock(),
 		copies: map[string]*copying{}, taken: map[string]bool{},
 	}, nil
 }
@@ -234,7 +234,7 @@ func (d *draft) receipt() (*point.Receipt, error) {
 		return nil, fault.New("export "+d.subject.Name, fault.ErrIncomplete, "no part was stored", "")
 	}
 	p := point.Point{
-		Subject: d.subject, Policy: d.policy, Time: d.started, State: ledger.State(), Bytes: ledger.Bytes, Parts: parts,
+		Subject: d.subject, Policy: d.policy, Time: d.started.UTC(), State: ledger.State(), Bytes: ledger.Bytes, Parts: parts,
 		Revisions: map[string]string{},
 	}
 	for _, part := range parts {

@@ -221,6 +221,31 @@ func TestClonesOfOthers(t *testing.T) {
 	}
 }
 
+func TestTakingOverThatIsCutShortIsMended(t *testing.T) {
+	t.Parallel()
+	for at := 1; ; at++ {
+		place, dir := local(t)
+		u := newUpstream(t, "example.com/acme/api")
+		lost := u.commit(t)
+		copied := filepath.Join(dir, "api.git")
+		run(t, ".", "clone", "-q", "--bare", "file://"+u.dir, copied)
+		run(t, copied, "remote", "set-url", "origin", "https://example.com/acme/api")
+		run(t, u.dir, "reset", "-q", "--hard", "HEAD~1")
+		u.commit(t)
+		_, err := protect.Backup(t.Context(), exporter(t, export.Options{Place: &failing{place, 0, at}}), u.source(t), "")
+		backUp(t, exporter(t, export.Options{Place: place}), u)
+		same(t, u, copied)
+		run(t, copied, "gc", "-q", "--prune=now")
+		run(t, copied, "cat-file", "commit", lost)
+		if err == nil {
+			return
+		}
+		if at > 50 {
+			t.Fatal("it never succeeds")
+		}
+	}
+}
+
 func TestHostileNamesAreRefused(t *testing.T) {
 	t.Parallel()
 	place, dir := local(t)

@@ -114,8 +114,17 @@ func (c *copying) makeDirs(ctx context.Context) error {
 
 // putConfig writes git's configuration. A clone that was taken over keeps its own.
 func (c *copying) putConfig(ctx context.Context, w *writer) error {
-	if c.adopted != nil || w.small[configFile] == nil {
+	if w.small[configFile] == nil {
 		return nil
+	}
+	if c.adopted != nil {
+		f, err := c.place.Open(ctx, c.at.path(slotGit, configFile))
+		if err == nil {
+			return f.Close()
+		}
+		if !errors.Is(err, fault.ErrNotFound) {
+			return err
+		}
 	}
 	if c.e.o.Layout.Form != Worktree {
 		return c.putSmall(ctx, w, configFile)
@@ -283,7 +292,8 @@ func isOID(s string) bool {
 	return (len(s) == 40 || len(s) == 64) && strings.Trim(s, "0123456789abcdef") == ""
 }
 
-// adopted is a clone that another program made at the path of a copy, which the copy takes over.
+// adopted is a repository that lies at the path of a copy and was never whole as ours: a clone that another program made, which the
+// copy takes over, or what a run left that was cut short.
 type adopted struct{ tips []string }
 
 // adopt looks at a site without a record. An empty one is free. A clone of the same repository is taken over: its objects stay, and

@@ -201,7 +201,11 @@ func (s *S3) Put(ctx context.Context, name string, body io.Reader) (int64, error
 		if err := from.rewind(); err != nil {
 			return err
 		}
-		_, err := s.client.PutObject(ctx, s.o.Bucket, key(name), from, from.size, minio.PutObjectOptions{
+		var content io.Reader = from
+		if from.file != nil { // of a file, parts are sent from the disk, not from memory
+			content = from.file
+		}
+		_, err := s.client.PutObject(ctx, s.o.Bucket, key(name), content, from.size, minio.PutObjectOptions{
 			StorageClass: s.o.StorageClass, UserTags: s.tags, ContentType: "application/octet-stream",
 		})
 		return err
