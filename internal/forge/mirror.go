@@ -208,7 +208,8 @@ func (m *Mirror) place(part string) (place, error) {
 	return at, nil
 }
 
-// safeName makes a name of what all forges take: letters and digits of ASCII, "-", "_" and ".", and no dot at the beginning.
+// safeName makes a name of what all forges take: letters and digits of ASCII, "-", "_" and ".", and no dot at the beginning. s is a
+// segment of a part's name.
 func safeName(s string) string {
 	s = strings.Map(func(r rune) rune {
 		switch {
@@ -216,7 +217,7 @@ func safeName(s string) string {
 			return r
 		}
 		return '-'
-	}, strings.TrimLeft(s, "~."))
+	}, strings.TrimLeft(unescaped(s), "~."))
 	if s == "" {
 		return "-"
 	}

@@ -209,6 +209,8 @@ func (p *Provider) pulls(ctx context.Context, m forge.PullMirror) (bool, error) 
 		return false, nil
 	case err != nil:
 		return false, err
+	case d.Mirror && d.Empty && d.MirrorUpdated.IsZero() && sameSource(d.OriginalURL, m.From):
+		return false, fault.New("", fault.ErrUnavailable, "the server was told before, and has pulled nothing yet", "where it failed, remove the repository to try again")
 	case d.Mirror && (sameSource(d.OriginalURL, m.From) || p.o.Gogs && d.OriginalURL == ""):
 		return true, nil // Gogs does not say of what
 	}
