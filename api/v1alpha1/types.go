@@ -22,7 +22,8 @@ const (
 // Metadata names an object.
 type Metadata struct {
 	// Lowercase letters, digits and dashes; unique among objects of its kind.
-	Name   string            `json:"name" check:"name"`
+	Name string `json:"name" check:"name"`
+	// Free for use; Backstay reads none.
 	Labels map[string]string `json:"labels,omitempty"`
 }
 
@@ -43,16 +44,22 @@ type Secret struct {
 
 // SecretKeyRef names one key of a Kubernetes Secret.
 type SecretKeyRef struct {
+	// Of the Secret.
 	Name string `json:"name"`
-	Key  string `json:"key"`
+	// Of its data.
+	Key string `json:"key"`
 }
 
 // Location is where a vault lives.
 type Location struct {
-	APIVersion string       `json:"apiVersion"`
-	Kind       string       `json:"kind"`
-	Metadata   Metadata     `json:"metadata"`
-	Spec       LocationSpec `json:"spec"`
+	// backstay.io/v1alpha1
+	APIVersion string `json:"apiVersion"`
+	// Location
+	Kind string `json:"kind"`
+	// Its name.
+	Metadata Metadata `json:"metadata"`
+	// What it says.
+	Spec LocationSpec `json:"spec"`
 }
 
 // LocationSpec says where a vault lives and how it is opened.
@@ -67,10 +74,14 @@ type LocationSpec struct {
 
 // Policy says what is backed up, when, where to, and how long it is kept.
 type Policy struct {
-	APIVersion string     `json:"apiVersion"`
-	Kind       string     `json:"kind"`
-	Metadata   Metadata   `json:"metadata"`
-	Spec       PolicySpec `json:"spec"`
+	// backstay.io/v1alpha1
+	APIVersion string `json:"apiVersion"`
+	// Policy
+	Kind string `json:"kind"`
+	// Its name.
+	Metadata Metadata `json:"metadata"`
+	// What it says.
+	Spec PolicySpec `json:"spec"`
 }
 
 // PolicySpec is what a policy says. It has sources, and a location, exports or mirrors for them.
@@ -333,7 +344,8 @@ type WebDAV struct {
 	// Of the server.
 	URL string `json:"url" check:"url"`
 	// With a password.
-	Username string  `json:"username,omitempty"`
+	Username string `json:"username,omitempty"`
+	// Goes with username.
 	Password *Secret `json:"password,omitempty"`
 	// Below the URL.
 	Path string `json:"path,omitempty"`
@@ -341,12 +353,19 @@ type WebDAV struct {
 
 // Mirror is a forge that takes live copies. Exactly one forge is set.
 type Mirror struct {
-	GitHub    *Access `json:"github,omitempty" oneof:"forge"`
-	GitLab    *Access `json:"gitlab,omitempty" oneof:"forge"`
-	Gitea     *Access `json:"gitea,omitempty" oneof:"forge"`
-	Forgejo   *Access `json:"forgejo,omitempty" oneof:"forge"`
-	Gogs      *Access `json:"gogs,omitempty" oneof:"forge"`
-	OneDev    *Access `json:"onedev,omitempty" oneof:"forge"`
+	// github.com, or GitHub Enterprise Server with a URL.
+	GitHub *Access `json:"github,omitempty" oneof:"forge"`
+	// gitlab.com, or an instance.
+	GitLab *Access `json:"gitlab,omitempty" oneof:"forge"`
+	// gitea.com, or an instance.
+	Gitea *Access `json:"gitea,omitempty" oneof:"forge"`
+	// codeberg.org, or an instance.
+	Forgejo *Access `json:"forgejo,omitempty" oneof:"forge"`
+	// An instance.
+	Gogs *Access `json:"gogs,omitempty" oneof:"forge"`
+	// code.onedev.io, or an instance.
+	OneDev *Access `json:"onedev,omitempty" oneof:"forge"`
+	// git.sr.ht, or an instance.
 	Sourcehut *Access `json:"sourcehut,omitempty" oneof:"forge"`
 	// The node of this machine, through its rad command.
 	Radicle *Radicle `json:"radicle,omitempty" oneof:"forge"`
@@ -414,23 +433,29 @@ type Heartbeat struct {
 
 // Channel takes messages. Exactly one of its fields is set.
 type Channel struct {
-	Ntfy    *Push    `json:"ntfy,omitempty" oneof:"service"`
-	Gotify  *Push    `json:"gotify,omitempty" oneof:"service"`
+	// A topic of ntfy.
+	Ntfy *Push `json:"ntfy,omitempty" oneof:"service"`
+	// A Gotify server.
+	Gotify *Push `json:"gotify,omitempty" oneof:"service"`
+	// An Apprise API server.
 	Apprise *Apprise `json:"apprise,omitempty" oneof:"service"`
 	// Slack's incoming webhook, which Mattermost, Rocket.Chat and Discord (with /slack) understand.
 	Slack *Secret `json:"slack,omitempty" oneof:"service"`
 	// The run report as JSON, posted to a URL.
 	Webhook *Secret `json:"webhook,omitempty" oneof:"service"`
-	Email   *Email  `json:"email,omitempty" oneof:"service"`
+	// A mail server.
+	Email *Email `json:"email,omitempty" oneof:"service"`
 }
 
 // Push is a push service.
 type Push struct {
 	// Of the server; ntfy: with the topic.
-	URL   string  `json:"url" check:"url"`
+	URL string `json:"url" check:"url"`
+	// An access token (ntfy), or an application's (Gotify).
 	Token *Secret `json:"token,omitempty"`
 	// With a password, instead of a token (ntfy).
-	Username string  `json:"username,omitempty"`
+	Username string `json:"username,omitempty"`
+	// Goes with username.
 	Password *Secret `json:"password,omitempty"`
 	// Also mail to this address (ntfy).
 	Email string `json:"email,omitempty"`
@@ -457,6 +482,7 @@ type Email struct {
 	// Addresses of the receivers.
 	To []string `json:"to"`
 	// With a password.
-	Username string  `json:"username,omitempty"`
+	Username string `json:"username,omitempty"`
+	// Goes with username.
 	Password *Secret `json:"password,omitempty"`
 }
