@@ -136,8 +136,7 @@ func (p *Provider) account(ctx context.Context) (account, error) {
 	var self account
 	switch {
 	case p.anonymous():
-		return account{}, fault.New("github account", fault.ErrInvalid, "there are no credentials",
-			"name a user or an organisation, or give a token")
+		return account{}, errAnonymous()
 	case p.app != nil:
 		i, err := p.app.describe(ctx)
 		if err != nil {
@@ -154,6 +153,10 @@ func (p *Provider) account(ctx context.Context) (account, error) {
 	}
 	p.self = &self
 	return self, nil
+}
+
+func errAnonymous() error {
+	return fault.New("github account", fault.ErrInvalid, "there are no credentials", "name a user or an organisation, or give a token")
 }
 
 func (p *Provider) anonymous() bool { return p.app == nil && p.o.Token == "" && p.o.Password == "" }

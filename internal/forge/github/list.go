@@ -26,8 +26,9 @@ type decoder = func(raw json.RawMessage, answered time.Time) (forge.Repository, 
 
 // Repositories implements forge.Provider.
 //
-// A listing is complete when GitHub's links end, and names no organisation that it left out. The counts of repositories that
-// accounts and organisations have are not compared: they count what the credentials need not see.
+// A listing is complete when GitHub's links end, and no answer says that organisations are left out. It is not compared with the
+// counts of repositories that accounts have: those count what the credentials need not see. A repository that moved to an earlier page
+// while we read is missing, until Find tells that it is there.
 func (p *Provider) Repositories(ctx context.Context, s forge.Selection) iter.Seq2[forge.Repository, error] {
 	return func(yield func(forge.Repository, error) bool) {
 		parts, err := p.parts(ctx, s)
@@ -60,26 +61,9 @@ func (p *Provider) parts(ctx context.Context, s forge.Selection) ([]repositories
 			return nil, fault.New(fmt.Sprintf("list repositories of %.80q", name), fault.ErrInvalid, "GitHub has no accounts of such a name", "")
 		}
 	}
-	var parts []repositories
-	switch {
-	case s.User != "":
-		part, err := p.ofUser(ctx, s.User)
-		if err != nil {
-			return nil, err
-		}
-		parts = append(parts, part)
-	case s.Organization == "":
-		if p.anonymous() {
-			_, err := p.account(ctx)
-			return nil, err
-		}
-		parts = append(parts, p.visible(ctx))
-	}
-	if s.Organization != "" {
-		parts = append(parts, p.ofOrganization(ctx, s.Organization))
-	}
-	for _, name := range s.Organizations {
-		parts = append(parts, p.ofOrganization(ctx, name))
+	parts, err := p.owned(ctx, s)
+	if err != nil {
+		return nil, err
 	}
 	personal := []struct {
 		wanted bool
@@ -99,6 +83,31 @@ func (p *Provider) parts(ctx context.Context, s forge.Selection) ([]repositories
 			return nil, err
 		}
 		parts = append(parts, l.list(ctx, login))
+	}
+	return parts, nil
+}
+
+// owned gives the listings of the accounts that the selection names.
+func (p *Provider) owned(ctx context.Context, s forge.Selection) ([]repositories, error) {
+	var parts []repositories
+	switch {
+	case s.User != "":
+		part, err := p.ofUser(ctx, s.User)
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, part)
+	case s.Organization == "":
+		if p.anonymous() {
+			return nil, errAnonymous()
+		}
+		parts = append(parts, p.visible(ctx))
+	}
+	if s.Organization != "" {
+		parts = append(parts, p.ofOrganization(ctx, s.Organization))
+	}
+	for _, name := range s.Organizations {
+		parts = append(parts, p.ofOrganization(ctx, name))
 	}
 	return parts, nil
 }
