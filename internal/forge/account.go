@@ -76,28 +76,22 @@ func (a *Account) Subject() point.Subject {
 	return point.Subject{Kind: point.SubjectAccount, Name: a.o.Name}
 }
 
-// Metered is a provider that tells what it cost.
-type Metered interface {
-	Requests() int64
-	Seen() Seen
-}
-
-// Requests counts the requests made so far, to the API and for git.
+// Requests counts the requests made so far, for git and, where the provider counts them, to the API.
 func (a *Account) Requests() int64 {
 	n := a.requests.Load()
-	if m, ok := a.o.Provider.(Metered); ok {
-		n += m.Requests()
+	if p, ok := a.o.Provider.(interface{ Requests() int64 }); ok {
+		n += p.Requests()
 	}
 	return n
 }
 
-// Remaining is how many requests the forge still allows; false where it sets no limit or does not say.
+// Remaining is how many requests the forge still allows; false where it sets no limit, or the provider does not say.
 func (a *Account) Remaining() (int, bool) {
-	m, ok := a.o.Provider.(Metered)
+	p, ok := a.o.Provider.(interface{ Seen() Seen })
 	if !ok {
 		return 0, false
 	}
-	seen := m.Seen()
+	seen := p.Seen()
 	return seen.Remaining, seen.Limit > 0
 }
 

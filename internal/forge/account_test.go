@@ -47,7 +47,7 @@ func newEstate(t *testing.T) *estate {
 	e.world = forgetest.NewWorld(e.clock.Now)
 	e.world.AddOwner("acme")
 	e.git = forgetest.NewGit(t, gitPassword)
-	e.api = forgetest.NewServer(t, plainAPI(e.world), false, e.clock.Now)
+	e.api = forgetest.NewServer(t, plainPages(e.world, 10), false, e.clock.Now)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.Contains(r.URL.Path, ".git/") {
 			e.git.ServeHTTP(w, r)
@@ -163,7 +163,7 @@ func (p parts) want(t *testing.T, states string) {
 
 func TestAccountOfManyRepositoriesCostsWhatChanged(t *testing.T) {
 	e := newEstate(t)
-	const n = 120
+	const n = 25
 	var all []forgetest.Repo
 	for i := range n {
 		all = append(all, e.add(forgetest.Repo{Owner: "acme", Name: fmt.Sprintf("r%03d", i), Empty: i == 7, Size: int64(i)}))
@@ -180,21 +180,21 @@ func TestAccountOfManyRepositoriesCostsWhatChanged(t *testing.T) {
 	if got := e.git.Total(); got.Total() != 0 {
 		t.Errorf("nothing changed, and git was asked %+v", got)
 	}
-	if got := len(e.api.Requests()); got != 1+2 { // whose token, and two pages
+	if got := len(e.api.Requests()); got != 1+3 { // whose token, and three pages of ten
 		t.Errorf("nothing changed, and the API was asked %d times", got)
 	}
 	if l := quiet.record.Ledger; l.Unchanged != n+1 || l.NewBytes != 0 {
 		t.Errorf("nothing changed: %+v", l)
 	}
 
-	changed := all[42]
+	changed := all[17]
 	e.git.Commit(t, changed.FullName(), "README.md", "new\n")
 	e.world.Push(changed.ID)
 	third := e.good()
 	if got, want := e.git.Total(), (forgetest.Counts{Greetings: 1, Refs: 1, Fetches: 1}); got != want {
 		t.Errorf("one repository changed, and git was asked %+v", got)
 	}
-	if got, want := e.account.Requests(), int64(1+2+3); got != want {
+	if got, want := e.account.Requests(), int64(1+3+3); got != want {
 		t.Errorf("it counts %d requests, want %d", got, want)
 	}
 	part := third.git(changed.FullName())
@@ -262,6 +262,28 @@ func (e *estate) points() []point.Point {
 	return points
 }
 
+func TestNameTakenByAnotherRepositoryIsAlarmed(t *testing.T) {
+	e := newEstate(t)
+	old := e.add(forgetest.Repo{Owner: "acme", Name: "api"})
+	first := e.good()
+	e.world.Delete(old.ID)
+	e.git.Delete(t, "acme/api")
+	e.add(forgetest.Repo{Owner: "acme", Name: "api"})
+	e.git.Commit(t, "acme/api", "other", "quite another thing\n")
+	p := e.good()
+	if notes := strings.Join(p.git("acme/api").Notes, "\n"); !strings.Contains(notes, point.AlarmNote) || !strings.Contains(notes, "another one has it") {
+		t.Errorf("notes: %s", notes)
+	}
+	for _, p := range e.points() {
+		if p.ID == first.record.Point.ID && len(p.Holds) == 0 {
+			t.Error("the last point of the one that is gone is not held")
+		}
+	}
+	if notes := e.good().git("acme/api").Notes; strings.Contains(strings.Join(notes, "\n"), "another one has it") {
+		t.Errorf("the alarm is raised again: %s", notes)
+	}
+}
+
 // forgetful does not list some repositories.
 type forgetful struct {
 	*plain
@@ -305,7 +327,7 @@ func TestUnlistedThoughThereIsCarried(t *testing.T) {
 
 func TestListingThatBreaksOff(t *testing.T) {
 	e := newEstate(t)
-	for i := range 130 {
+	for i := range 13 {
 		e.add(forgetest.Repo{Owner: "acme", Name: fmt.Sprintf("r%03d", i), Empty: true})
 	}
 	e.good()
@@ -322,14 +344,14 @@ func TestListingThatBreaksOff(t *testing.T) {
 		t.Errorf("the listing is %s: %s", part.State, part.Reason)
 	}
 	l := p.record.Ledger
-	if l.Vanished != 0 || l.Stored != 100 || l.Carried != 30+1 {
+	if l.Vanished != 0 || l.Stored != 10 || l.Carried != 3+1 {
 		t.Errorf("got %+v", l)
 	}
-	if part := p.git("acme/r125"); !strings.Contains(part.Reason, "500") {
+	if part := p.git("acme/r011"); !strings.Contains(part.Reason, "500") {
 		t.Errorf("the reason of what is not known: %s", part.Reason)
 	}
 	p = e.good()
-	if p.git(late.FullName()).State != point.Stored || p.record.Ledger.Stored != 132 {
+	if p.git(late.FullName()).State != point.Stored || p.record.Ledger.Stored != 15 {
 		t.Errorf("the run after: %+v", p.record.Ledger)
 	}
 }

@@ -41,6 +41,10 @@ func (a *Account) Capture(ctx context.Context, to point.Sink) error {
 		return err
 	}
 	chosen := a.choose(l)
+	c.ids = map[string]bool{}
+	for _, r := range l.all {
+		c.ids[a.partID(r, "")] = true
+	}
 	c.noteRenames(l.all)
 	for _, r := range l.all {
 		if reason := chosen.left[a.path(r)]; reason != "" {
@@ -59,6 +63,8 @@ type capture struct {
 	to   point.Sink
 	last map[string]point.Part // by name
 	byID map[string]string     // names of parts of the last point by their IDs
+
+	ids map[string]bool // of the parts of the repositories listed; nil for a single repository
 
 	mu    sync.Mutex
 	named map[string]bool // parts that were begun, skipped or vanished
@@ -97,14 +103,20 @@ func (c *capture) skip(name, kind, reason string) {
 	c.to.Skip(name, kind, reason)
 }
 
-// fail ends a part as failed; an older copy is carried.
+// fail ends a part as failed, with the parts inside it; older copies are carried.
 func (c *capture) fail(ctx context.Context, name, kind string, reason error) error {
 	c.take(name)
 	w, err := c.to.Part(ctx, name, kind)
 	if err != nil {
 		return err
 	}
-	return w.Fail(ctx, reason)
+	err = w.Fail(ctx, reason)
+	for _, p := range c.last {
+		if err == nil && known(p) && strings.HasPrefix(p.Name, name+"/") {
+			err = c.fail(ctx, p.Name, p.Kind, reason)
+		}
+	}
+	return err
 }
 
 // vanish ends a part that the forge has no more.
@@ -265,7 +277,36 @@ func (c *capture) git(ctx context.Context, r Repository, name, of, httpURL, sshU
 	}
 	c.take(name)
 	defer func() { c.a.requests.Add(source.Requests()) }()
-	return source.Capture(ctx, c.to)
+	return source.Capture(ctx, c.watching(name, c.a.partID(r, of)))
+}
+
+// watching is the sink, which raises an alarm where another repository took the name of one that is gone.
+func (c *capture) watching(name, id string) point.Sink {
+	before := c.last[name]
+	if c.ids == nil || !known(before) || before.ID == "" || id == "" || before.ID == id || c.ids[repositoryID(before.ID)] {
+		return c.to
+	}
+	return alarmedSink{c.to, name, "the repository that had this name is gone, and another one has it"}
+}
+
+// repositoryID is a part's ID without what tells it from the other parts of its repository.
+func repositoryID(id string) string {
+	id, _, _ = strings.Cut(id, "/")
+	return id
+}
+
+// alarmedSink raises an alarm in one part as it is begun.
+type alarmedSink struct {
+	point.Sink
+	name, finding string
+}
+
+func (s alarmedSink) Part(ctx context.Context, name, kind string) (point.PartWriter, error) {
+	w, err := s.Sink.Part(ctx, name, kind)
+	if err == nil && name == s.name {
+		err = w.Alarm(ctx, s.finding)
+	}
+	return w, err
 }
 
 // source prepares the capture of one git repository.
@@ -331,7 +372,8 @@ func (a *Account) ownHost(u *git.URL) bool {
 	return strings.EqualFold(host, own) || strings.HasSuffix(strings.ToLower(host), "."+strings.ToLower(own))
 }
 
-// wiki captures a repository's wiki, where it has one. Many forges only say that there might be one.
+// wiki captures a repository's wiki, where it has one. Many forges only say that there might be one. It goes by the mark of its
+// repository, so an edit without any push there is seen when the mark has to be proven again.
 func (c *capture) wiki(ctx context.Context, r Repository, fresh bool) error {
 	name := c.a.wikiName(r)
 	before, inLast := c.last[cmp.Or(c.byID[c.a.partID(r, ofWiki)], name)]
@@ -417,6 +459,9 @@ func (c *capture) missing(ctx context.Context, l *listing, chosen *choice) error
 		if err := ctx.Err(); err != nil {
 			return err
 		}
+		if c.isNamed(p.Name) { // with the part that it lies in
+			continue
+		}
 		r, ok := c.a.repositoryOf(p)
 		if !ok {
 			c.skip(p.Name, p.Kind, notTaken)
@@ -450,6 +495,12 @@ func (ch *choice) fate(path string) (fate, bool) {
 		return fate{failed: unfit}, true
 	}
 	return fate{skipped: notTaken}, listed
+}
+
+func (c *capture) isNamed(name string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.named[name]
 }
 
 // ended reports whether a part was named in this run, itself or as part inside another.
@@ -522,7 +573,7 @@ func (a *Account) repositoryOf(p point.Part) (Repository, bool) {
 	if !isGit || owner == "." {
 		return Repository{}, false
 	}
-	id, _, _ := strings.Cut(strings.TrimPrefix(p.ID, a.o.Provider.Host()+":"), "/")
+	id := strings.TrimPrefix(repositoryID(p.ID), a.o.Provider.Host()+":")
 	r := Repository{ID: id, Owner: unescaped(owner), Name: unescaped(path.Base(name))}
 	if rest, ok := strings.CutSuffix(owner, "/gists"); ok {
 		r.Owner, r.Class = unescaped(rest), Gist

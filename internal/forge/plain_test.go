@@ -48,7 +48,7 @@ func (p *plain) Seen() forge.Seen { return p.client.Seen() }
 
 func (p *plain) Repositories(ctx context.Context, s forge.Selection) iter.Seq2[forge.Repository, error] {
 	return func(yield func(forge.Repository, error) bool) {
-		for page, err := range p.client.Pages(ctx, "/orgs/"+s.Organization+"/repos", url.Values{"limit": {"100"}}, "") {
+		for page, err := range p.client.Pages(ctx, "/orgs/"+s.Organization+"/repos", nil, "") {
 			if err != nil {
 				yield(forge.Repository{}, err)
 				return
@@ -101,7 +101,9 @@ func (p *plain) Inspect(ctx context.Context) (forge.Credentials, error) {
 }
 
 // plainAPI renders a world for plain.
-func plainAPI(w *forgetest.World) http.Handler {
+func plainAPI(w *forgetest.World) http.Handler { return plainPages(w, 100) }
+
+func plainPages(w *forgetest.World, size int) http.Handler {
 	answer := func(out http.ResponseWriter, value any) {
 		out.Header().Set("Content-Type", "application/json")
 		if token := w.Token(); !token.Expires.IsZero() {
@@ -115,10 +117,10 @@ func plainAPI(w *forgetest.World) http.Handler {
 	mux.HandleFunc("GET /orgs/{owner}/repos", func(out http.ResponseWriter, r *http.Request) {
 		all := w.Of(r.PathValue("owner"), true)
 		page, _ := strconv.Atoi(r.FormValue("page"))
-		from := min(max(page-1, 0)*100, len(all))
-		to := min(from+100, len(all))
+		from := min(max(page-1, 0)*size, len(all))
+		to := min(from+size, len(all))
 		if to < len(all) {
-			out.Header().Set("Link", fmt.Sprintf(`<http://%s%s?limit=100&page=%d>; rel="next"`, r.Host, r.URL.Path, max(page, 1)+1))
+			out.Header().Set("Link", fmt.Sprintf(`<http://%s%s?page=%d>; rel="next"`, r.Host, r.URL.Path, max(page, 1)+1))
 		}
 		out.Header().Set("X-Total-Count", strconv.Itoa(len(all)))
 		answer(out, all[from:to])
