@@ -78,6 +78,7 @@ type compaction struct {
 // entry is the part's entry in the ledger: that of the copy, with its date.
 func (c *compaction) entry() point.Part {
 	p := c.prior.Part
+	p.Unchanged = false
 	p.CarriedFrom, p.Reason = &c.prior.Time, "packs were looked after; the source was not asked"
 	return p
 }

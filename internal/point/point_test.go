@@ -46,6 +46,24 @@ func TestLedgerClosesOnlyOverWhatIsThere(t *testing.T) {
 			point.Incomplete,
 		},
 		{
+			"unchanged",
+			[]point.Part{stored, {State: point.Stored, Unchanged: true, Bytes: 5}},
+			point.Ledger{Expected: 2, Stored: 2, Unchanged: 1, Closed: true, Bytes: 15, NewBytes: 4},
+			point.Complete,
+		},
+		{
+			"carried, although it was unchanged once",
+			[]point.Part{stored, {State: point.Carried, Unchanged: true}},
+			point.Ledger{Expected: 2, Stored: 1, Carried: 1, Bytes: 10, NewBytes: 4},
+			point.Incomplete,
+		},
+		{
+			"vanished",
+			[]point.Part{stored, {State: point.Vanished}},
+			point.Ledger{Expected: 2, Stored: 1, Vanished: 1, Bytes: 10, NewBytes: 4},
+			point.Incomplete,
+		},
+		{
 			"of no known state",
 			[]point.Part{stored, {State: "fine"}},
 			point.Ledger{Expected: 2, Stored: 1, Failed: 1, Bytes: 10, NewBytes: 4},

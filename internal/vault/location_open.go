@@ -33,8 +33,8 @@ const openTimeout = 20 * time.Second
 //
 // A location that is not there gives fault.ErrNotFound, one that cannot be reached fault.ErrUnavailable, one that refuses us
 // fault.ErrDenied.
-func (l Location) storage(ctx context.Context, create bool) (blob.Storage, error) {
-	st, err := l.inTime(ctx, create)
+func (l Location) storage(ctx context.Context, env func(string) string, create bool) (blob.Storage, error) {
+	st, err := l.inTime(ctx, env, create)
 	if err == nil {
 		return st, nil
 	}
@@ -42,12 +42,12 @@ func (l Location) storage(ctx context.Context, create bool) (blob.Storage, error
 }
 
 // inTime gives the provider openTimeout. Its context is not cancelled after success, because some clients keep it.
-func (l Location) inTime(ctx context.Context, create bool) (blob.Storage, error) {
+func (l Location) inTime(ctx context.Context, env func(string) string, create bool) (blob.Storage, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	timer := time.AfterFunc(openTimeout, func() {
 		cancel(fault.New("", fault.ErrUnavailable, "no answer within "+openTimeout.String(), ""))
 	})
-	st, err := l.provider(ctx, os.Getenv, create)
+	st, err := l.provider(ctx, env, create)
 	inTime := timer.Stop()
 	cause := context.Cause(ctx)
 	switch {
@@ -70,8 +70,7 @@ func (l Location) provider(ctx context.Context, env func(string) string, create 
 	case schemeS3:
 		return openS3(ctx, l, env)
 	case schemeGCS:
-		// The credentials are found by Google's own chain, GOOGLE_APPLICATION_CREDENTIALS first.
-		return gcs.New(ctx, &gcs.Options{BucketName: l.host, Prefix: l.prefix()}, create)
+		return gcs.New(ctx, gcsOptions(l, env), create)
 	case schemeAzure:
 		o, err := azureOptions(l, env)
 		if err != nil {
@@ -180,6 +179,17 @@ func s3Credentials(o *s3.Options, env func(string) string) error {
 	}
 	o.AccessKeyID, o.SecretAccessKey, o.SessionToken = v.AccessKeyID, v.SecretAccessKey, v.SessionToken
 	return nil
+}
+
+// gcsOptions leaves the credentials to Google's own chain, which knows all kinds of them, unless they come from elsewhere than the
+// process's environment.
+func gcsOptions(l Location, env func(string) string) *gcs.Options {
+	const variable = "GOOGLE_APPLICATION_CREDENTIALS"
+	o := &gcs.Options{BucketName: l.host, Prefix: l.prefix()}
+	if file := env(variable); file != os.Getenv(variable) {
+		o.ServiceAccountCredentialsFile = file
+	}
+	return o
 }
 
 func azureOptions(l Location, env func(string) string) (*azure.Options, error) {

@@ -301,7 +301,7 @@ func TestS3BucketsThatWillNotDo(t *testing.T) {
 	}
 	t.Run("wrong key", func(t *testing.T) {
 		t.Setenv("AWS_SECRET_ACCESS_KEY", "hunter22")
-		_, err := unlocked.storage(t.Context(), false)
+		_, err := unlocked.storage(t.Context(), os.Getenv, false)
 		if !errors.Is(err, fault.ErrDenied) || strings.Contains(err.Error(), "hunter22") {
 			t.Errorf("got %v, want denied", err)
 		}

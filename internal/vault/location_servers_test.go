@@ -52,11 +52,43 @@ func TestWebDAVVault(t *testing.T) {
 	l := mustParse(t, "webdav://"+strings.TrimPrefix(server.URL, "http://")+"/some/where")
 	t.Setenv("BACKSTAY_WEBDAV_USERNAME", "ann")
 	t.Setenv("BACKSTAY_WEBDAV_PASSWORD", "hunter22")
-	if _, err := l.storage(t.Context(), false); !errors.Is(err, fault.ErrDenied) || strings.Contains(err.Error(), "hunter22") {
+	if _, err := l.storage(t.Context(), os.Getenv, false); !errors.Is(err, fault.ErrDenied) || strings.Contains(err.Error(), "hunter22") {
 		t.Errorf("wrong password: got %v, want denied", err)
 	}
 	t.Setenv("BACKSTAY_WEBDAV_PASSWORD", s3Secret)
 	tryOut(t, l)
+}
+
+// TestCredentialsFromElsewhere opens a location with credentials that are not in the environment.
+func TestCredentialsFromElsewhere(t *testing.T) {
+	handler := &webdav.Handler{FileSystem: webdav.Dir(t.TempDir()), LockSystem: webdav.NewMemLS()}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if name, password, ok := r.BasicAuth(); !ok || name != "ann" || password != s3Secret {
+			w.Header().Set("WWW-Authenticate", `Basic realm="test"`)
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		handler.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	l := mustParse(t, "webdav://"+strings.TrimPrefix(server.URL, "http://")+"/vault")
+	o := Options{Env: func(name string) string {
+		return map[string]string{"BACKSTAY_WEBDAV_USERNAME": "ann", "BACKSTAY_WEBDAV_PASSWORD": s3Secret}[name]
+	}}
+	must(t, Create(t.Context(), l, testPassword, o))
+	v, err := Open(t.Context(), l, testPassword, o)
+	must(t, err)
+	must(t, v.Close(t.Context()))
+	if _, err := Open(t.Context(), l, testPassword, Options{}); !errors.Is(err, fault.ErrDenied) {
+		t.Errorf("without them: got %v, want denied", err)
+	}
+	gs := mustParse(t, "gs://bucket")
+	if got := gcsOptions(gs, func(string) string { return "/etc/key.json" }).ServiceAccountCredentialsFile; got != "/etc/key.json" {
+		t.Errorf("gs takes credentials from %q", got)
+	}
+	if got := gcsOptions(gs, os.Getenv).ServiceAccountCredentialsFile; got != "" {
+		t.Errorf("gs takes the environment's credentials from %q itself", got)
+	}
 }
 
 // sshServer starts the system's sshd for one user, and gives the location of a directory on it.
@@ -110,7 +142,7 @@ func sshServer(t *testing.T) (l Location, home string) {
 	}
 	l = mustParse(t, "sftp://"+me.Username+"@"+address+filepath.Join(home, "vault"))
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		st, err := l.storage(t.Context(), true)
+		st, err := l.storage(t.Context(), os.Getenv, true)
 		if err == nil {
 			must(t, st.Close(t.Context()))
 			return l, home
@@ -149,7 +181,7 @@ func TestSFTPVault(t *testing.T) {
 
 func deniedWith(t *testing.T, l Location, hint string) {
 	t.Helper()
-	_, err := l.storage(t.Context(), false)
+	_, err := l.storage(t.Context(), os.Getenv, false)
 	if !errors.Is(err, fault.ErrDenied) || !strings.Contains(strings.Join(fault.Hints(err), " "), hint) {
 		t.Errorf("got %v, hints %q, want denied: %s", err, fault.Hints(err), hint)
 	}

@@ -240,7 +240,7 @@ func TestOpenDirectory(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			st, err := mustParse(t, test.path).storage(t.Context(), test.create)
+			st, err := mustParse(t, test.path).storage(t.Context(), os.Getenv, test.create)
 			if !errors.Is(err, test.want) {
 				t.Fatalf("got %v, want %v", err, test.want)
 			}
@@ -276,7 +276,7 @@ func TestUnreachableLocations(t *testing.T) {
 	} {
 		t.Run(strings.SplitN(raw, ":", 2)[0], func(t *testing.T) {
 			t.Parallel()
-			_, err := mustParse(t, raw).storage(t.Context(), false)
+			_, err := mustParse(t, raw).storage(t.Context(), os.Getenv, false)
 			if !errors.Is(err, fault.ErrUnavailable) {
 				t.Errorf("got %v, want unavailable", err)
 			}

@@ -208,7 +208,7 @@ func (p *part) Fail(ctx context.Context, reason error) error {
 		q = p.prior.Part
 		at := p.prior.Time
 		q.Name, q.Kind = p.name, p.kind // it may have gone by another name
-		q.State, q.CarriedFrom, q.NewBytes = point.Carried, &at, 0
+		q.State, q.CarriedFrom, q.NewBytes, q.Unchanged = point.Carried, &at, 0, false
 	}
 	n, err := p.close(ctx, "end part "+p.name, kept)
 	if err != nil {

@@ -239,7 +239,7 @@ func decodeRecord(b []byte) (*point.Record, error) {
 	return &record, nil
 }
 
-// Hold puts a hold on a point; an empty reason lifts all its holds.
+// Hold puts a hold on a point, once for each reason; an empty reason lifts all its holds.
 func (v *Vault) Hold(ctx context.Context, id, reason string) error {
 	op := "hold point " + id
 	if err := v.writable(op); err != nil {
@@ -257,6 +257,9 @@ func (v *Vault) Hold(ctx context.Context, id, reason string) error {
 	}
 	if reason == "" {
 		return v.lift(ctx, op, l, id)
+	}
+	if slices.ContainsFunc(l.holds[id], func(h hold) bool { return h.Reason == reason }) {
+		return fault.Wrap(op, nil, v.revive(ctx, id), "")
 	}
 	h := point.Hold{Reason: reason, Time: v.now().UTC()}
 	if err := v.session(ctx, op, func(ctx context.Context, w repo.DirectRepositoryWriter) error {

@@ -33,7 +33,7 @@ type Repaired struct {
 // Repair brings back what the loss of format blobs, of indexes or of metadata packs has hidden, as far as it can be brought back.
 // It deletes nothing that can be read. Nobody should back up meanwhile; maintenance is kept out.
 func Repair(ctx context.Context, loc Location, password fault.Secret, o Options) (*Repaired, error) {
-	st, err := loc.storage(ctx, false)
+	st, err := loc.storage(ctx, o.env(), false)
 	if err != nil {
 		return nil, err
 	}

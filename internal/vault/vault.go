@@ -32,11 +32,21 @@ const (
 
 // Options of Create and Open. The zero value is good for both.
 type Options struct {
-	ReadOnly bool             // nothing is written to the location; writing operations are refused
-	Lock     Lock             // object lock of a new vault; Create only
-	ReadData bool             // look also for damage that only reading all data shows; Repair only
-	Tool     string           // "backstay 0.1.0", kept in each record
-	Clock    func() time.Time // time.Now where nil
+	ReadOnly bool   // nothing is written to the location; writing operations are refused
+	Lock     Lock   // object lock of a new vault; Create only
+	ReadData bool   // look also for damage that only reading all data shows; Repair only
+	Tool     string // "backstay 0.1.0", kept in each record
+	// Env looks up environment variables: those in which credentials come, which docs/locations.md lists, and HOME and USER; os.Getenv
+	// where nil.
+	Env   func(name string) string
+	Clock func() time.Time // time.Now where nil
+}
+
+func (o Options) env() func(string) string {
+	if o.Env == nil {
+		return os.Getenv
+	}
+	return o.Env
 }
 
 // Lock keeps the store from deleting or overwriting blobs for a while. The zero value is no lock.
@@ -65,10 +75,10 @@ type Vault struct {
 
 // Create makes a vault in a location. A vault that is there already is left alone (fault.ErrExists).
 func Create(ctx context.Context, loc Location, password fault.Secret, o Options) error {
-	if err := loc.checkLock(ctx, os.Getenv, o.Lock); err != nil {
+	if err := loc.checkLock(ctx, o.env(), o.Lock); err != nil {
 		return err
 	}
-	st, err := loc.storage(ctx, true)
+	st, err := loc.storage(ctx, o.env(), true)
 	if err != nil {
 		return err
 	}
@@ -78,7 +88,7 @@ func Create(ctx context.Context, loc Location, password fault.Secret, o Options)
 
 // Open opens the vault of a location. Close it.
 func Open(ctx context.Context, loc Location, password fault.Secret, o Options) (*Vault, error) {
-	st, err := loc.storage(ctx, false)
+	st, err := loc.storage(ctx, o.env(), false)
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"path"
 	"strings"
 	"sync"
@@ -29,6 +30,7 @@ func (e *ended) good() bool { return e.part.State == point.Stored || e.part.Stat
 type draft struct {
 	store *Store
 	point point.Point
+	last  []point.Part // as it was when the draft began
 
 	mu       sync.Mutex
 	closed   bool
@@ -58,18 +60,33 @@ func (d *draft) prior(name string) *ended {
 	if e := d.store.prior(d.point.Subject, name); e != nil {
 		return e
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for now, before := range d.renamed {
-		if below, inside := strings.CutPrefix(name+"/", now+"/"); inside {
-			return d.store.prior(d.point.Subject, path.Join(before, below))
-		}
+	if before := d.before(name); before != "" {
+		return d.store.prior(d.point.Subject, before)
 	}
 	return nil
 }
 
+// before is the name that a part had before; "" where it had no other.
+func (d *draft) before(name string) string {
+	_, renamed := d.store.lastParts(d.point.Subject)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	maps.Copy(renamed, d.renamed)
+	for now, before := range renamed {
+		if below, inside := strings.CutPrefix(name+"/", now+"/"); inside {
+			return path.Join(before, below)
+		}
+	}
+	return ""
+}
+
+// holdLast holds the last point that has a good copy of the part, under the name it had there.
+func (d *draft) holdLast(name, reason string) error {
+	return d.store.holdLast(d.point.Subject, []string{name, d.before(name)}, point.AlarmNote+name+": "+reason)
+}
+
 func (d *draft) Last(ctx context.Context) ([]point.Part, error) {
-	return d.store.last(d.point.Subject), ctx.Err()
+	return d.last, ctx.Err()
 }
 
 func (d *draft) Renamed(name, before string) {
@@ -83,7 +100,7 @@ func (d *draft) Vanish(ctx context.Context, name, kind, reason string) error {
 		return err
 	}
 	d.end(&ended{part: point.Part{Name: name, Kind: kind, State: point.Vanished, Reason: reason}})
-	return errors.Join(ctx.Err(), d.store.holdLast(d.point.Subject, name, point.AlarmNote+name+": "+reason))
+	return errors.Join(ctx.Err(), d.holdLast(name, reason))
 }
 
 func (d *draft) Skip(name, kind, reason string) {
@@ -255,7 +272,7 @@ func (w *partWriter) Alarm(ctx context.Context, finding string) error {
 	w.mu.Lock()
 	w.notes = append(w.notes, point.AlarmNote+finding)
 	w.mu.Unlock()
-	return w.draft.store.holdLast(w.draft.point.Subject, w.name, point.AlarmNote+finding)
+	return w.draft.holdLast(w.name, finding)
 }
 
 func (w *partWriter) Store(ctx context.Context, p point.Part) error {
@@ -292,7 +309,7 @@ func (w *partWriter) Fail(_ context.Context, reason error) error {
 	if w.prior != nil {
 		e.part, e.files, e.time = w.prior.part, w.prior.files, w.prior.time
 		e.part.Name, e.part.Kind = w.name, w.kind // it may have gone by another name
-		e.part.State, e.part.NewBytes = point.Carried, 0
+		e.part.State, e.part.NewBytes, e.part.Unchanged = point.Carried, 0, false
 		e.part.CarriedFrom = &e.time
 	}
 	e.part.Reason = strings.TrimSpace(reason.Error())

@@ -54,7 +54,8 @@ func (s *Store) Begin(ctx context.Context, subject point.Subject, policy string)
 		return nil, err
 	}
 	p := point.Point{ID: newID(), Subject: subject, Policy: policy, Time: s.clock().UTC()}
-	return &draft{store: s, point: p, open: map[string]bool{}, renamed: map[string]string{}, parts: map[string]*ended{}}, nil
+	last, _ := s.lastParts(subject)
+	return &draft{store: s, point: p, last: last, open: map[string]bool{}, renamed: map[string]string{}, parts: map[string]*ended{}}, nil
 }
 
 func newID() string {
@@ -138,7 +139,7 @@ func (s *Store) Delete(ctx context.Context, ids ...string) error {
 	return nil
 }
 
-// Hold puts a hold on a point; an empty reason lifts all its holds.
+// Hold puts a hold on a point, once for each reason; an empty reason lifts all its holds.
 func (s *Store) Hold(ctx context.Context, id, reason string) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -158,17 +159,21 @@ func (p *saved) hold(reason string, now time.Time) {
 		p.holds = nil
 		return
 	}
-	p.holds = append(p.holds, point.Hold{Reason: reason, Time: now.UTC()})
+	if !slices.ContainsFunc(p.holds, func(h point.Hold) bool { return h.Reason == reason }) {
+		p.holds = append(p.holds, point.Hold{Reason: reason, Time: now.UTC()})
+	}
 }
 
 // holdLast holds the newest point that has a good copy of the part.
-func (s *Store) holdLast(subject point.Subject, part, reason string) error {
+func (s *Store) holdLast(subject point.Subject, names []string, reason string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, p := range s.newestFirst() {
-		if e := p.parts[part]; p.record.Point.Subject == subject && e != nil && e.good() {
-			p.hold(reason, s.clock())
-			return nil
+		for _, name := range names {
+			if e := p.parts[name]; p.record.Point.Subject == subject && e != nil && e.good() {
+				p.hold(reason, s.clock())
+				return nil
+			}
 		}
 	}
 	return nil
@@ -234,25 +239,40 @@ func (s *Store) prior(subject point.Subject, part string) *ended {
 	return best
 }
 
-// last lists the parts of the subject's newest point, with the checkpoints since in their places.
-func (s *Store) last(subject point.Subject) []point.Part {
+// lastParts lists the parts of the subject's newest point, with the checkpoints since in their places, and tells which names there
+// are of things that go by another name since.
+func (s *Store) lastParts(subject point.Subject) (parts []point.Part, before map[string]string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	parts := map[string]point.Part{}
+	now, before := map[string]string{}, map[string]string{}
+	var newest *saved
 	for _, p := range s.newestFirst() {
 		if p.record.Point.Subject == subject {
-			for _, part := range p.record.Point.Parts {
-				parts[part.Name] = part
-			}
+			newest = p
 			break
 		}
 	}
+	byName := map[string]point.Part{}
 	for at, e := range s.checkpoints {
-		if at.subject == subject {
-			parts[at.part] = e.part
+		if at.subject == subject && (newest == nil || !e.time.Before(newest.record.Point.Time)) {
+			byName[at.part] = e.part
+			now[e.part.ID] = at.part
 		}
 	}
-	return slices.SortedFunc(maps.Values(parts), func(a, b point.Part) int { return strings.Compare(a.Name, b.Name) })
+	if newest != nil {
+		for _, part := range newest.record.Point.Parts {
+			if name := now[part.ID]; part.ID != "" && name != "" && name != part.Name {
+				before[name] = part.Name
+			}
+			if _, newer := byName[part.Name]; !newer {
+				byName[part.Name] = part
+			}
+		}
+	}
+	for _, old := range before {
+		maps.DeleteFunc(byName, func(name string, _ point.Part) bool { return strings.HasPrefix(name+"/", old+"/") })
+	}
+	return slices.SortedFunc(maps.Values(byName), func(a, b point.Part) int { return strings.Compare(a.Name, b.Name) }), before
 }
 
 // checkpoint keeps an ended part for the next run on the subject, unless a newer copy was kept already.

@@ -57,6 +57,13 @@ func Run(t *testing.T, makeStore func(t *testing.T, clock func() time.Time) prot
 		{"parts not ended", (*suite).notEnded},
 		{"checkpoint", (*suite).checkpoint},
 		{"abandon", (*suite).abandon},
+		{"last", (*suite).lastParts},
+		{"last after a run cut short", (*suite).lastCutShort},
+		{"renamed", (*suite).renamed},
+		{"renamed, then cut short", (*suite).renamedCutShort},
+		{"renamed and failed", (*suite).renamedFailed},
+		{"vanish", (*suite).vanish},
+		{"vanish, then cut short", (*suite).vanishCutShort},
 		{"hold", (*suite).hold},
 		{"alarm", (*suite).alarm},
 		{"delete", (*suite).remove},
@@ -659,6 +666,199 @@ func (s *suite) abandon() {
 		s.Error("what was ended before is not found")
 	}
 	s.must(d.Abandon(s.Context()))
+}
+
+// whole writes a part with one file, and one that lies inside it.
+func (s *suite) whole(d point.Sink, name, id, text string) {
+	s.Helper()
+	w := s.part(d, name)
+	s.put(w, "HEAD", text)
+	s.must(w.Store(s.Context(), point.Part{ID: id, Mark: "mark of " + text, Unchanged: true}))
+	w = s.part(d, name+"/lfs")
+	s.put(w, "object", "large "+text)
+	s.end(w)
+}
+
+// last names the parts that Last gives, with their states.
+func (s *suite) last(d point.Sink) []string {
+	s.Helper()
+	parts, err := d.Last(s.Context())
+	s.must(err)
+	names := []string{}
+	for _, p := range parts {
+		names = append(names, p.Name+" "+string(p.State))
+	}
+	return names
+}
+
+func (s *suite) lastParts() {
+	d := s.begin(api)
+	s.equal(s.last(d), []string{})
+	s.whole(d, "git/b.git", "host:2", "two")
+	s.whole(d, "git/a.git", "host:1", "one")
+	d.Skip("git/fork.git", point.KindGit, "a fork")
+	s.equal(s.last(d), []string{}) // what this draft does is not of the last point
+	s.commit(d)
+	s.point(shop, "of another subject")
+
+	d = s.begin(api)
+	want := []string{"git/a.git stored", "git/a.git/lfs stored", "git/b.git stored", "git/b.git/lfs stored", "git/fork.git skipped"}
+	s.equal(s.last(d), want)
+	parts, err := d.Last(s.Context())
+	s.must(err)
+	s.equal([]any{parts[0].ID, parts[0].Mark, parts[0].Unchanged, parts[0].Kind}, []any{"host:1", "mark of one", true, point.KindGit})
+	s.whole(d, "git/a.git", "host:1", "one")
+	s.commit(d)
+	d = s.begin(api)
+	s.equal(s.last(d), want[:2]) // what the last point lacks is not brought up again
+	s.must(d.Abandon(s.Context()))
+}
+
+func (s *suite) lastCutShort() {
+	d := s.begin(api)
+	s.whole(d, "git/a.git", "host:1", "one")
+	s.whole(d, "git/b.git", "host:2", "two")
+	s.commit(d)
+
+	d = s.begin(api)
+	s.whole(d, "git/b.git", "host:2", "second")
+	s.whole(d, "git/c.git", "host:3", "three")
+	w := s.part(d, "git/d.git")
+	s.must(w.Fail(s.Context(), errSource))
+	s.must(d.Abandon(s.Context()))
+
+	d = s.begin(api)
+	s.equal(s.last(d), []string{
+		"git/a.git stored", "git/a.git/lfs stored", "git/b.git stored", "git/b.git/lfs stored", "git/c.git stored", "git/c.git/lfs stored",
+	})
+	parts, err := d.Last(s.Context())
+	s.must(err)
+	s.equal(parts[2].Mark, "mark of second")
+	s.must(d.Abandon(s.Context()))
+}
+
+func (s *suite) renamed() {
+	d := s.begin(api)
+	s.whole(d, "git/old.git", "host:1", "one")
+	first := s.commit(d)
+
+	d = s.begin(api)
+	d.Renamed("git/new.git", "git/old.git")
+	for _, name := range []string{"git/new.git", "git/new.git/lfs"} {
+		w := s.part(d, name)
+		if w.Prior() == nil {
+			s.Fatalf("%s has no prior copy", name)
+		}
+		s.must(w.Keep(s.Context(), "."))
+		s.must(w.Store(s.Context(), point.Part{Unchanged: true}))
+	}
+	if w := s.part(d, "git/new.git.wiki"); w.Prior() != nil {
+		s.Error("a name that only begins alike has a prior copy")
+	} else {
+		s.must(w.Fail(s.Context(), errSource))
+	}
+	second := s.commit(d)
+	s.must(s.store.Delete(s.Context(), first.Point.ID))
+	record, r := s.open(second.Point.ID)
+	s.equal(s.read(r, "git/new.git/HEAD"), "one")
+	s.equal(s.read(r, "git/new.git/lfs/object"), "large one")
+	s.equal(s.names(r, "git"), []string{"new.git"})
+	s.equal([]any{record.Ledger.NewBytes, record.Ledger.Unchanged}, []any{0, 2})
+}
+
+func (s *suite) renamedCutShort() {
+	d := s.begin(api)
+	s.whole(d, "git/old.git", "host:1", "one")
+	first := s.commit(d)
+
+	d = s.begin(api)
+	d.Renamed("git/new.git", "git/old.git")
+	w := s.part(d, "git/new.git")
+	s.must(w.Keep(s.Context(), "."))
+	s.must(w.Store(s.Context(), point.Part{ID: "host:1"}))
+	s.must(d.Abandon(s.Context())) // before what lies inside it
+
+	d = s.begin(api)
+	s.equal(s.last(d), []string{"git/new.git stored"}) // nobody can tell from it that there was a rename
+	w = s.part(d, "git/new.git/lfs")
+	if w.Prior() == nil {
+		s.Fatal("what lies inside a renamed part has no prior copy")
+	}
+	s.equal(s.read(w.Prior(), "object"), "large one")
+	s.end(w)
+	w = s.part(d, "git/new.git")
+	s.must(w.Alarm(s.Context(), "all refs are gone"))
+	s.end(w)
+	s.commit(d)
+	s.wantFault(s.store.Delete(s.Context(), first.Point.ID), fault.ErrRefused)
+}
+
+func (s *suite) renamedFailed() {
+	d := s.begin(api)
+	s.whole(d, "git/old.git", "host:1", "one")
+	s.whole(d, "git/other.git", "host:2", "two")
+	s.commit(d)
+	d = s.begin(api)
+	d.Renamed("git/new.git", "git/old.git")
+	w := s.part(d, "git/new.git")
+	s.must(w.Alarm(s.Context(), "all refs are gone"))
+	s.must(w.Fail(s.Context(), errSource))
+	s.whole(d, "git/other.git", "host:2", "two")
+	record, r := s.open(s.commit(d).Point.ID)
+	p := record.Point.Parts[0]
+	s.equal([]any{p.Name, p.State, p.ID}, []any{"git/new.git", point.Carried, "host:1"})
+	s.equal(s.read(r, "git/new.git/HEAD"), "one")
+	s.equal(s.names(r, "git"), []string{"new.git", "other.git"})
+}
+
+func (s *suite) vanish() {
+	d := s.begin(api)
+	s.whole(d, "git/gone.git", "host:1", "one")
+	s.whole(d, "git/there.git", "host:2", "two")
+	first := s.commit(d).Point.ID
+	d = s.begin(api)
+	s.must(d.Vanish(s.Context(), "git/gone.git", point.KindGit, "the forge has it no more"))
+	s.must(d.Vanish(s.Context(), "git/gone.git/lfs", point.KindLFS, "the forge has it no more"))
+	if d.Vanish(s.Context(), "git/gone.git", point.KindGit, "again") == nil {
+		s.Error("a part was named twice")
+	}
+	s.whole(d, "git/there.git", "host:2", "two")
+	second := s.commit(d)
+	s.equal(second.Point.State, point.Incomplete)
+	s.equal([]any{second.Ledger.Vanished, second.Ledger.Closed, second.Ledger.Failed}, []any{2, false, 0})
+	record, r := s.open(second.Point.ID)
+	p := record.Point.Parts[0]
+	s.equal([]any{p.Name, p.State, p.Reason, p.Bytes}, []any{"git/gone.git", point.Vanished, "the forge has it no more", 0})
+	s.equal(s.names(r, "git"), []string{"there.git"})
+	s.wantFault(s.store.Delete(s.Context(), first), fault.ErrRefused)
+	held, _ := s.open(first)
+	if len(held.Point.Holds) == 0 || !strings.Contains(held.Point.Holds[0].Reason, "git/gone.git: the forge has it no more") {
+		s.Errorf("the holds are %+v", held.Point.Holds)
+	}
+
+	d = s.begin(api) // once told, it is no more news
+	s.equal(s.last(d), []string{"git/gone.git vanished", "git/gone.git/lfs vanished", "git/there.git stored", "git/there.git/lfs stored"})
+	s.whole(d, "git/there.git", "host:2", "two")
+	s.equal(s.commit(d).Point.State, point.Complete)
+	if w := s.part(s.begin(api), "git/gone.git"); w.Prior() == nil {
+		s.Error("a part that is there again has no prior copy")
+	}
+}
+
+func (s *suite) vanishCutShort() {
+	first := s.point(api, "one").Point.ID
+	for range 2 {
+		d := s.begin(api)
+		s.must(d.Vanish(s.Context(), repo, point.KindGit, "gone"))
+		s.must(d.Abandon(s.Context()))
+	}
+	d := s.begin(api)
+	s.equal(s.last(d), []string{repo + " stored"}) // no point tells of it yet
+	s.must(d.Vanish(s.Context(), repo, point.KindGit, "gone"))
+	s.whole(d, "git/other.git", "host:2", "two")
+	s.equal(s.commit(d).Point.State, point.Incomplete)
+	held, _ := s.open(first)
+	s.equal(len(held.Point.Holds), 1)
 }
 
 func (s *suite) hold() {
