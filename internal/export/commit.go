@@ -203,6 +203,9 @@ func (c *copying) settle(ctx context.Context, r *record) error {
 	if c.e.o.Layout.Keep > 0 {
 		return c.dropOlder(ctx)
 	}
+	if err := c.dropSuperseded(ctx); err != nil {
+		return err
+	}
 	return c.tidy(ctx)
 }
 

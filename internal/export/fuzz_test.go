@@ -107,6 +107,20 @@ func FuzzArchive(f *testing.F) {
 	})
 }
 
+func FuzzPackIndex(f *testing.F) {
+	empty := append([]byte("\xfftOc\x00\x00\x00\x02"), make([]byte, fanoutSize+40)...)
+	f.Add(empty)
+	one := bytes.Clone(empty)
+	one[indexHeader+fanoutSize-1] = 1
+	f.Add(append(one, make([]byte, 28)...))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		p, err := parsePackIndex(raw)
+		if err == nil && (!p.within([]*packIndex{p}) || p.len() > 0 && p.within(nil)) {
+			t.Error("an index does not hold itself")
+		}
+	})
+}
+
 func TestSameRepository(t *testing.T) {
 	t.Parallel()
 	tests := []struct {

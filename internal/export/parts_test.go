@@ -176,3 +176,39 @@ func TestIssuesGoIntoTheZipFile(t *testing.T) {
 	}
 	same(t, a.repository, filepath.Join(to, "api.git"))
 }
+
+func TestMergedPacksTakeThePlaceOfTheirParts(t *testing.T) {
+	t.Parallel()
+	place, dir := local(t)
+	e := exporter(t, export.Options{Place: place})
+	u := newUpstream(t, "example.com/acme/api")
+	for range 3 {
+		u.commit(t)
+		backUp(t, e, u)
+	}
+	lost := u.commit(t)
+	backUp(t, e, u)
+	run(t, u.dir, "reset", "-q", "--hard", "HEAD~1")
+	u.commit(t)
+	copied := filepath.Join(dir, "api.git")
+	packs := func() int {
+		found, err := filepath.Glob(copied + "/objects/pack/*.pack")
+		must(t, err)
+		return len(found)
+	}
+	if packs() != 4 {
+		t.Fatalf("%d packs to begin with", packs())
+	}
+	store := memory.New(clock()) // it captures the repository anew, as one pack
+	receipt, err := protect.Backup(t.Context(), store, u.source(t), "")
+	must(t, err)
+	record, from, err := store.Open(t.Context(), receipt.Point.ID)
+	must(t, err)
+	_, err = protect.Backup(t.Context(), e, protect.CopyOf(record.Point.Subject, from, record.Point.Parts), "")
+	must(t, err)
+	same(t, u, copied)
+	if packs() != 2 { // the new one, and that of the lost commit
+		t.Errorf("%d packs are left", packs())
+	}
+	run(t, copied, "cat-file", "commit", lost)
+}
