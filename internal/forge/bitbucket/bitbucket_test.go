@@ -66,6 +66,16 @@ func TestSelection(t *testing.T) {
 	}
 }
 
+func TestAWorkspaceThatIsGoneCostsNoOther(t *testing.T) {
+	b := newBench(t, account())
+	b.world.Add(forgetest.Repo{Owner: "acme", Name: "api"})
+	b.fake.member = []string{"gone", "acme"}
+	got, err := b.names(t, forge.Selection{})
+	if !errors.Is(err, fault.ErrNotFound) || !strings.Contains(err.Error(), "gone") || !slices.Equal(got, []string{"acme/api"}) {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
 func TestRepositoryAsListed(t *testing.T) {
 	b := newBench(t, account())
 	w := b.world.Add(forgetest.Repo{

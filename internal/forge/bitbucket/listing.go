@@ -22,42 +22,56 @@ const (
 )
 
 // Repositories implements forge.Provider. Users and organisations are both workspaces; without either these are all workspaces that
-// the account is a member of. Gists are the workspaces' snippets. Stars and contributions Bitbucket does not know.
+// the account is a member of. Gists are the workspaces' snippets. Stars and contributions Bitbucket does not know. A workspace that is
+// not there costs no other one.
 func (p *Provider) Repositories(ctx context.Context, s forge.Selection) iter.Seq2[forge.Repository, error] {
 	return func(yield func(forge.Repository, error) bool) {
-		workspaces, err := p.workspaces(ctx, s)
+		listings, err := p.listings(ctx, s)
 		if err != nil {
 			yield(forge.Repository{}, err)
 			return
 		}
 		seen := map[string]bool{}
-		for _, workspace := range workspaces {
-			for _, l := range p.listings(workspace, s) {
-				err := p.read(ctx, l, func(r forge.Repository) bool {
-					if seen[r.ID] {
-						return true
-					}
-					seen[r.ID] = true
-					return yield(r, nil)
-				})
-				if errors.Is(err, errStopped) {
-					return
-				}
-				if err != nil {
-					yield(forge.Repository{}, err)
-					return
-				}
+		take := func(r forge.Repository) error {
+			if seen[r.ID] {
+				return nil
+			}
+			seen[r.ID] = true
+			if !yield(r, nil) {
+				return errStopped
+			}
+			return nil
+		}
+		var failed []error
+		for _, l := range listings {
+			err := p.read(ctx, l, take)
+			if errors.Is(err, errStopped) {
+				return
+			}
+			if err != nil {
+				failed = append(failed, err)
+			}
+			if err != nil && !ofOneList(err) {
+				break
 			}
 		}
 		if s.Starred || s.Contributed {
-			yield(forge.Repository{}, fault.New("list "+p.Host(), fault.ErrUnsupported,
+			failed = append(failed, fault.New("list "+p.Host(), fault.ErrUnsupported,
 				"Bitbucket lists neither starred repositories nor those contributed to", "leave starred and contributed out"))
+		}
+		if len(failed) > 0 {
+			yield(forge.Repository{}, errors.Join(failed...))
 		}
 	}
 }
 
 // errStopped says that nobody wants more of a listing.
 var errStopped = errors.New("stopped")
+
+// ofOneList reports whether what failed may fail for one list, and not for others.
+func ofOneList(err error) bool {
+	return errors.Is(err, fault.ErrNotFound) || errors.Is(err, fault.ErrDenied)
+}
 
 // workspaces are those that a selection names, each once.
 func (p *Provider) workspaces(ctx context.Context, s forge.Selection) ([]string, error) {
@@ -111,34 +125,41 @@ type listing struct {
 	decode func(json.RawMessage) (forge.Repository, error)
 }
 
-func (p *Provider) listings(workspace string, s forge.Selection) []listing {
-	name := url.PathEscape(workspace)
-	all := []listing{{
-		"/repositories/" + name, url.Values{"sort": {"created_on"}}, // what is added meanwhile comes last
-		func(raw json.RawMessage) (forge.Repository, error) { return p.decode(raw, s.Wikis) },
-	}}
-	if s.Gists {
-		all = append(all, listing{
-			"/snippets/" + name, nil,
-			func(raw json.RawMessage) (forge.Repository, error) { return p.decodeSnippet(raw, workspace) },
-		})
+// listings are what a selection takes.
+func (p *Provider) listings(ctx context.Context, s forge.Selection) ([]listing, error) {
+	workspaces, err := p.workspaces(ctx, s)
+	if err != nil {
+		return nil, err
 	}
-	return all
+	var all []listing
+	for _, workspace := range workspaces {
+		name := url.PathEscape(workspace)
+		all = append(all, listing{
+			"/repositories/" + name, url.Values{"sort": {"created_on"}}, // what is added meanwhile comes last
+			func(raw json.RawMessage) (forge.Repository, error) { return p.decode(raw, s.Wikis) },
+		})
+		if s.Gists {
+			all = append(all, listing{
+				"/snippets/" + name, nil,
+				func(raw json.RawMessage) (forge.Repository, error) { return p.decodeSnippet(raw, workspace) },
+			})
+		}
+	}
+	return all, nil
 }
 
-// read follows a listing to its end. One that shrank meanwhile is read again; what comes twice is the caller's to notice. It gives
-// errStopped where yield wants no more.
-func (p *Provider) read(ctx context.Context, l listing, yield func(forge.Repository) bool) error {
+// read follows a listing to its end, or until take fails. One that shrank meanwhile is read again; what comes twice is take's to notice.
+func (p *Provider) read(ctx context.Context, l listing, take func(forge.Repository) error) error {
 	var err error
 	for range maxReadings {
-		if err = p.readOnce(ctx, l, yield); !errors.Is(err, fault.ErrIncomplete) {
-			return err
+		if err = p.readOnce(ctx, l, take); !errors.Is(err, fault.ErrIncomplete) {
+			break
 		}
 	}
 	return err
 }
 
-func (p *Provider) readOnce(ctx context.Context, l listing, yield func(forge.Repository) bool) error {
+func (p *Provider) readOnce(ctx context.Context, l listing, take func(forge.Repository) error) error {
 	for page, err := range p.pages(ctx, l.path, l.query) {
 		if err != nil {
 			return err
@@ -148,8 +169,8 @@ func (p *Provider) readOnce(ctx context.Context, l listing, yield func(forge.Rep
 			if err != nil {
 				return err
 			}
-			if !yield(r) {
-				return errStopped
+			if err := take(r); err != nil {
+				return err
 			}
 		}
 	}

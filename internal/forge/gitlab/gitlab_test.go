@@ -87,6 +87,28 @@ func TestSnippetsOfOthersAreRefusedAfterTheRest(t *testing.T) {
 	}
 }
 
+func TestAGroupThatIsGoneCostsNoOther(t *testing.T) {
+	b := newBench(t)
+	for _, owner := range []string{"acme", "zoe"} {
+		b.world.Add(forgetest.Repo{Owner: owner, Name: "api"})
+	}
+	got, err := b.names(t, forge.Selection{Organization: "acme", Organizations: []string{"gone", "typo/x", "zoe"}})
+	if !errors.Is(err, fault.ErrNotFound) || !strings.Contains(err.Error(), "gone") || !strings.Contains(err.Error(), "typo") {
+		t.Errorf("got %v", err)
+	}
+	if want := []string{"acme/api", "zoe/api"}; !slices.Equal(got, want) {
+		t.Errorf("listed %q, want %q", got, want)
+	}
+	b.server.Break(forgetest.Break{Fault: forgetest.HangUp})
+	before := len(b.server.Requests())
+	if _, err := b.names(t, forge.Selection{Organization: "acme", Organizations: []string{"zoe"}}); !errors.Is(err, fault.ErrUnavailable) {
+		t.Errorf("got %v", err)
+	}
+	if n := len(b.server.Requests()) - before; n > 6 { // one list, tried again, and not two
+		t.Errorf("a server that is away was asked %d times", n)
+	}
+}
+
 func TestWithoutATokenNothingOwnIsListed(t *testing.T) {
 	b := newBench(t)
 	p, err := gitlab.New(gitlab.Options{URL: b.server.URL})

@@ -20,7 +20,7 @@ import (
 const maxReadings = 3
 
 // Repositories implements forge.Provider. Snippets are those that the token's own account wrote, personal and in projects: GitLab
-// lists nobody else's. What an account contributed to, GitLab knows for a year back.
+// lists nobody else's. What an account contributed to, GitLab knows for a year back. A group that is not there costs no other group.
 func (p *Provider) Repositories(ctx context.Context, s forge.Selection) iter.Seq2[forge.Repository, error] {
 	return func(yield func(forge.Repository, error) bool) {
 		listings, err := p.listings(ctx, s)
@@ -29,25 +29,46 @@ func (p *Provider) Repositories(ctx context.Context, s forge.Selection) iter.Seq
 			return
 		}
 		seen := map[string]bool{}
-		for _, l := range listings {
-			for r, err := range p.read(ctx, l) {
-				if err == nil && seen[r.ID] {
-					continue
-				}
-				if err == nil && s.Languages && r.Class != forge.Gist {
-					r.Languages, err = p.languages(ctx, r)
-				}
-				if err != nil {
-					yield(forge.Repository{}, err)
-					return
-				}
-				seen[r.ID] = true
-				if !yield(r, nil) {
-					return
+		take := func(r forge.Repository) (err error) {
+			if seen[r.ID] {
+				return nil
+			}
+			if s.Languages && r.Class != forge.Gist {
+				if r.Languages, err = p.languages(ctx, r); err != nil {
+					return err
 				}
 			}
+			seen[r.ID] = true
+			if !yield(r, nil) {
+				return errStopped
+			}
+			return nil
+		}
+		var failed []error
+		for _, l := range listings {
+			err := p.read(ctx, l, take)
+			if errors.Is(err, errStopped) {
+				return
+			}
+			if err != nil {
+				failed = append(failed, err)
+			}
+			if err != nil && !ofOneList(err) {
+				break
+			}
+		}
+		if len(failed) > 0 {
+			yield(forge.Repository{}, errors.Join(failed...))
 		}
 	}
+}
+
+// errStopped says that nobody wants more of a listing.
+var errStopped = errors.New("stopped")
+
+// ofOneList reports whether what failed may fail for one list, and not for others.
+func ofOneList(err error) bool {
+	return errors.Is(err, fault.ErrNotFound) || errors.Is(err, fault.ErrDenied) || errors.Is(err, fault.ErrUnsupported)
 }
 
 // listing is one list of the API.
@@ -55,7 +76,7 @@ type listing struct {
 	path   string
 	query  url.Values
 	decode func(json.RawMessage) (forge.Repository, error)
-	refuse error // why it cannot be read: told when all others have been
+	refuse error // why it cannot be read
 }
 
 // listings are what a selection takes, in the order in which classes win: what is owned and starred is owned.
@@ -127,42 +148,41 @@ func with(query url.Values, pairs ...string) url.Values {
 	return query
 }
 
-// read follows a listing to its end. One that shrank meanwhile is read again; what comes twice is the caller's to notice.
-func (p *Provider) read(ctx context.Context, l listing) iter.Seq2[forge.Repository, error] {
-	return func(yield func(forge.Repository, error) bool) {
-		err := l.refuse
-		for reading := 0; err == nil || errors.Is(err, fault.ErrIncomplete) && reading < maxReadings; reading++ {
-			var done bool
-			if done, err = p.readOnce(ctx, l, func(r forge.Repository) bool { return yield(r, nil) }); done {
-				return
-			}
-		}
-		yield(forge.Repository{}, pastLimit(err))
+// read follows a listing to its end, or until take fails. One that shrank meanwhile is read again; what comes twice is take's to notice.
+func (p *Provider) read(ctx context.Context, l listing, take func(forge.Repository) error) error {
+	if l.refuse != nil {
+		return l.refuse
 	}
+	var err error
+	for range maxReadings {
+		if err = p.readOnce(ctx, l, take); !errors.Is(err, fault.ErrIncomplete) {
+			break
+		}
+	}
+	return pastLimit(err)
 }
 
-// readOnce reads a listing; done is true where it ended well, or nobody wants more of it.
-func (p *Provider) readOnce(ctx context.Context, l listing, yield func(forge.Repository) bool) (done bool, err error) {
+func (p *Provider) readOnce(ctx context.Context, l listing, take func(forge.Repository) error) error {
 	for page, err := range p.pages(ctx, l.path, l.query) {
 		if err != nil {
-			return false, err
+			return err
 		}
 		for _, raw := range page.Items {
 			r, err := l.decode(raw)
 			if err != nil {
-				return false, err
+				return err
 			}
-			if !yield(r) {
-				return true, nil
+			if err := take(r); err != nil {
+				return err
 			}
 		}
 	}
-	return true, nil
+	return nil
 }
 
 // pastLimit says what GitLab's refusal of a page number beyond 50,000 items means.
 func pastLimit(err error) error {
-	if !strings.Contains(err.Error(), "maximum allowed offset") {
+	if err == nil || !strings.Contains(err.Error(), "maximum allowed offset") {
 		return err
 	}
 	return fault.Wrap("", fault.ErrUnsupported, err, "GitLab lists at most 50,000 projects of a group; name its subgroups one by one")
