@@ -74,7 +74,7 @@ func (p *plain) read(raw json.RawMessage, answer *forge.Response) (forge.Reposit
 	}
 	return forge.Repository{
 		ID: strconv.FormatInt(r.ID, 10), Owner: r.Owner, Name: r.Name, HTTPURL: p.git + "/" + r.FullName() + ".git", WikiHTTPURL: wiki,
-		Private: r.Private, Fork: r.Fork, Archived: r.Archived, Empty: r.Empty, Stars: r.Stars, Size: r.Size,
+		Description: r.Description, DefaultBranch: r.DefaultBranch, Private: r.Private, Fork: r.Fork, Archived: r.Archived, Empty: r.Empty, Stars: r.Stars, Size: r.Size,
 		Active: r.Pushed, Mark: forge.MarkOf(r.Pushed, answer.Date()), Raw: raw,
 	}, nil
 }
@@ -147,5 +147,8 @@ func plainPages(w *forgetest.World, size int) http.Handler {
 }
 
 func TestPlainProvider(t *testing.T) {
-	forgetest.Run(t, forgetest.Dialect{Handler: plainAPI, New: newPlain, ETags: true, Scope: "repo", Expiry: true})
+	forgetest.Run(t, forgetest.Dialect{
+		Handler: plainAPI, New: newPlain, ETags: true, Scope: "repo", Expiry: true,
+		Tells: "private archived fork empty wiki stars description branch",
+	})
 }

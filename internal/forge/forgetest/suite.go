@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -34,6 +35,9 @@ type Dialect struct {
 	Listing func(r *http.Request) bool
 	// PerOwner is how many repositories each owner gets; it should fill two pages and begin a third. 0 for 250.
 	PerOwner int
+
+	// Tells names what the listing tells of a repository and is compared: "private archived fork empty wiki stars description branch".
+	Tells string
 
 	ETags    bool   // the API answers conditional requests
 	Scope    string // a scope that Inspect finds missing when the World's token has none; "" where the API does not tell
@@ -195,8 +199,16 @@ func (b *bench) compare(t *testing.T, got []forge.Repository) {
 
 func (b *bench) compareOne(t *testing.T, r forge.Repository, w Repo) {
 	t.Helper()
-	if r.Archived != w.Archived && r.Archived || r.Fork != w.Fork && r.Fork {
-		t.Errorf("%s: archived %v, fork %v; in the world %v, %v", r.FullName(), r.Archived, r.Fork, w.Archived, w.Fork)
+	got, want := b.told(attributesOf(r)), b.told(map[string]string{
+		"private": fmt.Sprint(w.Private), "archived": fmt.Sprint(w.Archived), "fork": fmt.Sprint(w.Fork), "empty": fmt.Sprint(w.Empty),
+		"wiki": fmt.Sprint(w.Wiki), "stars": fmt.Sprint(w.Stars), "description": w.Description, "branch": w.DefaultBranch,
+	})
+	if w.Empty {
+		delete(got, "branch")
+		delete(want, "branch")
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("%s is %v, in the world %v", r.FullName(), got, want)
 	}
 	u, err := url.Parse(r.HTTPURL)
 	if err != nil || u.Host == "" || u.User != nil || !strings.Contains(u.Path, w.Name) {
@@ -207,7 +219,21 @@ func (b *bench) compareOne(t *testing.T, r forge.Repository, w Repo) {
 	}
 }
 
-// paged leaves a test out for forges that have one page only in what it injects.
+func attributesOf(r forge.Repository) map[string]string {
+	return map[string]string{
+		"private": fmt.Sprint(r.Private), "archived": fmt.Sprint(r.Archived), "fork": fmt.Sprint(r.Fork), "empty": fmt.Sprint(r.Empty),
+		"wiki": fmt.Sprint(r.WikiHTTPURL != ""), "stars": fmt.Sprint(r.Stars), "description": r.Description, "branch": r.DefaultBranch,
+	}
+}
+
+// told is what the forge's listing tells of these attributes.
+func (b *bench) told(attributes map[string]string) map[string]string {
+	told := strings.Fields(b.Tells)
+	maps.DeleteFunc(attributes, func(name, _ string) bool { return !slices.Contains(told, name) })
+	return attributes
+}
+
+// after breaks so many of the listing's requests that follow on its first pages.
 func (b *bench) after(pages int, f Fault, times int) {
 	b.server.Break(Break{Match: b.Listing, After: pages, Times: times, Fault: f})
 }
