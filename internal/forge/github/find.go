@@ -19,11 +19,14 @@ func (p *Provider) Find(ctx context.Context, r forge.Repository) (forge.Reposito
 	op := "find " + r.FullName()
 	path, decode := "/repositories/"+r.ID, p.decode
 	id, isGist := strings.CutPrefix(r.ID, "gist:")
+	if r.ID == "" {
+		id, isGist = r.Name, r.Class == forge.Gist
+	}
 	switch {
 	case isGist:
 		path, decode = "/gists/"+id, p.decodeGist
 	case r.ID == "":
-		path, id = "/repos/"+r.FullName(), r.Name
+		path = "/repos/" + r.FullName()
 	}
 	if !plain(id) || (r.ID == "" && !plain(r.Owner)) {
 		return forge.Repository{}, fault.New(op, fault.ErrInvalid, "GitHub has no repositories of such names", "")

@@ -305,6 +305,10 @@ func TestGist(t *testing.T) {
 	if err != nil || found.ID != got.ID || found.Class != forge.Gist {
 		t.Errorf("found %+v, %v", withoutRaw(found), err)
 	}
+	got.ID = ""
+	if found, err = p.Find(t.Context(), got); err != nil || found.ID != "gist:1234567" {
+		t.Errorf("found by its name: %+v, %v", withoutRaw(found), err)
+	}
 	got.ID = "gist:0000"
 	_, err = p.Find(t.Context(), got)
 	wantClass(t, err, fault.ErrNotFound, "")
