@@ -6,7 +6,7 @@
 //	oneof:"group"   exactly one field of the struct's fields of that group is set
 //	enum:"a,b"      the value is one of these words
 //	check:"name"    the value, or each of a list, is a: name, url, cron, zone, duration (30d, 1y6m: of the calendar),
-//	                span (90s, 8h: of the clock), glob, count (not negative)
+//	                span (90s, 8h: of the clock), count (not negative)
 package v1alpha1
 
 // Group and Version make the apiVersion of every document.
@@ -220,15 +220,17 @@ type Forge struct {
 	// Issues as the forge answers them, one file each.
 	Issues bool `json:"issues,omitempty"`
 
-	// Globs over owner/name, or over the name alone where there is no slash: acme/*, *-archive. Upper and lower case differ; \
-	// takes a glob's * ? [ by their letter. Nothing said takes all; exclude beats include.
-	Include []string `json:"include,omitempty" check:"glob"`
+	// Globs over owner/name, or over the name alone where there is no slash, whatever the case: acme/*, *-archive. * stands for
+	// anything but a slash, ** for anything. Nothing said takes all; exclude beats include.
+	Include []string `json:"include,omitempty"`
 	// Globs as those of include.
-	Exclude []string `json:"exclude,omitempty" check:"glob"`
+	Exclude []string `json:"exclude,omitempty"`
 	// Globs over owners; a group's subgroups go with it.
-	IncludeOwners []string `json:"includeOwners,omitempty" check:"glob"`
+	IncludeOwners []string `json:"includeOwners,omitempty"`
 	// Globs as those of includeOwners.
-	ExcludeOwners []string `json:"excludeOwners,omitempty" check:"glob"`
+	ExcludeOwners []string `json:"excludeOwners,omitempty"`
+	// The four lists above hold names, compared letter by letter, and names of repositories without their owner. As in gickup.
+	ExactNames bool `json:"exactNames,omitempty"`
 	// Only repositories with so many stars at least.
 	Stars int `json:"stars,omitempty" check:"count"`
 	// Only repositories with activity in the last so much time: 1y, 90d.

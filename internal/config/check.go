@@ -183,15 +183,33 @@ func (c *checker) forge(f *v1alpha1.Forge, kind, path string) {
 	if f.Issues && kind == "sourcehut" {
 		c.wrong(join(path, "issues"), "not read from Sourcehut")
 	}
-	for i, glob := range f.Include {
-		if slices.Contains(f.Exclude, glob) {
-			c.wrong(fmt.Sprintf("%s.include[%d]", path, i), "excluded, too, and exclude wins")
+	c.names(f, path)
+}
+
+// names judges the lists that choose repositories and owners.
+func (c *checker) names(f *v1alpha1.Forge, path string) {
+	for _, pair := range []struct {
+		include, exclude   []string
+		included, excluded string
+	}{
+		{f.Include, f.Exclude, "include", "exclude"},
+		{f.IncludeOwners, f.ExcludeOwners, "includeOwners", "excludeOwners"},
+	} {
+		for i, text := range pair.include {
+			at := fmt.Sprintf("%s.%s[%d]", path, pair.included, i)
+			if c.name(text, at, f.ExactNames); slices.Contains(pair.exclude, text) {
+				c.wrong(at, "excluded, too, and exclude wins")
+			}
+		}
+		for i, text := range pair.exclude {
+			c.name(text, fmt.Sprintf("%s.%s[%d]", path, pair.excluded, i), f.ExactNames)
 		}
 	}
-	for i, glob := range f.IncludeOwners {
-		if slices.Contains(f.ExcludeOwners, glob) {
-			c.wrong(fmt.Sprintf("%s.includeOwners[%d]", path, i), "excluded, too, and exclude wins")
-		}
+}
+
+func (c *checker) name(text, at string, exact bool) {
+	if err := checkGlob(text); err != nil && (!exact || text == "") {
+		c.wrong(at, "%s", err)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strconv"
 	"strings"
 
 	"github.com/backstay/backstay/api/v1alpha1"
@@ -52,21 +53,18 @@ func (g *Gickup) Convert(dir string) (*Conversion, error) {
 	return &w.Conversion, nil
 }
 
-// flags are those of backstay run.
+// flags are those of backstay run. It serves metrics at /metrics only, and has no choice of time formats.
 func (p Process) flags() []string {
 	var all []string
-	add := func(name, value string) {
-		if value != "" {
-			all = append(all, name, value)
+	if p.Listen != "" {
+		all = append(all, "--metrics", p.Listen)
+	}
+	if p.LogFile != "" {
+		all = append(all, "--log-file", p.LogFile)
+		if p.LogMaxAge > 0 {
+			all = append(all, "--log-max-age", strconv.Itoa(p.LogMaxAge))
 		}
 	}
-	add("--metrics-listen", p.Listen)
-	add("--metrics-path", p.MetricsPath)
-	add("--log-file", p.LogFile)
-	if p.LogFile != "" && p.LogMaxAge > 0 {
-		add("--log-max-age", fmt.Sprintf("%dd", p.LogMaxAge))
-	}
-	add("--log-time-format", p.TimeFormat)
 	return all
 }
 

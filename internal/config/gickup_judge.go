@@ -158,7 +158,7 @@ func (g *Gickup) judgeNames(d *gickupDocument, e entry) {
 			case strings.HasPrefix(name, "<") && strings.HasSuffix(name, ">"):
 				g.say(d, at, Warning, "placeholder", "this still waits to be filled in", "matches nothing", "matches nothing, too")
 			case strings.ContainsRune(name, '/'):
-				g.say(d, at, Warning, "name-with-owner", "a name with its owner", "compares names without owners: it matches nothing", "takes the repository of that owner")
+				g.say(d, at, Warning, "name-with-owner", "a name with its owner", "compares names without owners: it matches nothing", "does so, too: a native file has owner/name")
 			case strings.ContainsAny(name, `*?[`):
 				g.say(d, at, Warning, "name-with-glob", "names are compared letter by letter", "matches nothing", "does so, too: a native file has globs")
 			}
@@ -351,11 +351,6 @@ func (s gickupS3) static() bool { return s.UseStaticCreds != nil && *s.UseStatic
 
 func (r gickupRepo) hasApp() bool {
 	return r.AppID > 0 && r.AppInstallationID > 0 && r.AppPrivateKeyFile != ""
-}
-
-// escape writes a name as a glob that matches it alone.
-func escape(name string) string {
-	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(name)
 }
 
 // baseName is a file's name without its directory and ending.

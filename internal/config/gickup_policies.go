@@ -269,7 +269,7 @@ func (g *Gickup) forge(e entry) *v1alpha1.Forge {
 		Access: g.access(r, e.kind), User: r.User, Wikis: &r.Wiki,
 		Starred: r.Starred && answers(e.kind, "starred"), Contributed: r.Contributed && answers(e.kind, "contributed"),
 		Gists: r.Gists && answers(e.kind, "gists"), Issues: r.Issues && answers(e.kind, "issues"),
-		Include: escaped(r.Include), Exclude: escaped(r.Exclude), ExcludeOwners: escaped(r.ExcludeOrgs),
+		Include: nonEmpty(r.Include), Exclude: nonEmpty(r.Exclude), ExcludeOwners: nonEmpty(r.ExcludeOrgs),
 		Stars: max(r.Filter.Stars, 0), Languages: r.Filter.Languages,
 		ExcludeArchived: r.Filter.ExcludeArchived, ExcludeForks: r.Filter.ExcludeForks,
 	}
@@ -278,7 +278,7 @@ func (g *Gickup) forge(e entry) *v1alpha1.Forge {
 	case !filtersOwners(e.kind):
 		f.Organizations = nonEmpty(r.IncludeOrgs)
 	case len(f.Include) == 0:
-		f.IncludeOwners = escaped(r.IncludeOrgs)
+		f.IncludeOwners = nonEmpty(r.IncludeOrgs)
 	}
 	if e.kind == "bitbucket" && r.Organization != "" {
 		f.User, f.Organization, f.Organizations = "", r.Organization, nil
@@ -286,16 +286,8 @@ func (g *Gickup) forge(e entry) *v1alpha1.Forge {
 	// gickup's lists may say the same thing on both sides; exclude wins there as here.
 	f.Include = without(f.Include, f.Exclude)
 	f.IncludeOwners = without(f.IncludeOwners, f.ExcludeOwners)
+	f.ExactNames = len(f.Include)+len(f.Exclude)+len(f.IncludeOwners)+len(f.ExcludeOwners) > 0
 	return f
-}
-
-// escaped writes names as globs that match them alone.
-func escaped(names []string) []string {
-	var globs []string
-	for _, name := range nonEmpty(names) {
-		globs = append(globs, escape(name))
-	}
-	return globs
 }
 
 func nonEmpty(names []string) []string {
@@ -311,7 +303,7 @@ func without(names, excluded []string) []string {
 	return left
 }
 
-// nothing is a glob that matches no repository or owner, for none has a space.
+// nothing is a name that matches no repository or owner, for none has a space.
 const nothing = "no repository"
 
 // visibilities are those that gickup's files know.

@@ -316,7 +316,7 @@ func TestGickupSelection(t *testing.T) {
 		}
 		return source.GitHub
 	}
-	if f := forge("github", "include: ['a*', 'b[', a], exclude: [a]"); !slices.Equal(f.Include, []string{`a\*`, `b\[`}) {
+	if f := forge("github", "include: ['a*', 'b[', a], exclude: [a]"); !slices.Equal(f.Include, []string{"a*", "b["}) || !f.ExactNames {
 		t.Errorf("%q", f.Include)
 	}
 	if f := forge("github", "include: [a], exclude: [a]"); len(f.Include) != 1 || f.Include[0] == "a" {
@@ -377,7 +377,7 @@ func TestGickupConvert(t *testing.T) {
 		})
 	}
 	wrote, err := everyKey(t).Convert(t.TempDir())
-	if err != nil || !slices.Contains(wrote.Flags, "--metrics-listen") || len(wrote.Secrets) < 20 {
+	if err != nil || strings.Join(wrote.Flags, " ") != "--metrics :6178 --log-file /home/me/logs/gickup.log --log-max-age 7" || len(wrote.Secrets) < 20 {
 		t.Errorf("%+v, %v", wrote, err)
 	}
 }

@@ -185,8 +185,6 @@ func checks(name string) func(string) error {
 		return checkName
 	case "url":
 		return checkURL
-	case "glob":
-		return checkGlob
 	case "span":
 		return checkSpan
 	case "duration":
@@ -232,6 +230,7 @@ func hasPassword(u *url.URL) bool {
 	return has
 }
 
+// checkGlob reads a pattern as package forge does: *, **, ?, [a-z], and \ before each for the letter itself.
 func checkGlob(text string) error {
 	if _, err := path.Match(text, ""); err != nil || text == "" {
 		return fmt.Errorf("not a glob: * ? and [a-z] are, and \\ before each for the letter itself")

@@ -1,0 +1,95 @@
+package config
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/backstay/backstay/internal/policy"
+)
+
+const fuzzSecret = "hunter2hunter2"
+
+// FuzzLoad: hostile files give errors or objects, and what is refused is told without a secret.
+func FuzzLoad(f *testing.F) {
+	for _, seed := range []string{
+		"apiVersion: backstay.io/v1alpha1\nkind: Policy\nmetadata: {name: a}\nspec:\n  sources: [{github: {token: {env: A}, include: ['a*']}}]\n  exports: [{local: {path: /b}, keep: 3}]\n  schedule: {cron: '@daily', jitter: 1m}\n",
+		"apiVersion: backstay.io/v1alpha1\nkind: Location\nmetadata: {name: a}\nspec: {url: /v, password: " + fuzzSecret + "}\n",
+		"---\n---\na: &a [*a, *a]\n<<: *a\n", "\ufeff{}", "a: b: c", "[[[[[[", "? [a]\n: b\n", "token: *" + fuzzSecret, "- ~\n- !!binary x\n",
+		"apiVersion: backstay.io/v1alpha1\nkind: Policy\nspec: {sources: [{git: {url: 'https://u:" + fuzzSecret + "@h/x'}}]}",
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		l := loader{set: &Set{}, places: map[string]Problem{}}
+		l.read("x.yaml", data)
+		set, err := l.finish()
+		if err != nil {
+			var problems Problems
+			if !errors.As(err, &problems) || len(problems) == 0 {
+				t.Errorf("%v", err)
+			}
+			return
+		}
+		for _, p := range set.Policies {
+			written, err := encode(p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			again := loader{set: &Set{Locations: set.Locations}, places: map[string]Problem{}}
+			again.read("again.yaml", written)
+			if _, err := again.finish(); err != nil {
+				t.Errorf("%s\nis not read again: %v", written, err)
+			}
+		}
+	})
+}
+
+// FuzzGickup: what runs can be written as native files that load.
+func FuzzGickup(f *testing.F) {
+	if example, err := os.ReadFile(filepath.Join("testdata", "gickup", "every-key.yml")); err == nil {
+		f.Add(example)
+	}
+	for _, seed := range []string{
+		"source: {github: [{token: 0123, user: u, include: ['a/b', '*', ~]}]}\ndestination: {local: [{path: /b, keep: 2}]}\ncron: '@daily'\n",
+		"---\n---\nsource: {any: [{url: 'https://u:p@h/x.git'}]}\n", "\ufeffsource: {}\n---\n~\n---\n{}\n", "source: &a {<<: *a}", "x-a: &a {wiki: yes}\n",
+		"source: {gitlab: [{filter: {lastactivity: 1y2M3d4h, stars: '5'}, visibility: {repositories: x}}]}\ndestination: {gitea: [{mirror: {mirrorinterval: 8}}]}\n",
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		g := &Gickup{env: Environment{Lookup: func(string) (string, bool) { return "", false }, Home: "/home/me"}, Files: []string{"conf.yml"}}
+		g.read("conf.yml", data)
+		if len(g.confs) == 0 {
+			return
+		}
+		g.judge()
+		g.Process()
+		policies, err := g.Policies()
+		if (err != nil) != (g.failed() != nil) {
+			t.Errorf("%v, %v", err, g.Lint())
+		}
+		for _, p := range policies {
+			if checkName(p.Metadata.Name) != nil {
+				t.Errorf("name %q", p.Metadata.Name)
+			}
+		}
+	})
+}
+
+func FuzzLastActivity(f *testing.F) {
+	for _, seed := range []string{"1y2M3d4h30m", "30m", "90d", "", " 1y ", "-1d", "1e9y", "y", "999999h", "1y1y"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		written, err := lastActivity(text)
+		if err != nil || written == "" {
+			return
+		}
+		if _, err := policy.ParseDuration(written); err != nil || strings.HasPrefix(written, "0") {
+			t.Errorf("%q gives %q: %v", text, written, err)
+		}
+	})
+}
