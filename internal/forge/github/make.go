@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"net/http"
 	"strings"
-	"time"
 	"unicode"
 
 	"github.com/backstay/backstay/internal/fault"
@@ -30,34 +29,23 @@ func (p *Provider) Make(ctx context.Context, n forge.NewRepository) (forge.Repos
 	if n.Owner == "" {
 		n.Owner = self.Login
 	}
-	there, err := p.existing(ctx, n)
-	if err != nil || there != nil {
-		return deref(there), fault.Wrap(op, nil, err, "")
+	there, found, err := p.existing(ctx, n)
+	if err != nil || found {
+		return there, fault.Wrap(op, nil, err, "")
 	}
 	made, err := p.create(ctx, n, self.is(n.Owner) && !self.organization())
 	return made, fault.Wrap(op, nil, err, "")
 }
 
-func deref(r *forge.Repository) forge.Repository {
-	if r == nil {
-		return forge.Repository{}
-	}
-	return *r
-}
-
-// existing returns the repository of the name, or nil. Not the one that moved away from the name: GitHub leads there too.
-func (p *Provider) existing(ctx context.Context, n forge.NewRepository) (*forge.Repository, error) {
-	path := "/repos/" + n.Owner + "/" + n.Name
+// existing finds the repository of the name. Not the one that moved away from the name: GitHub leads there too.
+func (p *Provider) existing(ctx context.Context, n forge.NewRepository) (r forge.Repository, found bool, err error) {
 	var raw json.RawMessage
-	answer, err := p.client.Do(ctx, http.MethodGet, path, nil, nil, &raw, http.StatusNotFound)
+	answer, err := p.client.Do(ctx, http.MethodGet, "/repos/"+n.Owner+"/"+n.Name, nil, nil, &raw, http.StatusNotFound)
 	if err != nil || answer.Status == http.StatusNotFound {
-		return nil, err
+		return r, false, err
 	}
-	r, err := p.decode(raw, time.Time{})
-	if err != nil || !strings.EqualFold(r.FullName(), n.Owner+"/"+n.Name) {
-		return nil, err
-	}
-	return &r, nil
+	r, err = p.decode(raw, answer.Date())
+	return r, strings.EqualFold(r.FullName(), n.Owner+"/"+n.Name), err
 }
 
 // create makes the repository for the token's own account, or for an organisation.
@@ -89,14 +77,14 @@ func (p *Provider) create(ctx context.Context, n forge.NewRepository, own bool) 
 	if answer.Status == http.StatusUnprocessableEntity {
 		return p.afterRefusal(ctx, n, answer.Body)
 	}
-	return p.decode(raw, time.Time{})
+	return p.decode(raw, answer.Date())
 }
 
 // afterRefusal returns the repository that another one made meanwhile, or else why GitHub did not make it.
 func (p *Provider) afterRefusal(ctx context.Context, n forge.NewRepository, body []byte) (forge.Repository, error) {
-	there, err := p.existing(ctx, n)
-	if err != nil || there != nil {
-		return deref(there), err
+	there, found, err := p.existing(ctx, n)
+	if err != nil || found {
+		return there, err
 	}
 	return forge.Repository{}, fault.New("", fault.ErrInvalid, refusal(body), "")
 }
