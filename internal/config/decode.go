@@ -206,7 +206,7 @@ func (d *decoder) pairs(n *yaml.Node, path string, depth int) ([]pair, bool) {
 			}
 			merged = append(merged, more...)
 		case seen[key.Value]:
-			d.problem(key, join(path, key.Value), "said twice")
+			d.problem(key, path, "%s is said twice", shorten(key.Value))
 		default:
 			seen[key.Value] = true
 			all = append(all, pair{key, value})

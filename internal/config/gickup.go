@@ -193,13 +193,12 @@ func (l *lenient) unknown(d *decoder, key *yaml.Node, path string, known []strin
 	if strings.HasPrefix(key.Value, "x-") && !strings.Contains(path, ".") {
 		return // by custom a place for anchors
 	}
-	const longest = 100
 	message := "no such key" + didYouMean(key.Value, known)
 	if strings.HasPrefix(path, "metrics.heartbeat.") {
 		message += " (failure heartbeats of later versions of gickup are not read: a native file has start, success and failure)"
 	}
 	f := d.finding(key, Warning, "unknown-key", message, "ignores it without a word", "ignores it, too, and says so")
-	if len(path) <= longest { // what is longer is no key, and could be anything
+	if len(key.Value) <= maxKey {
 		f.Path = path
 	}
 	l.findings = append(l.findings, f)

@@ -41,13 +41,15 @@ func (strict) unknown(d *decoder, key *yaml.Node, path string, known []string) {
 	d.problem(key, parent, "no such field: %s; known are %s", shorten(key.Value), strings.Join(sorted(known), ", "))
 }
 
-// shorten quotes a word of the file; a long one is no field name, and could be anything.
-func shorten(word string) string {
-	const longest = 40
-	if len(word) > longest {
-		return "(" + strconv.Itoa(len(word)) + " characters)"
+// maxKey is longer than any field's name. What is longer than that is none, and could be a secret in the wrong place.
+const maxKey = 24
+
+// shorten quotes a key of a file that could be anything.
+func shorten(key string) string {
+	if len(key) > maxKey {
+		return "(" + strconv.Itoa(len(key)) + " characters)"
 	}
-	return strconv.Quote(word)
+	return strconv.Quote(key)
 }
 
 // cutLast splits a path at its last field.
