@@ -34,12 +34,12 @@ type web struct {
 }
 
 // newWeb prepares a client for a source at u.
-func newWeb(u *URL, o Options, guard *addressGuard, t *traffic) (*web, error) {
+func newWeb(ctx context.Context, u *URL, o Options, guard *addressGuard, t *traffic) (*web, error) {
 	origin, err := url.Parse(u.String())
 	if err != nil {
 		return nil, fault.New("", fault.ErrInvalid, "it is not a well-formed URL", "")
 	}
-	user, password, err := credentials(u, o)
+	user, password, err := credentials(ctx, u, o)
 	if err != nil {
 		return nil, err
 	}
@@ -52,8 +52,13 @@ func newWeb(u *URL, o Options, guard *addressGuard, t *traffic) (*web, error) {
 
 // credentials chooses them: the options' before the netrc file's. Beside a lone token servers take nearly any user name; x-access-token is
 // GitHub's own, and good for GitLab, Gitea, Forgejo and Azure DevOps; Bitbucket wants another.
-func credentials(u *URL, o Options) (user string, password fault.Secret, err error) {
+func credentials(ctx context.Context, u *URL, o Options) (user string, password fault.Secret, err error) {
 	user, password = o.Username, o.Password
+	if o.Credentials != nil {
+		if user, password, err = o.Credentials(ctx); err != nil {
+			return "", "", err
+		}
+	}
 	if user == "" {
 		user = u.User
 	}

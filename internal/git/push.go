@@ -157,12 +157,17 @@ func (p *push) run(ctx context.Context) error {
 	if err := p.uploadLFS(ctx); err != nil {
 		return err
 	}
-	if len(todo) > 0 {
-		if err := p.pushRefs(ctx, todo); err != nil {
-			return err
-		}
+	if len(todo) == 0 {
+		return p.compare(before)
 	}
-	return p.compare(ctx)
+	if err := p.pushRefs(ctx, todo); err != nil {
+		return err
+	}
+	after, err := p.targetRefs(ctx)
+	if err != nil {
+		return err
+	}
+	return p.compare(after)
 }
 
 // dial opens a connection for one purpose.
@@ -320,7 +325,7 @@ func (p *push) pushBatch(ctx context.Context, repository string, refs []Ref) err
 		args = append(args, spec)
 	}
 	cmd := gitCommand(ctx, repository, args...)
-	secrets, err := p.access(cmd)
+	secrets, err := p.access(ctx, cmd)
 	if err != nil {
 		return err
 	}
@@ -340,12 +345,12 @@ func (p *push) pushBatch(ctx context.Context, repository string, refs []Ref) err
 
 // access lets a git command reach the target: with credentials in its environment only, and without redirects, which could
 // lead them elsewhere.
-func (p *push) access(cmd *exec.Cmd) (secrets []fault.Secret, err error) {
+func (p *push) access(ctx context.Context, cmd *exec.Cmd) (secrets []fault.Secret, err error) {
 	config := []string{"protocol." + p.url.Scheme + ".allow", "always", "http.followRedirects", "false", "push.negotiate", "false"}
 	o := p.o.withDefaults()
 	switch p.url.Scheme {
 	case "http", "https":
-		user, password, err := credentials(p.url, o)
+		user, password, err := credentials(ctx, p.url, o)
 		if err != nil {
 			return nil, err
 		}
@@ -359,8 +364,15 @@ func (p *push) access(cmd *exec.Cmd) (secrets []fault.Secret, err error) {
 		}
 		config = append(config, "http.sslVerify", strconv.FormatBool(!o.Insecure), "http.userAgent", o.UserAgent)
 	case "ssh":
-		cmd.Env = append(cmd.Env, "HOME="+o.env("HOME"), "GIT_SSH_VARIANT=ssh",
-			"GIT_SSH_COMMAND="+sshCommand(o)+" -o BatchMode=yes -o ForwardAgent=no -o ClearAllForwardings=yes")
+		args, err := sshArgs(o)
+		if err != nil {
+			return nil, err
+		}
+		command := sshCommand(o)
+		for _, arg := range args {
+			command += " " + quoteShell(arg)
+		}
+		cmd.Env = append(cmd.Env, "HOME="+o.env("HOME"), "GIT_SSH_VARIANT=ssh", "GIT_SSH_COMMAND="+command)
 	}
 	addConfig(cmd, config...)
 	return secrets, nil
@@ -395,12 +407,8 @@ func addConfig(cmd *exec.Cmd, pairs ...string) {
 	cmd.Env = append(cmd.Env, configEnviron(append(before, pairs...)...)...)
 }
 
-// compare reads the target's refs back.
-func (p *push) compare(ctx context.Context) error {
-	after, err := p.targetRefs(ctx)
-	if err != nil {
-		return err
-	}
+// compare tells how the target's refs differ from the point's in the end.
+func (p *push) compare(after *RefList) error {
 	there := map[string]string{}
 	for _, r := range after.Refs {
 		there[r.Name] = r.OID

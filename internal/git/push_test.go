@@ -1,6 +1,7 @@
 package git
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -153,6 +154,130 @@ func TestPushOverSSH(t *testing.T) {
 	}
 }
 
+// What ssh is told of keys reaches it whole, whatever is in the names, for fetching, for pushing and for LFS.
+func TestSSHTakesKeyAndHostKeys(t *testing.T) {
+	program, argsFile := stubSSH(t)
+	dir := filepath.Join(t.TempDir(), "it's a dir; $(touch no)!")
+	s := newRepo(t)
+	s.commit("refs/heads/main", "a", "1")
+	b := newBench(t, s.dir)
+	id := b.backup().Point.ID
+	o := withSSH(testOptions(), program)
+	o.KeyFile, o.KnownHostsFile = filepath.Join(dir, "key"), filepath.Join(dir, "known")
+	url := "ssh://git@git.example" + newRepo(t).dir
+	if _, err := b.push(id, url, PushOptions{Options: o}); fault.Of(err).Reason != "Invalid" {
+		t.Errorf("files that are not there: %v", err)
+	}
+	dir = strings.ReplaceAll(dir, "$", "")
+	o.KeyFile, o.KnownHostsFile = filepath.Join(dir, "key"), filepath.Join(dir, "known")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{o.KeyFile, o.KnownHostsFile} {
+		if err := os.WriteFile(name, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := []string{
+		"-i\n" + o.KeyFile + "\n", "IdentitiesOnly=yes\n", `UserKnownHostsFile="` + o.KnownHostsFile + "\"\n", "StrictHostKeyChecking=yes\n", "BatchMode=yes\n",
+	}
+	seen := func(what string) {
+		t.Helper()
+		raw, err := os.ReadFile(argsFile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, arg := range want {
+			if !strings.Contains(string(raw), arg) {
+				t.Errorf("%s: the arguments of ssh lack %q:\n%s", what, arg, raw)
+			}
+		}
+		if err := os.Remove(argsFile); err != nil {
+			t.Fatal(err)
+		}
+	}
+	u, err := ParseURL(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	push := &push{o: PushOptions{Options: o}, url: u}
+	cmd := gitCommand(t.Context(), "", "ls-remote", url)
+	if _, err := push.access(t.Context(), cmd); err != nil {
+		t.Fatal(err)
+	}
+	if err := run(cmd, 0); err != nil {
+		t.Fatal(err)
+	}
+	seen("git's own")
+	r := dialTest(t, url, o)
+	if _, err := r.ListRefs(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	seen("listing")
+	r.LFSDownload(t.Context(), []Pointer{pointerOf("x")}, nil) //nolint:errcheck // there is no LFS server
+	seen("LFS")
+}
+
+// A target that has everything is only asked for its refs: nothing is brought out of the vault.
+func TestPushOfNothingNew(t *testing.T) {
+	s := newRepo(t)
+	s.commit("refs/heads/main", "a", "1")
+	b := newBench(t, s.dir)
+	id := b.backup().Point.ID
+	target := newRepo(t)
+	if _, err := b.push(id, target.dir, PushOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := b.part(id).List(t.Context(), packDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if err := b.store.Corrupt(id, b.last.PartName()+"/"+packDir+"/"+e.Name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r, err := b.push(id, target.dir, PushOptions{}); err != nil || r.There != 1 || r.Pushed != 0 {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+// Tokens expire in long runs: each connection takes the one of its time.
+func TestCredentialsAreTakenAtEachConnection(t *testing.T) {
+	s := newRepo(t)
+	s.commit("refs/heads/main", "a", "1")
+	var tokens []string
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, token, _ := r.BasicAuth()
+		tokens = append(tokens, token)
+		w.WriteHeader(http.StatusNotFound)
+	}))
+	t.Cleanup(server.Close)
+	b := newBench(t, s.dir)
+	id := b.backup().Point.ID
+	n := 0
+	o := testOptions()
+	o.Username, o.Password = "old", "old"
+	o.Credentials = func(context.Context) (string, fault.Secret, error) {
+		n++
+		return "x", fault.Secret(fmt.Sprint("token-", n)), nil
+	}
+	for range 2 {
+		if _, err := b.push(id, server.URL+"/x.git", PushOptions{Options: o}); fault.Of(err).Reason != "NotFound" {
+			t.Errorf("got %v", err)
+		}
+	}
+	if !slices.Equal(tokens, []string{"token-1", "token-2"}) {
+		t.Errorf("the server saw %q", tokens)
+	}
+	o.Credentials = func(context.Context) (string, fault.Secret, error) {
+		return "", "", fault.New("make a token", fault.ErrDenied, "the app was taken away", "")
+	}
+	if _, err := b.push(id, server.URL+"/x.git", PushOptions{Options: o}); fault.Of(err).Reason != "Denied" || len(tokens) > 2 {
+		t.Errorf("got %v after %d requests", err, len(tokens))
+	}
+}
+
 // No credential may be seen by others on the machine: they see arguments.
 func TestPushHidesCredentials(t *testing.T) {
 	o := testOptions()
@@ -162,7 +287,7 @@ func TestPushHidesCredentials(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd := gitCommand(t.Context(), "/nowhere", "push", u.String())
-	secrets, err := (&push{o: PushOptions{Options: o}, url: u}).access(cmd)
+	secrets, err := (&push{o: PushOptions{Options: o}, url: u}).access(t.Context(), cmd)
 	if err != nil || len(secrets) != 2 {
 		t.Fatalf("%d secrets, %v", len(secrets), err)
 	}

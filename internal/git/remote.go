@@ -18,17 +18,21 @@ import (
 
 // Options says how a repository is reached. The zero value asks for no credentials but those of the user's netrc file.
 type Options struct {
-	Username    string        // "" with a Password: the name that servers expect beside a token
-	Password    fault.Secret  // a token or a password; http and https only
-	NetrcFile   string        // "" for $NETRC or .netrc in the home directory; os.DevNull for none
-	CAFile      string        // PEM file of certificate authorities trusted beside the system's
-	Insecure    bool          // the server's certificate is not checked
-	SSHCommand  string        // shell words run in place of ssh; "" for $GIT_SSH_COMMAND, $GIT_SSH, or ssh
-	MaxRefs     int           // 0 for DefaultMaxRefs
-	MaxRefBytes int64         // bytes of a ref list; 0 for DefaultMaxRefBytes
-	IdleTimeout time.Duration // how long the server may be silent; 0 for DefaultIdleTimeout
-	UserAgent   string        // "" for "git/backstay"
-	Env         []string      // environment, "NAME=value"; nil for the process's own
+	Username string       // "" with a Password: the name that servers expect beside a token
+	Password fault.Secret // a token or a password; http and https only
+	// Credentials, where not nil, is asked for both at each connection, in place of the above: tokens expire in long runs.
+	Credentials    func(ctx context.Context) (username string, password fault.Secret, err error)
+	NetrcFile      string        // "" for $NETRC or .netrc in the home directory; os.DevNull for none
+	CAFile         string        // PEM file of certificate authorities trusted beside the system's
+	Insecure       bool          // the server's certificate is not checked
+	SSHCommand     string        // shell words run in place of ssh; "" for $GIT_SSH_COMMAND, $GIT_SSH, or ssh
+	KeyFile        string        // private key, the only one that ssh offers; "" for the agent's and those that ssh looks for
+	KnownHostsFile string        // file of the only host keys that ssh believes; "" for those that ssh looks at
+	MaxRefs        int           // 0 for DefaultMaxRefs
+	MaxRefBytes    int64         // bytes of a ref list; 0 for DefaultMaxRefBytes
+	IdleTimeout    time.Duration // how long the server may be silent; 0 for DefaultIdleTimeout
+	UserAgent      string        // "" for "git/backstay"
+	Env            []string      // environment, "NAME=value"; nil for the process's own
 
 	protocol  string           // version asked for; "" for 2
 	retryWait time.Duration    // before the second try; 0 for a second
@@ -120,26 +124,30 @@ type Remote struct {
 }
 
 // Dial prepares a connection. A local repository is looked for at once; what fails on the way to a server fails in the first call.
-func Dial(_ context.Context, u *URL, o Options) (*Remote, error) {
+func Dial(ctx context.Context, u *URL, o Options) (*Remote, error) {
 	r := &Remote{url: u, opt: o.withDefaults(), traffic: &traffic{}}
-	if err := r.connect(); err != nil {
+	if err := r.connect(ctx); err != nil {
 		return nil, fault.Wrap("open "+u.String(), nil, err, "")
 	}
 	return r, nil
 }
 
 // connect chooses how to speak to the repository and where its LFS objects are.
-func (r *Remote) connect() error {
+func (r *Remote) connect(ctx context.Context) error {
 	switch r.url.Scheme {
 	case "http", "https":
-		web, err := newWeb(r.url, r.opt, newAddressGuard(r.url.Host), r.traffic)
+		web, err := newWeb(ctx, r.url, r.opt, newAddressGuard(r.url.Host), r.traffic)
 		if err != nil {
 			return err
 		}
 		t := newHTTPTransport(web, r.opt.protocol)
 		r.transport, r.lfs = t, &lfsServer{access: t.lfsAccess, opt: r.opt}
 	case "ssh":
-		ssh := &sshTransport{url: r.url, opt: r.opt}
+		args, err := sshArgs(r.opt)
+		if err != nil {
+			return err
+		}
+		ssh := &sshTransport{url: r.url, opt: r.opt, args: args}
 		r.transport = &streamTransport{open: ssh.open, traffic: r.traffic}
 		r.lfs = &lfsServer{access: (&sshLFS{ssh: ssh, traffic: r.traffic}).access, opt: r.opt}
 	case "git":

@@ -5,7 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/backstay/backstay/internal/fault"
@@ -14,8 +17,48 @@ import (
 // sshTransport runs the system's ssh, with the user's configuration, agent and known hosts. Host keys are checked as that
 // configuration says; ssh never asks.
 type sshTransport struct {
-	url *URL
-	opt Options
+	url  *URL
+	opt  Options
+	args []string // of sshArgs
+}
+
+// sshArgs are the arguments that ssh gets before all others.
+func sshArgs(o Options) ([]string, error) {
+	args := []string{"-o", "BatchMode=yes", "-o", "ForwardAgent=no", "-o", "ClearAllForwardings=yes"}
+	if o.KeyFile != "" {
+		file, err := sshFile("key file", o.KeyFile)
+		if err != nil {
+			return nil, err
+		}
+		args = append(args, "-i", file, "-o", "IdentitiesOnly=yes")
+	}
+	if o.KnownHostsFile != "" {
+		file, err := sshFile("known hosts file", o.KnownHostsFile)
+		if err != nil {
+			return nil, err
+		}
+		args = append(args, "-o", `UserKnownHostsFile="`+file+`"`, "-o", "GlobalKnownHostsFile="+os.DevNull)
+	}
+	if o.KeyFile != "" || o.KnownHostsFile != "" {
+		args = append(args, "-o", "StrictHostKeyChecking=yes")
+	}
+	return args, nil
+}
+
+// sshFile is a path as ssh takes it: it runs elsewhere, and reads some characters in file names as its own.
+func sshFile(what, path string) (string, error) {
+	op := what + " " + printable(path)
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", fault.Wrap(op, fault.ErrInvalid, err, "")
+	}
+	if strings.ContainsAny(path, "\"%$\n\r") {
+		return "", fault.New(op, fault.ErrInvalid, `ssh takes no file name with ", % or $ in it`, "rename the file")
+	}
+	if _, err := os.Stat(path); err != nil {
+		return "", fault.Wrap(op, fault.ErrInvalid, err, "")
+	}
+	return path, nil
 }
 
 func (t *sshTransport) open(ctx context.Context, _ *watch) (*stream, error) {
@@ -29,7 +72,7 @@ func (t *sshTransport) open(ctx context.Context, _ *watch) (*stream, error) {
 
 // command runs remote on the server. ParseURL lets no host, user or path through that ssh could take for an option.
 func (t *sshTransport) command(ctx context.Context, remote string) *exec.Cmd {
-	args := []string{"-o", "BatchMode=yes", "-o", "ForwardAgent=no", "-o", "ClearAllForwardings=yes", "-o", "SendEnv=GIT_PROTOCOL"}
+	args := append(slices.Clone(t.args), "-o", "SendEnv=GIT_PROTOCOL")
 	if t.url.Port != "" {
 		args = append(args, "-p", t.url.Port)
 	}
