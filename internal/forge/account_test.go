@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"net/http"
 	"net/http/httptest"
@@ -404,6 +405,40 @@ func TestNamesThatCollideAreFailures(t *testing.T) {
 	}
 }
 
+func TestLargeFilesOfWhatFailsAreCarried(t *testing.T) {
+	e := newEstate(t)
+	e.add(forgetest.Repo{Owner: "acme", Name: "api"})
+	e.seed("git/" + e.host + "/acme/api.git")
+	e.clock.Advance(time.Hour)
+	e.add(forgetest.Repo{Owner: "acme", Name: "API"})
+	p, err := e.run()
+	if !errors.Is(err, fault.ErrIncomplete) {
+		t.Errorf("got %v", err)
+	}
+	p.want(t, "acme/API failed, acme/api carried, acme/api.git/lfs carried")
+}
+
+// seed makes a point of a repository with LFS objects.
+func (e *estate) seed(name string) {
+	e.t.Helper()
+	draft, err := e.store.Begin(e.t.Context(), point.Subject{Kind: point.SubjectAccount, Name: e.host + "/acme"}, "nightly")
+	for _, part := range []struct{ name, kind string }{{name, point.KindGit}, {name + "/lfs", point.KindLFS}} {
+		var w point.PartWriter
+		if err == nil {
+			w, err = draft.Part(e.t.Context(), part.name, part.kind)
+		}
+		if err == nil {
+			err = w.Store(e.t.Context(), point.Part{})
+		}
+	}
+	if err == nil {
+		_, err = draft.Commit(e.t.Context())
+	}
+	if err != nil {
+		e.t.Fatal(err)
+	}
+}
+
 func TestFilteredAreSkippedWithReason(t *testing.T) {
 	e := newEstate(t)
 	e.add(forgetest.Repo{Owner: "acme", Name: "api"})
@@ -442,6 +477,81 @@ func TestWikis(t *testing.T) {
 	}
 	p.want(t, "acme/api stored, acme/api.wiki vanished")
 	e.good().want(t, "acme/api stored")
+}
+
+// withIssues also reads issues: of each repository as many as the world has.
+type withIssues struct {
+	*plain
+	world *forgetest.World
+	err   error // in the middle of them
+}
+
+func (w *withIssues) Issues(_ context.Context, r forge.Repository) iter.Seq2[forge.Issue, error] {
+	return func(yield func(forge.Issue, error) bool) {
+		repo, _, _ := w.world.ByName(r.FullName())
+		issues := w.world.Issues(repo.ID)
+		if issues == nil {
+			yield(forge.Issue{}, fault.New("issues", fault.ErrNotFound, "", ""))
+			return
+		}
+		for _, i := range issues {
+			raw := fmt.Appendf(nil, `{"number":%d,"body":%q}`, i.Number, i.Body)
+			if !yield(forge.Issue{Number: i.Number, Updated: i.Updated, Raw: raw}, nil) {
+				return
+			}
+		}
+		if w.err != nil {
+			yield(forge.Issue{}, w.err)
+		}
+	}
+}
+
+func TestIssues(t *testing.T) {
+	e := newEstate(t)
+	provider := &withIssues{world: e.world}
+	e.provide = func(p forge.Provider) forge.Provider {
+		provider.plain = p.(*plain)
+		return provider
+	}
+	e.options = func(o *forge.AccountOptions) { o.Issues = true }
+	busy := e.add(forgetest.Repo{Owner: "acme", Name: "listing"}) // its issues lie where the account's listing is
+	e.add(forgetest.Repo{Owner: "acme", Name: "quiet"})
+	e.world.AddIssues(busy.ID, 3)
+	const all = "acme/listing stored, acme/listing/issues stored, acme/quiet stored, acme/quiet/issues skipped"
+	p := e.good()
+	p.want(t, all)
+	name := "forge/" + e.host + "/acme/listing/issues"
+	if c := p.named(name).Counts; len(c) != 1 || c[0].Stored != 3 {
+		t.Errorf("counted %+v", c)
+	}
+	_, tree, err := e.store.Open(t.Context(), p.record.Point.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := tree.Open(t.Context(), name+"/2.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if text, err := io.ReadAll(f); err != nil || string(text) != `{"number":2,"body":"it does not work"}` {
+		t.Errorf("%v: %s", err, text)
+	}
+	if part := e.good().named(name); !part.Unchanged || part.NewBytes != 0 {
+		t.Errorf("nothing changed: %+v", part)
+	}
+
+	e.world.AddIssues(busy.ID, 1)
+	if part := e.good().named(name); part.Unchanged || part.Counts[0].Stored != 4 {
+		t.Errorf("one more: %+v", part)
+	}
+	provider.err = fault.New("issues", fault.ErrUnavailable, "broke off", "")
+	p, err = e.run()
+	if part := p.named(name); !errors.Is(err, fault.ErrIncomplete) || part.State != point.Carried || !strings.Contains(part.Reason, "broke off") {
+		t.Errorf("%v: %+v", err, part)
+	}
+	provider.err = nil
+	e.options = func(*forge.AccountOptions) {}
+	e.good().want(t, "acme/listing stored, acme/listing/issues skipped, acme/quiet stored")
 }
 
 func TestFailedRepositoryLeavesTheOthersAlone(t *testing.T) {

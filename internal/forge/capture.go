@@ -96,7 +96,7 @@ func (c *capture) take(name string) {
 }
 
 func (c *capture) skip(name, kind, reason string) {
-	if c.ended(name) {
+	if c.isNamed(name) {
 		return
 	}
 	c.take(name)
@@ -112,11 +112,16 @@ func (c *capture) fail(ctx context.Context, name, kind string, reason error) err
 	}
 	err = w.Fail(ctx, reason)
 	for _, p := range c.last {
-		if err == nil && known(p) && strings.HasPrefix(p.Name, name+"/") {
+		if err == nil && known(p) && isInside(p, name) {
 			err = c.fail(ctx, p.Name, p.Kind, reason)
 		}
 	}
 	return err
+}
+
+// isInside reports whether p is of the LFS objects of the repository whose part has the name.
+func isInside(p point.Part, name string) bool {
+	return p.Kind == point.KindLFS && path.Dir(p.Name) == name
 }
 
 // vanish ends a part that the forge has no more.
@@ -449,7 +454,7 @@ func (c *capture) exists(ctx context.Context, r Repository, httpURL, sshURL stri
 func (c *capture) missing(ctx context.Context, l *listing, chosen *choice) error {
 	var gone []point.Part
 	for _, p := range c.last {
-		if known(p) && !c.ended(p.Name) {
+		if known(p) && !c.ended(p) {
 			gone = append(gone, p)
 		}
 	}
@@ -503,16 +508,9 @@ func (c *capture) isNamed(name string) bool {
 	return c.named[name]
 }
 
-// ended reports whether a part was named in this run, itself or as part inside another.
-func (c *capture) ended(name string) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for ; name != "."; name = path.Dir(name) {
-		if c.named[name] {
-			return true
-		}
-	}
-	return false
+// ended reports whether a part was named in this run, itself or the one that it lies in.
+func (c *capture) ended(p point.Part) bool {
+	return c.isNamed(p.Name) || (p.Kind == point.KindLFS && c.isNamed(path.Dir(p.Name)))
 }
 
 // fate is what becomes of a repository that is not listed any more. One of its fields is set.
