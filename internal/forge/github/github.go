@@ -126,6 +126,12 @@ func (p *Provider) Host() string {
 	return host
 }
 
+// Requests counts the requests made to the API so far.
+func (p *Provider) Requests() int64 { return p.client.Requests() }
+
+// Seen is what the newest answer said of limits and of the token.
+func (p *Provider) Seen() forge.Seen { return p.client.Seen() }
+
 // account returns whose the credentials are. There is none without credentials.
 func (p *Provider) account(ctx context.Context) (account, error) {
 	p.mu.Lock()

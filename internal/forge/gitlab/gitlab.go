@@ -101,6 +101,12 @@ func (p *Provider) Host() string {
 	return host
 }
 
+// Requests counts the requests made to the API so far.
+func (p *Provider) Requests() int64 { return p.client.Requests() }
+
+// Seen is what the newest answer said of limits and of the token.
+func (p *Provider) Seen() forge.Seen { return p.client.Seen() }
+
 // GitCredentials are for git over https; both are "" where there are none. With a token GitLab takes any name; this one is right for
 // OAuth tokens too.
 func (p *Provider) GitCredentials(context.Context) (username string, password fault.Secret, err error) {

@@ -91,6 +91,9 @@ func (p *Provider) Host() string {
 	return host
 }
 
+// Seen is what the newest answer said of limits and of the token.
+func (p *Provider) Seen() forge.Seen { return p.client.Seen() }
+
 // Requests counts the requests sent so far.
 func (p *Provider) Requests() int64 { return p.client.Requests() }
 
