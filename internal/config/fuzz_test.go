@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -72,6 +73,20 @@ func FuzzGickup(f *testing.F) {
 		for _, p := range policies {
 			if checkName(p.Metadata.Name) != nil {
 				t.Errorf("name %q", p.Metadata.Name)
+			}
+			if len(p.Spec.Exports)+len(p.Spec.Mirrors) == 0 {
+				continue // wants a location
+			}
+			w := conversion{dir: "/new", contents: map[string][]byte{}}
+			w.hide(reflect.ValueOf(&p).Elem(), p.Metadata.Name)
+			written, err := encode(p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			l := loader{set: &Set{}, places: map[string]Problem{}}
+			l.read("new.yaml", written)
+			if _, err := l.finish(); err != nil {
+				t.Errorf("%s\nis not read: %v", written, err)
 			}
 		}
 	})

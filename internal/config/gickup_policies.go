@@ -264,9 +264,9 @@ func (g *Gickup) git(r *gickupRepo) *v1alpha1.Git {
 }
 
 func (g *Gickup) forge(e entry) *v1alpha1.Forge {
-	r := e.repo
+	r, wikis := e.repo, e.repo.Wiki
 	f := &v1alpha1.Forge{
-		Access: g.access(r, e.kind), User: r.User, Wikis: &r.Wiki,
+		Access: g.access(r, e.kind), User: r.User, Wikis: &wikis,
 		Starred: r.Starred && answers(e.kind, "starred"), Contributed: r.Contributed && answers(e.kind, "contributed"),
 		Gists: r.Gists && answers(e.kind, "gists"), Issues: r.Issues && answers(e.kind, "issues"),
 		Include: nonEmpty(r.Include), Exclude: nonEmpty(r.Exclude), ExcludeOwners: nonEmpty(r.ExcludeOrgs),

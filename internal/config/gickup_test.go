@@ -3,7 +3,6 @@ package config_test
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -354,7 +353,7 @@ func TestGickupConvert(t *testing.T) {
 			for i := range set.Policies {
 				reveal(t, reflect.ValueOf(&set.Policies[i]).Elem(), filepath.Join(dir, "secrets"))
 			}
-			got, expected := fmt.Sprintf("%s", asJSON(t, set.Policies)), fmt.Sprintf("%s", asJSON(t, want))
+			got, expected := string(asJSON(t, set.Policies)), string(asJSON(t, want))
 			if got != expected {
 				t.Errorf("got\n%s\nwant\n%s", got, expected)
 			}

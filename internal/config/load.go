@@ -77,7 +77,7 @@ func readFile(name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer f.Close() //nolint:errcheck // only read from
 	return io.ReadAll(io.LimitReader(f, maxFile+1))
 }
 

@@ -139,6 +139,7 @@ func (s Schedule) Next(t time.Time) time.Time {
 	}
 	return time.Time{}
 }
+
 // offset is how far the clocks of t's zone are ahead of UTC.
 func offset(t time.Time) time.Duration {
 	_, seconds := t.Zone()
