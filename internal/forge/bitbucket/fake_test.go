@@ -194,6 +194,7 @@ func TestConformance(t *testing.T) {
 		New: func(o forge.ClientOptions) (forge.Provider, error) {
 			return bitbucket.New(bitbucket.Options{URL: o.Base, Token: forgetest.Token, Username: email, Client: o})
 		},
+		Tells: "private fork empty wiki description branch",
 		ETags: true, Scope: "read:repository:bitbucket", Unmarked: true,
 	})
 }

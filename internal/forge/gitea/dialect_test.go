@@ -27,6 +27,7 @@ func dialect(gogs bool) forgetest.Dialect {
 			return strings.HasPrefix(r.URL.Path, "/api/v1/") && strings.HasSuffix(r.URL.Path, "/repos")
 		},
 		Unmarked: gogs,
+		Tells:    "private fork empty stars description branch",
 	}
 	if gogs {
 		d.Circular = true // its lists have one page each; that of the account as a user stands in for the first
@@ -35,6 +36,7 @@ func dialect(gogs bool) forgetest.Dialect {
 		}
 	} else {
 		d.Scope = "read:repository"
+		d.Tells += " archived"
 	}
 	return d
 }

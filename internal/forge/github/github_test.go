@@ -25,6 +25,7 @@ func TestConformance(t *testing.T) {
 		New: func(o forge.ClientOptions) (forge.Provider, error) {
 			return github.New(github.Options{URL: o.Base, Token: forgetest.Token, Client: o})
 		},
+		Tells: "private archived fork wiki stars description branch",
 		ETags: true, Scope: "repo", Expiry: true,
 	})
 }

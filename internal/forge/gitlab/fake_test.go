@@ -408,6 +408,7 @@ func TestConformance(t *testing.T) {
 			return gitlab.New(gitlab.Options{URL: o.Base, Token: forgetest.Token, Client: o})
 		},
 		Owners: []string{"acme", "acme/team", "umbrella"},
+		Tells:  "private archived fork empty wiki stars description branch",
 		ETags:  true, Scope: "read_api", Expiry: true, Unmarked: true,
 	}
 	t.Run("of a group", func(t *testing.T) { forgetest.Run(t, dialect) })

@@ -30,6 +30,7 @@ func TestConforms(t *testing.T) {
 		Owners:    []string{"acme", "acme/team", "umbrella"},
 		Listing:   func(r *http.Request) bool { return r.URL.Path == "/~api/projects" },
 		Unmarked:  true,
+		Tells:     "fork description",
 	})
 }
 

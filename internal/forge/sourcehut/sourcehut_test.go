@@ -27,6 +27,7 @@ func TestConforms(t *testing.T) {
 		Owners:    []string{"~acme", "~umbrella"},
 		Listing:   func(*http.Request) bool { return true },
 		Unmarked:  true,
+		Tells:     "private empty description branch",
 		PerOwner:  50,
 	})
 }
