@@ -3,6 +3,7 @@ package export
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"maps"
 	"path"
@@ -255,23 +256,38 @@ func (c *copying) dropOlder(ctx context.Context) error {
 	left := c.e.o.Layout.Keep
 	for _, stamp := range c.stamps(entries) {
 		at := c.siteOf(c.path, strconv.FormatInt(stamp, 10))
+		whole, ours := true, true
 		if stamp != c.stamp {
-			found, _, err := c.look(ctx, at)
-			if err != nil || found == nil { // another's, or one that was cut short; neither counts
-				continue
-			}
-			if a, is := found.from.(*archive); is {
-				a.close()
+			if whole, ours, err = c.isOurs(ctx, at); err != nil {
+				return err
 			}
 		}
-		if left--; left >= 0 {
-			continue
+		if whole {
+			left--
 		}
-		if err := c.drop(ctx, at); err != nil {
-			return err
+		old := stamp <= c.started.Add(-recheck).Unix()
+		if (whole && left < 0) || (ours && !whole && old) {
+			if err := c.drop(ctx, at); err != nil {
+				return err
+			}
 		}
 	}
 	return c.dropUnfinished(ctx, entries)
+}
+
+// isOurs tells whether a copy is this repository's, and whether it was finished.
+func (c *copying) isOurs(ctx context.Context, at site) (whole, ours bool, err error) {
+	found, ours, err := c.look(ctx, at)
+	switch {
+	case errors.Is(err, fault.ErrExists), errors.Is(err, fault.ErrCorrupt), errors.Is(err, fault.ErrUnsupported):
+		return false, false, nil
+	case found == nil:
+		return false, ours, err
+	}
+	if a, is := found.from.(*archive); is {
+		a.close()
+	}
+	return true, true, nil
 }
 
 // dropUnfinished removes what runs have left that were killed a day ago and longer.

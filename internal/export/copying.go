@@ -61,7 +61,7 @@ func (e *Exporter) open(ctx context.Context, repository string, now time.Time) (
 	}
 	c := &copying{e: e, repository: repository, path: name, started: now, place: e.o.Place, listings: map[string]map[string]int64{}}
 	if t, can := c.place.(tagger); can {
-		c.place = t.Tagged("https://" + repository)
+		c.place = t.Tagged(addressOf(repository))
 	}
 	if err := c.locate(ctx); err != nil {
 		c.free()
@@ -124,7 +124,7 @@ func (c *copying) lookOrAdopt(ctx context.Context, at site) (err error) {
 	case err != nil || c.prior != nil || c.e.o.Layout.Zip:
 		return err
 	case ours: // cut short while it was made, or while a clone was taken over
-		tips, err := c.tipsOf(ctx, at)
+		tips, err := tipsOf(ctx, c.place, at)
 		c.adopted = &adopted{tips}
 		return err
 	}
@@ -152,22 +152,26 @@ func (c *copying) look(ctx context.Context, at site) (found *previous, ours bool
 
 func (c *copying) lookIntoZip(ctx context.Context, at site) (*previous, error) {
 	name := at.top() + ".zip"
+	inside := c.siteOf(".", path.Base(c.path))
 	a, err := openArchive(ctx, c.place, name)
 	if errors.Is(err, fault.ErrNotFound) {
 		return nil, nil
 	}
-	inside := c.siteOf(".", path.Base(c.path))
 	var r *record
 	if err == nil {
 		r, err = readRecord(ctx, a, inside)
 	}
 	switch {
 	case errors.Is(err, fault.ErrCorrupt), err == nil && r == nil:
-		return nil, fault.New("", fault.ErrExists, fmt.Sprintf("%s in %s is no file of ours", name, c.place), "move it away; Backstay replaces only what it has written")
-	case err != nil:
+		err = fault.New("", fault.ErrExists, fmt.Sprintf("%s in %s is no file of ours", name, c.place), "move it away; Backstay replaces only what it has written")
+	case err == nil && r.Of != c.repository:
+		err = occupied(c.place, name, c.repository, r.Of)
+	}
+	if err != nil {
+		if a != nil {
+			a.close()
+		}
 		return nil, err
-	case r.Of != c.repository:
-		return nil, occupied(c.place, name, c.repository, r.Of)
 	}
 	return &previous{a, inside, r}, nil
 }

@@ -85,9 +85,11 @@ func TestEveryFailureLeavesAWholeCopy(t *testing.T) {
 			l, err := export.NewLocal(first)
 			must(t, err)
 			backUp(t, exporter(t, export.Options{Place: l, Layout: layout, Clock: now}), u)
-			old := refs(t, u.dir)
+			old, rewritten := refs(t, u.dir), run(t, u.dir, "rev-parse", "HEAD")
 			run(t, u.dir, "branch", "-D", "foo")
+			run(t, u.dir, "commit", "-q", "--allow-empty", "-m", "another")
 			run(t, u.dir, "branch", "foo/bar")
+			run(t, u.dir, "reset", "-q", "--hard", rewritten)
 			run(t, u.dir, "commit", "-q", "--amend", "-m", "rewritten")
 			u.commit(t)
 			for at := 1; ; at++ {
@@ -116,6 +118,9 @@ func TestEveryFailureLeavesAWholeCopy(t *testing.T) {
 				if got := readable(t, dir); !slices.Equal(got, refs(t, u.dir)) {
 					t.Errorf("operation %d: not mended:\n%s", at, strings.Join(got, "\n"))
 				}
+				repository := newest(t, dir)
+				run(t, repository, "gc", "-q", "--prune=now")
+				run(t, repository, "cat-file", "commit", rewritten)
 			}
 		})
 	}

@@ -32,6 +32,9 @@ type onDisk interface{ Path(name string) string }
 
 func (l Layout) check(o Options) error {
 	const op = "set up export"
+	if o.Place == nil || o.Clock == nil {
+		return fault.New(op, fault.ErrInvalid, "it has no place or no clock", "")
+	}
 	_, local := o.Place.(onDisk)
 	switch {
 	case l.Form != Bare && l.Form != Mirror && l.Form != Worktree:
@@ -73,6 +76,15 @@ func repositoryOf(part, kind string) (string, slot) {
 		}
 	}
 	return "", ""
+}
+
+// addressOf is a repository's URL, as far as its name tells: a port follows the host after a low line.
+func addressOf(repository string) string {
+	host, rest, _ := strings.Cut(repository, "/")
+	if i := strings.LastIndex(host, "_"); i > 0 && strings.Trim(host[i+1:], "0123456789") == "" {
+		host = host[:i] + ":" + host[i+1:]
+	}
+	return "https://" + host + "/" + rest
 }
 
 // path is where the copy of a repository lies: "github.com/acme/api.git".

@@ -246,6 +246,23 @@ func TestTakingOverThatIsCutShortIsMended(t *testing.T) {
 	}
 }
 
+func TestRefsMadeInACopyAreKept(t *testing.T) {
+	t.Parallel()
+	place, dir := local(t)
+	e := exporter(t, export.Options{Place: place})
+	u := newUpstream(t, "example.com/acme/api")
+	backUp(t, e, u)
+	copied := filepath.Join(dir, "api.git")
+	mine := run(t, copied, "commit-tree", "-m", "mine", "HEAD^{tree}")
+	run(t, copied, "update-ref", "refs/heads/mine", mine)
+	u.commit(t)
+	backUp(t, e, u)
+	same(t, u, copied)
+	if got := run(t, copied, "rev-parse", "refs/backstay/kept/"+mine); got != mine {
+		t.Errorf("got %s", got)
+	}
+}
+
 func TestHostileNamesAreRefused(t *testing.T) {
 	t.Parallel()
 	place, dir := local(t)

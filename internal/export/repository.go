@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"io/fs"
 	"path"
 	"slices"
 	"sort"
@@ -30,6 +29,8 @@ const (
 	// ever removed.
 	keptMost = 1000
 	maxRefs  = 256 << 20 // bytes of packed-refs
+
+	maxLooseRef = 4096 // bytes; a longer file is no ref
 )
 
 // placeholders keep the directories that make a repository one where a place has files only. Git passes over names of refs that end
@@ -180,7 +181,7 @@ func (c *copying) putRefs(ctx context.Context, w *writer) (kept []string, err er
 	return kept, err
 }
 
-// tipsBefore are the tips of the refs that the copy has so far.
+// tipsBefore are the tips of the refs that the copy has so far, also of those that somebody made in it.
 func (c *copying) tipsBefore(ctx context.Context) ([]string, error) {
 	if c.adopted != nil {
 		return c.adopted.tips, nil
@@ -188,35 +189,30 @@ func (c *copying) tipsBefore(ctx context.Context) ([]string, error) {
 	if c.prior == nil {
 		return nil, nil
 	}
-	data, err := readLimited(ctx, c.prior.from, c.prior.at.path(slotGit, packedRefs), maxRefs)
-	if errors.Is(err, fault.ErrNotFound) {
-		return nil, nil
-	}
-	var tips []string
-	for _, r := range parsePackedRefs(data) {
-		if !strings.HasPrefix(r.name, keptRefs) {
-			tips = append(tips, r.oid)
-		}
-	}
-	return tips, err
+	return tipsOf(ctx, c.prior.from, c.prior.at)
 }
 
 // lost chooses the tips that get refs of their own: those that refs have left and, where that can be found out, no ref reaches any
 // more. On servers it cannot, so that also tips that were only passed by get one: the newest keptMost.
 func (c *copying) lost(ctx context.Context, before []string, now []packedRef) ([]string, error) {
-	current := map[string]bool{}
-	var after []string
+	seen := map[string]bool{}
+	var after, left, kept []string
 	for _, r := range now {
-		if !current[r.oid] {
-			current[r.oid] = true
+		if !seen[r.oid] {
+			seen[r.oid] = true
 			after = append(after, r.oid)
 		}
 	}
-	var left []string
+	for _, oid := range c.keptBefore() {
+		if !seen[oid] {
+			seen[oid] = true
+			kept = append(kept, oid)
+		}
+	}
 	for _, oid := range before {
-		if !current[oid] {
+		if !seen[oid] {
+			seen[oid] = true
 			left = append(left, oid)
-			current[oid] = true
 		}
 	}
 	if disk, local := c.w.(onDisk); local && c.stage == "" && c.e.o.Lost != nil && len(left) > 0 {
@@ -225,12 +221,8 @@ func (c *copying) lost(ctx context.Context, before []string, now []packedRef) ([
 			return nil, err
 		}
 	}
-	for _, oid := range c.keptBefore() {
-		if !current[oid] {
-			left = append(left, oid)
-		}
-	}
-	return left[:min(len(left), keptMost)], nil
+	kept = slices.Concat(left, kept)
+	return kept[:min(len(kept), keptMost)], nil
 }
 
 // dropLooseRefs removes files of refs that packed-refs now has, or that are gone: git would believe them.
@@ -325,38 +317,43 @@ func (c *copying) adopt(ctx context.Context, at site) error {
 	if !clonedFrom(string(config), c.repository) {
 		return refuse("is a clone of something else")
 	}
-	tips, err := c.tipsOf(ctx, at)
+	tips, err := tipsOf(ctx, c.place, at)
 	c.adopted = &adopted{tips}
 	c.warnings = append(c.warnings, at.top()+" in "+c.place.String()+": the clone that another program made was taken over")
 	return err
 }
 
-// tipsOf are the tips of all refs of a repository.
-func (c *copying) tipsOf(ctx context.Context, at site) ([]string, error) {
+// tipsOf are the tips of all refs of a repository. Files of refs that are kept already stay as they are, and are left out.
+func tipsOf(ctx context.Context, from files, at site) ([]string, error) {
 	var tips []string
-	data, err := readLimited(ctx, c.place, at.path(slotGit, packedRefs), maxRefs)
+	data, err := readLimited(ctx, from, at.path(slotGit, packedRefs), maxRefs)
 	if err != nil && !errors.Is(err, fault.ErrNotFound) {
 		return nil, err
 	}
 	for _, r := range parsePackedRefs(data) {
 		tips = append(tips, r.oid)
 	}
-	root := at.path(slotGit, "refs")
-	err = walk(ctx, c.place, root, func(name string, e point.Entry) error {
-		if e.Mode.Type() != fs.FileMode(0) || e.Size > 4096 {
-			return nil
-		}
-		data, err := readLimited(ctx, c.place, path.Join(root, name), 4096)
+	loose := func(name string) error {
+		data, err := readLimited(ctx, from, at.path(slotGit, name), maxLooseRef)
 		if oid := strings.TrimSpace(string(data)); err == nil && isOID(oid) {
 			tips = append(tips, oid)
 		}
 		return err
-	})
-	head, headErr := readLimited(ctx, c.place, at.path(slotGit, headFile), 4096)
-	if oid := strings.TrimSpace(string(head)); headErr == nil && isOID(oid) { // detached
-		tips = append(tips, oid)
 	}
-	return tips, err
+	err = walk(ctx, from, at.path(slotGit, "refs"), func(name string, e point.Entry) error {
+		full := path.Join("refs", name)
+		if !e.Mode.IsRegular() || e.Size > maxLooseRef || slices.Contains(placeholders, full) || strings.HasPrefix(full, keptRefs) {
+			return nil
+		}
+		return loose(full)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := loose(headFile); err != nil && !errors.Is(err, fault.ErrNotFound) { // it may be detached
+		return nil, err
+	}
+	return tips, nil
 }
 
 // clonedFrom tells whether a git configuration has a remote that is the repository, "<host>/<owner>/<name>".

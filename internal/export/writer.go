@@ -228,7 +228,8 @@ func (w *writer) Fail(_ context.Context, reason error) error {
 		captured := w.copying.prior.record.Time
 		w.entry = had.Part
 		w.entry.State, w.entry.CarriedFrom, w.entry.NewBytes = point.Carried, &captured, 0
-		w.all, w.put, w.kept, w.small, w.sums = true, nil, nil, nil, nil
+		w.closeSmall()
+		w.all, w.put, w.kept, w.sums = true, nil, nil, nil
 	}
 	w.entry.Reason, w.entry.Notes = strings.TrimSpace(reason.Error()), notes
 	w.draft.mu.Lock()
@@ -248,9 +249,15 @@ func (w *writer) finish() error {
 func (w *writer) free() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.closeSmall()
+}
+
+// closeSmall drops the files set aside; the caller holds mu.
+func (w *writer) closeSmall() {
 	for _, s := range w.small {
 		s.close()
 	}
+	w.small = nil
 }
 
 // changed tells whether the part differs from what lies there.
