@@ -23,7 +23,7 @@ type Conversion struct {
 
 // Convert writes the policies as native files into dir, one each, and below it, in secrets, a file of mode 0600 for each secret that
 // stands in gickup's configuration in clear. Both directories are made where they are missing. A file that is there already is
-// fault.ErrExists, and nothing is written then.
+// fault.ErrExists, what native files may not say is fault.ErrInvalid, and nothing is written then.
 func (g *Gickup) Convert(dir string) (*Conversion, error) {
 	op := "convert into " + dir
 	policies, err := g.Policies()
@@ -42,8 +42,11 @@ func (g *Gickup) Convert(dir string) (*Conversion, error) {
 	for i := range policies {
 		w.hide(reflect.ValueOf(&policies[i]).Elem(), policies[i].Metadata.Name)
 		data, err := encode(policies[i])
+		if err == nil {
+			err = readable(policies[i].Metadata.Name+".yaml", data)
+		}
 		if err != nil {
-			return nil, fault.Wrap(op, nil, err, "")
+			return nil, fault.Wrap(op, nil, err, "native files are read more strictly: mend this in gickup's file first")
 		}
 		w.Files = append(w.Files, w.add(policies[i].Metadata.Name+".yaml", data))
 	}
@@ -52,6 +55,14 @@ func (g *Gickup) Convert(dir string) (*Conversion, error) {
 	}
 	w.Flags = g.Process().flags()
 	return &w.Conversion, nil
+}
+
+// readable says what Load would refuse in a native file.
+func readable(name string, data []byte) error {
+	l := loader{set: &Set{}, places: map[string]Problem{}}
+	l.read(name, data)
+	_, err := l.finish()
+	return err
 }
 
 // flags are those of backstay run. It serves metrics at /metrics only, and has no choice of time formats.

@@ -218,6 +218,9 @@ func (g *Gickup) judgeAccess(d *gickupDocument, e entry) {
 
 func (g *Gickup) judgeMirror(d *gickupDocument, e entry) {
 	r := e.repo
+	if e.kind == "gogs" && r.URL == "" {
+		g.say(d, e.path, Error, "url-missing", "url is missing: gogs has no public instance", "fails", "refuses the file")
+	}
 	if pullsByItself(e) {
 		g.say(d, e.path, Warning, "pull-mirror", "the destination pulls by itself, and gets to know the source's token; mirror: {enabled: true} pushes instead",
 			"does so", "does so, too")
