@@ -469,6 +469,13 @@ func TestWikis(t *testing.T) {
 	e.git.Commit(t, "acme/api.wiki", "Home.md", "home\n")
 	e.world.Push(api.ID)
 	e.good().want(t, "acme/api stored, acme/api.wiki stored")
+	e.git.Commit(t, "acme/api.wiki", "Home.md", "edited\n") // of which the listing says nothing
+	if part := e.good().git("acme/api.wiki"); part.Unchanged || part.Revision != e.git.Head(t, "acme/api.wiki") {
+		t.Errorf("an edited wiki: %+v", part)
+	}
+	if got := e.git.Asked("acme/api").Total(); got != 0 {
+		t.Errorf("the repository itself was asked %d times", got)
+	}
 
 	e.world.Change(api.ID, func(r *forgetest.Repo) { r.Wiki = false })
 	p, err := e.run()

@@ -321,7 +321,10 @@ func (c *capture) source(ctx context.Context, r Repository, name, of, httpURL, s
 		return nil, err
 	}
 	o.Name = strings.TrimSuffix(strings.TrimPrefix(name, "git/"), ".git")
-	o.ID, o.Mark, o.Recheck, o.Now = c.a.partID(r, of), r.Mark, c.a.o.Recheck, c.a.o.Clock
+	o.ID, o.Recheck, o.Now = c.a.partID(r, of), c.a.o.Recheck, c.a.o.Clock
+	if of == "" {
+		o.Mark = r.Mark
+	}
 	if o.Observe == nil {
 		o.Observe = c.a.o.Observe
 	}
@@ -361,7 +364,7 @@ func (c *capture) reach(ctx context.Context, r Repository, httpURL, sshURL strin
 // authorize sees to it that credentials go to the forge's own host only: those given for git, or else the provider's.
 func (a *Account) authorize(ctx context.Context, u *git.URL, o *git.SourceOptions) (err error) {
 	if !a.ownHost(u) {
-		o.Username, o.Password = "", ""
+		o.Username, o.Password, o.Credentials = "", "", nil
 		return nil
 	}
 	if access, ok := a.o.Provider.(GitAccess); ok && o.Password == "" {
@@ -377,8 +380,8 @@ func (a *Account) ownHost(u *git.URL) bool {
 	return strings.EqualFold(host, own) || strings.HasSuffix(strings.ToLower(host), "."+strings.ToLower(own))
 }
 
-// wiki captures a repository's wiki, where it has one. Many forges only say that there might be one. It goes by the mark of its
-// repository, so an edit without any push there is seen when the mark has to be proven again.
+// wiki captures a repository's wiki, where it has one. Many forges only say that there might be one. No listing tells
+// when a wiki was edited, so one that is there is asked at every run; one that was not there is looked for when its repository is asked.
 func (c *capture) wiki(ctx context.Context, r Repository, fresh bool) error {
 	name := c.a.wikiName(r)
 	before, inLast := c.last[cmp.Or(c.byID[c.a.partID(r, ofWiki)], name)]
