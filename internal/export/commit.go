@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 	"maps"
 	"path"
 	"slices"
@@ -18,10 +17,6 @@ import (
 
 // recheck is how often a copy that did not change has its record written again, to say that the source was asked.
 const recheck = 24 * time.Hour
-
-func bytesReader(b []byte) io.Reader { return bytes.NewReader(b) }
-
-func cutSuffix(s, suffix string) (string, bool) { return strings.CutSuffix(s, suffix) }
 
 // commit makes the new state of the copy valid.
 func (c *copying) commit(ctx context.Context) error {
@@ -311,7 +306,7 @@ func (c *copying) drop(ctx context.Context, at site) error {
 		return c.place.Remove(ctx, at.top()+".zip")
 	}
 	unfinished := &record{Version: recordVersion, Of: c.repository, Updating: true}
-	if _, err := c.place.Put(ctx, at.record(), bytesReader(unfinished.encode())); err != nil {
+	if _, err := c.place.Put(ctx, at.record(), bytes.NewReader(unfinished.encode())); err != nil {
 		return err
 	}
 	if err := c.place.Remove(ctx, at.path(slotIssues, ".")); err != nil {

@@ -1,6 +1,7 @@
 package export
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"path"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -261,7 +263,7 @@ func (c *copying) stamps(entries []point.Entry) []int64 {
 		name := e.Name
 		if c.e.o.Layout.Zip {
 			var isZip bool
-			if name, isZip = cutSuffix(name, ".zip"); !isZip {
+			if name, isZip = strings.CutSuffix(name, ".zip"); !isZip {
 				continue
 			}
 		}
@@ -300,7 +302,7 @@ func (c *copying) begin(ctx context.Context) error {
 }
 
 func (c *copying) writeRecord(ctx context.Context, r *record) error {
-	_, err := c.w.Put(ctx, c.at.record(), bytesReader(r.encode()))
+	_, err := c.w.Put(ctx, c.at.record(), bytes.NewReader(r.encode()))
 	return err
 }
 
