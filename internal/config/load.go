@@ -119,13 +119,24 @@ func (l *loader) files(path string) ([]string, error) {
 		switch {
 		case err != nil:
 			return nil, err
-		case info.IsDir():
+		case info.IsDir() && holdsFiles(name):
 			l.set.Notes = append(l.set.Notes, Problem{File: name, Message: "a directory in a directory: its files are not read"})
-		case slices.Contains([]string{".yaml", ".yml", ".json"}, strings.ToLower(filepath.Ext(name))):
+		case !info.IsDir() && isNative(name):
 			files = append(files, name)
 		}
 	}
 	return files, nil
+}
+
+// isNative goes by the ending of a file's name.
+func isNative(name string) bool {
+	return slices.Contains([]string{".yaml", ".yml", ".json"}, strings.ToLower(filepath.Ext(name)))
+}
+
+// holdsFiles reports whether a directory has files that would have been read. One that cannot be looked into may have some.
+func holdsFiles(dir string) bool {
+	entries, err := os.ReadDir(dir)
+	return err != nil || slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return isNative(e.Name()) })
 }
 
 func (l *loader) read(file string, data []byte) {

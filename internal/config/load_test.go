@@ -65,6 +65,7 @@ func TestLoad(t *testing.T) {
 		"a/.hidden.yaml":  "not: read",
 		"a/deploy.yaml":   "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: x}\n",
 		"a/sub/more.yaml": "not: read",
+		"a/secrets/token": "not: read",
 	})
 	set, err := config.Load(filepath.Join(dir, "a"))
 	if err != nil {
