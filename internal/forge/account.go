@@ -153,56 +153,6 @@ func (a *Account) inspect(ctx context.Context) error {
 	return nil
 }
 
-// listing is what the forge listed.
-type listing struct {
-	all []Repository // sorted by full name
-	err error        // why there may be more; nil for a listing that is complete
-}
-
-// list lists the repositories, once for all who ask. It fails where nothing could be listed.
-func (a *Account) list(ctx context.Context) (*listing, error) {
-	a.mu.Lock()
-	l := a.listed
-	a.mu.Unlock()
-	if l != nil {
-		return l, nil
-	}
-	if err := a.inspect(ctx); err != nil {
-		return nil, err
-	}
-	l = a.listOnce(ctx)
-	if errors.Is(l.err, fault.ErrIncomplete) { // something was added or removed meanwhile
-		l = a.listOnce(ctx)
-	}
-	if l.err != nil && (len(l.all) == 0 || ctx.Err() != nil) {
-		return nil, l.err
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.listed = l
-	return l, nil
-}
-
-func (a *Account) listOnce(ctx context.Context) *listing {
-	l, seen := &listing{}, map[string]bool{}
-	for r, err := range a.o.Provider.Repositories(ctx, a.o.Selection) {
-		if err != nil {
-			l.err = fault.Wrap("list repositories", nil, err, "")
-			break
-		}
-		if seen[r.ID] && r.ID != "" {
-			continue // owned and starred, say
-		}
-		seen[r.ID] = true
-		l.all = append(l.all, r)
-		if len(l.all)%100 == 0 {
-			a.o.Observe(point.Event{What: "listing", Done: int64(len(l.all)), Unit: "repositories"})
-		}
-	}
-	slices.SortStableFunc(l.all, func(a, b Repository) int { return strings.Compare(a.FullName(), b.FullName()) })
-	return l
-}
-
 // AccountRepository is one repository of an account: a source of its parts alone.
 type AccountRepository struct {
 	account *Account

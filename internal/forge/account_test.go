@@ -2,6 +2,7 @@ package forge_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -354,6 +355,47 @@ func TestListingThatBreaksOff(t *testing.T) {
 	p = e.good()
 	if p.git(late.FullName()).State != point.Stored || p.record.Ledger.Stored != 15 {
 		t.Errorf("the run after: %+v", p.record.Ledger)
+	}
+}
+
+func TestListingIsKeptAsTheForgeAnswered(t *testing.T) {
+	e := newEstate(t)
+	lines := func(p parts) (segments, lines int) {
+		t.Helper()
+		_, tree, err := e.store.Open(t.Context(), p.record.Point.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files, err := tree.List(t.Context(), p.listing().Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			f, err := tree.Open(t.Context(), p.listing().Name+"/"+file.Name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			for decoder := json.NewDecoder(f); ; lines++ {
+				var repo forgetest.Repo
+				if err := decoder.Decode(&repo); err != nil {
+					break
+				}
+				if there, _, found := e.world.ByName(repo.FullName()); !found || repo != there {
+					t.Errorf("%+v is kept, and is %+v", repo, there)
+				}
+			}
+		}
+		return len(files), lines
+	}
+	if segments, n := lines(e.good()); segments != 1 || n != 0 {
+		t.Errorf("nothing is kept in %d segments, %d lines", segments, n)
+	}
+	for i := range 3 {
+		e.add(forgetest.Repo{Owner: "acme", Name: fmt.Sprintf("r%d", i), Empty: true, Description: strings.Repeat("x", 1<<20)})
+	}
+	if segments, n := lines(e.good()); segments != 2 || n != 3 {
+		t.Errorf("three are kept in %d segments, %d lines", segments, n)
 	}
 }
 
