@@ -104,31 +104,22 @@ func tagWords(tag string) string {
 func (strict) structure(d *decoder, n *yaml.Node, of reflect.Value, set map[string]bool, at string) {
 	groups := map[string][]string{}
 	for _, f := range fieldsOf(of.Type()) {
-		value, where := of.FieldByIndex(f.index), join(at, f.name)
 		if group := f.tag.Get("oneof"); group != "" {
 			groups[group] = append(groups[group], f.name)
 		}
-		if !set[f.name] {
-			if f.required {
-				d.problem(n, at, "%s is missing", f.name)
-			}
-			continue
+		value, where := of.FieldByIndex(f.index), join(at, f.name)
+		switch {
+		case !set[f.name] && f.required:
+			d.problem(n, at, "%s is missing", f.name)
+		case !set[f.name] || said(d, where):
+		case f.required && isBlank(value):
+			d.problem(d.where[where], where, "empty")
+		default:
+			checkValue(d, f, value, where)
 		}
-		if empty := value.Kind() == reflect.String && value.Len() == 0 || value.Kind() == reflect.Slice && value.Len() == 0; empty && f.required {
-			if !said(d, where) {
-				d.problem(d.where[where], where, "empty")
-			}
-			continue
-		}
-		checkValue(d, f, value, where)
 	}
 	for _, names := range groups {
-		var given []string
-		for _, name := range names {
-			if set[name] {
-				given = append(given, name)
-			}
-		}
+		given := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return !set[name] })
 		switch {
 		case len(given) == 0:
 			d.problem(n, at, "one of these is missing: %s", strings.Join(names, ", "))
@@ -136,6 +127,11 @@ func (strict) structure(d *decoder, n *yaml.Node, of reflect.Value, set map[stri
 			d.problem(d.where[join(at, given[1])], at, "only one of %s", strings.Join(given, " and "))
 		}
 	}
+}
+
+// isBlank reports whether a text or list is empty.
+func isBlank(v reflect.Value) bool {
+	return (v.Kind() == reflect.String || v.Kind() == reflect.Slice) && v.Len() == 0
 }
 
 // said reports whether a problem is noted at a path already.
