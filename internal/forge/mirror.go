@@ -132,11 +132,8 @@ func (m *Mirror) push(ctx context.Context, from point.Reader, address string, o 
 	if address == "" {
 		return nil, fault.New("", fault.ErrUnsupported, "the forge gives no address to push to", "")
 	}
-	if access, ok := m.o.To.(GitAccess); ok && o.Password == "" && !m.o.SSH {
-		var err error
-		if o.Username, o.Password, err = access.GitCredentials(ctx); err != nil {
-			return nil, err
-		}
+	if access, ok := m.o.To.(GitAccess); ok && o.Password == "" && o.Credentials == nil {
+		o.Credentials = access.GitCredentials
 	}
 	pushed, err := git.Push(ctx, from, address, o)
 	if err != nil {
@@ -275,8 +272,9 @@ func (m *Mirror) makeWiki(ctx context.Context, made Repository) (NewWiki, error)
 	return NewWiki{HTTPURL: made.WikiHTTPURL, SSHURL: made.WikiSSHURL}, nil
 }
 
+// choose takes the address over ssh where that is wanted, or the only one.
 func (m *Mirror) choose(http, ssh string) string {
-	if m.o.SSH {
+	if m.o.SSH || http == "" {
 		return ssh
 	}
 	return http
