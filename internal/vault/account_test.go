@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/binary"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/kopia/kopia/repo/blob/filesystem"
+	"github.com/kopia/kopia/repo/manifest"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/backstay/backstay/internal/fault"
@@ -26,20 +28,20 @@ var acme = point.Subject{Kind: point.SubjectAccount, Name: "example.com/acme"}
 func repositoryName(i int) string { return fmt.Sprintf("git/example.com/acme/repository-%05d.git", i) }
 
 // captureAccount writes the repositories from..to of an account, four at a time, as capturing git repositories does: those that
-// changed get a new pack of 50 KB, the others are kept whole.
-func captureAccount(ctx context.Context, d point.Sink, from, to int, changed func(i int) bool) error {
+// changed, or are new, get a pack of 50 KB, of which fetched is told; the others are kept whole.
+func captureAccount(ctx context.Context, d point.Sink, repositories int, changed func(i int) bool, fetched func(i int)) error {
 	if _, err := d.Last(ctx); err != nil {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(4)
-	for i := from; i < to; i++ {
-		group.Go(func() error { return captureRepository(ctx, d, i, changed(i)) })
+	for i := range repositories {
+		group.Go(func() error { return captureRepository(ctx, d, i, changed(i), fetched) })
 	}
 	return group.Wait()
 }
 
-func captureRepository(ctx context.Context, d point.Sink, i int, changed bool) error {
+func captureRepository(ctx context.Context, d point.Sink, i int, changed bool, fetched func(i int)) error {
 	w, err := d.Part(ctx, repositoryName(i), point.KindGit)
 	if err != nil {
 		return err
@@ -59,6 +61,7 @@ func captureRepository(ctx context.Context, d point.Sink, i int, changed bool) e
 		part.Unchanged = true
 		return w.Store(ctx, part)
 	}
+	fetched(i)
 	packs := 0
 	if prior != nil {
 		entries, err := prior.List(ctx, "objects/pack")
@@ -117,7 +120,7 @@ func accountOnce(ctx context.Context, what string) error {
 		return err
 	}
 	start := time.Now()
-	receipt, err := backUpAccount(ctx, v, repositories, func(i int) bool { return i*changed/repositories != (i+1)*changed/repositories })
+	receipt, err := backUpAccount(ctx, v, repositories, share(changed, repositories), func(int) {})
 	if err != nil {
 		return err
 	}
@@ -126,12 +129,19 @@ func accountOnce(ctx context.Context, what string) error {
 	return v.Close(ctx)
 }
 
-func backUpAccount(ctx context.Context, v *Vault, repositories int, changed func(i int) bool) (*point.Receipt, error) {
+// share chooses so many of all.
+func share(some, all int) func(i int) bool {
+	return func(i int) bool { return i*some/all != (i+1)*some/all }
+}
+
+func backUpAccount(
+	ctx context.Context, v *Vault, repositories int, changed func(i int) bool, fetched func(i int),
+) (*point.Receipt, error) {
 	d, err := v.Begin(ctx, acme, "")
 	if err != nil {
 		return nil, err
 	}
-	if err := captureAccount(ctx, d, 0, repositories, changed); err != nil {
+	if err := captureAccount(ctx, d, repositories, changed, fetched); err != nil {
 		return nil, errors.Join(err, d.Abandon(ctx))
 	}
 	return d.Commit(ctx)
@@ -153,7 +163,7 @@ func BenchmarkAccount(b *testing.B) {
 					dir := b.TempDir()
 					v := newVault(b, dir, Options{})
 					if run.changed < repositories {
-						_, err := backUpAccount(b.Context(), v, repositories, func(int) bool { return true })
+						_, err := backUpAccount(b.Context(), v, repositories, func(int) bool { return true }, func(int) {})
 						must(b, err)
 					}
 					must(b, v.Close(b.Context()))
@@ -178,4 +188,113 @@ func BenchmarkAccount(b *testing.B) {
 			})
 		}
 	}
+}
+
+// killedVariable names the vault into which the other process of TestKilledAccount backs up.
+const killedVariable = "BACKSTAY_TEST_KILLED"
+
+const killedRepositories = 120
+
+// slowAccount makes a point of an account, and prints the number of each repository that it fetches.
+func slowAccount(ctx context.Context, dir string) error {
+	st, err := filesystem.New(ctx, &filesystem.Options{Path: dir}, false)
+	if err != nil {
+		return err
+	}
+	v, err := openIn(ctx, st, dir, testPassword, Options{})
+	if err != nil {
+		return err
+	}
+	_, err = backUpAccount(ctx, v, killedRepositories, func(int) bool { return false }, func(i int) {
+		time.Sleep(10 * time.Millisecond)
+		fmt.Println(i)
+	})
+	return errors.Join(err, v.Close(ctx))
+}
+
+// TestKilledAccount kills a backup again and again: what had ended is not fetched again, but for the few parts under way.
+func TestKilledAccount(t *testing.T) {
+	dir := t.TempDir()
+	must(t, newVault(t, dir, Options{}).Close(t.Context()))
+	fetched := map[int]int{}
+	const kills = 5
+	for kill := range kills + 1 {
+		cmd := exec.CommandContext(t.Context(), os.Args[0])
+		cmd.Env = append(os.Environ(), killedVariable+"="+dir)
+		out, err := cmd.StdoutPipe()
+		must(t, err)
+		must(t, cmd.Start())
+		lines := bufio.NewScanner(out)
+		for n := 0; lines.Scan(); n++ {
+			var i int
+			_, err := fmt.Sscan(lines.Text(), &i)
+			must(t, err)
+			fetched[i]++
+			if kill < kills && n == 15+kill {
+				must(t, cmd.Process.Kill())
+			}
+		}
+		if err := cmd.Wait(); (err == nil) != (kill == kills) {
+			t.Fatalf("run %d: %v", kill, err)
+		}
+	}
+	if len(fetched) != killedRepositories {
+		t.Errorf("%d repositories were fetched", len(fetched))
+	}
+	again := 0
+	for _, n := range fetched {
+		again += n - 1
+	}
+	t.Logf("%d fetched again", again)
+	if again > kills*2*4 { // four at a time: those being fetched, and those that ended while a checkpoint was written
+		t.Errorf("%d kills made %d fetches twice", kills, again)
+	}
+	points, err := openVault(t, dir, Options{}).Points(t.Context(), point.Filter{})
+	must(t, err)
+	if len(points) != 1 || points[0].State != point.Complete {
+		t.Errorf("the points are %+v", points)
+	}
+}
+
+// TestCheckpointsOfManyParts holds the parts in checkpoints to the order of n·√n, and finds every one of them in the next run.
+func TestCheckpointsOfManyParts(t *testing.T) {
+	var c checkpoints
+	written := 0
+	const parts = 10_000
+	for i := range parts {
+		c.ended(&point.Part{Name: fmt.Sprint(i), NewBytes: 1})
+		names, rebase := c.plan()
+		written += len(names)
+		id := manifest.ID(fmt.Sprint("m", i))
+		for _, old := range c.made(id, len(c.names), rebase) {
+			if old == id || old == "" {
+				t.Fatalf("manifest %q replaces %q", id, old)
+			}
+		}
+		if n := len(c.manifests()); n == 0 || n > 2 {
+			t.Fatalf("%d checkpoints are there", n)
+		}
+	}
+	if written > 4*parts*100 {
+		t.Errorf("%d parts were written into checkpoints of %d", written, parts)
+	}
+
+	v := newVault(t, t.TempDir(), Options{})
+	d, err := v.Begin(t.Context(), acme, "")
+	must(t, err)
+	for i := range 40 {
+		must(t, captureRepository(t.Context(), d, i, true, func(int) {}))
+		must(t, d.Checkpoint(t.Context()))
+	}
+	d, err = v.Begin(t.Context(), acme, "") // nobody ended the first
+	must(t, err)
+	for i := range 40 {
+		w, err := d.Part(t.Context(), repositoryName(i), point.KindGit)
+		must(t, err)
+		if w.Prior() == nil {
+			t.Errorf("%s was lost", repositoryName(i))
+		}
+		must(t, w.Fail(t.Context(), errors.New("not asked")))
+	}
+	must(t, d.Abandon(t.Context()))
 }

@@ -98,17 +98,15 @@ func BenchmarkListTenThousandPoints(b *testing.B) {
 const listedVariable = "BACKSTAY_TEST_LISTED"
 
 func TestMain(m *testing.M) {
-	if dir := os.Getenv(listedVariable); dir != "" {
-		if err := listOnce(context.Background(), dir); err != nil {
-			panic(err)
+	for variable, run := range map[string]func(context.Context, string) error{
+		listedVariable: listOnce, accountVariable: accountOnce, killedVariable: slowAccount,
+	} {
+		if what := os.Getenv(variable); what != "" {
+			if err := run(context.Background(), what); err != nil {
+				panic(err)
+			}
+			return
 		}
-		return
-	}
-	if what := os.Getenv(accountVariable); what != "" {
-		if err := accountOnce(context.Background(), what); err != nil {
-			panic(err)
-		}
-		return
 	}
 	os.Exit(m.Run())
 }
