@@ -97,6 +97,9 @@ func (a *allowance) relax() {
 	a.pushed = 0
 }
 
+// unnoticed is the longest wait that nobody is told of.
+const unnoticed = 5 * time.Second
+
 // admit waits until the forge allows a request.
 func (c *Client) admit(ctx context.Context, resource string) error {
 	for {
@@ -109,6 +112,9 @@ func (c *Client) admit(ctx context.Context, resource string) error {
 		if wait > c.o.MaxWait {
 			until := now.Add(wait).UTC().Format(time.DateTime) + " UTC"
 			return fault.New("", fault.ErrThrottled, "the forge allows no more requests until "+until, "run it again after "+until)
+		}
+		if wait > unnoticed {
+			c.o.Waiting(now.Add(wait))
 		}
 		if err := c.o.Sleep(ctx, wait); err != nil {
 			return err

@@ -3,7 +3,6 @@ package forge
 import (
 	"cmp"
 	"context"
-	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -93,25 +92,20 @@ func (c *capture) skip(name, kind, reason string) {
 	c.to.Skip(name, kind, reason)
 }
 
-// fail ends a part as failed, with the parts inside it; older copies are carried.
+// fail ends a part as failed, with the LFS objects inside it; older copies are carried.
 func (c *capture) fail(ctx context.Context, name, kind string, reason error) error {
 	c.take(name)
 	w, err := c.to.Part(ctx, name, kind)
 	if err != nil {
 		return err
 	}
-	err = w.Fail(ctx, reason)
-	for _, p := range c.last {
-		if err == nil && known(p) && isInside(p, name) {
-			err = c.fail(ctx, p.Name, p.Kind, reason)
-		}
+	if err := w.Fail(ctx, reason); err != nil {
+		return err
 	}
-	return err
-}
-
-// isInside reports whether p is of the LFS objects of the repository whose part has the name.
-func isInside(p point.Part, name string) bool {
-	return p.Kind == point.KindLFS && path.Dir(p.Name) == name
+	if inside := c.last[name+"/lfs"]; inside.Kind == point.KindLFS && known(inside) {
+		return c.fail(ctx, inside.Name, inside.Kind, reason)
+	}
+	return nil
 }
 
 // vanish ends a part that the forge has no more.

@@ -46,6 +46,7 @@ type ClientOptions struct {
 	Budget  *Budget                                          // shared by the clients of one host and account; nil for one of its own
 	Cache   *Cache                                           // answers kept for conditional requests; nil for none
 	MaxWait time.Duration                                    // the longest wait for a forge that allows no more requests; 0 for DefaultMaxWait
+	Waiting func(until time.Time)                            // told before a wait of more than a few seconds; nil for nobody
 	Clock   func() time.Time                                 // nil for the system's
 	Sleep   func(ctx context.Context, d time.Duration) error // nil for a timer; it returns the error of ctx where that ends first
 }
@@ -62,6 +63,9 @@ func (o ClientOptions) withDefaults() ClientOptions {
 	}
 	if o.MaxWait <= 0 {
 		o.MaxWait = DefaultMaxWait
+	}
+	if o.Waiting == nil {
+		o.Waiting = func(time.Time) {}
 	}
 	if o.Clock == nil {
 		o.Clock = time.Now //nolint:forbidigo // rate limits end by the real clock

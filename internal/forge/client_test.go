@@ -156,11 +156,21 @@ func TestRetries(t *testing.T) {
 func TestSecondaryLimitsBackOffTwiceAsLongEachTime(t *testing.T) {
 	limit := say(403, `{"message":"You have exceeded a secondary rate limit"}`)
 	s, clock := serve(t, limit, limit, limit, say(200, "{}"), limit, say(200, "{}")), newStand()
-	c := clientOf(t, s.URL, clock)
+	told := 0
+	c := clientOf(t, s.URL, clock, func(o *ClientOptions) {
+		o.Waiting = func(until time.Time) {
+			if told++; until.Sub(clock.clock()) < time.Minute {
+				t.Errorf("told of a wait until %s", until)
+			}
+		}
+	})
 	for range 2 {
 		if err := get(t, c, "/x"); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if told != 4 {
+		t.Errorf("told of %d waits", told)
 	}
 	want := []time.Duration{time.Minute, 2 * time.Minute, 4 * time.Minute, time.Minute}
 	if !slices.Equal(clock.sleeps, want) {
