@@ -173,11 +173,14 @@ func (c *copying) eachKept(ctx context.Context, each func(in slot, name string) 
 	return nil
 }
 
+// ofCheckout are files of a clone that speak of the files that lie beside it, which are checked out anew in another copy.
+var ofCheckout = []string{"index", "index.lock", "backstay-checkout"}
+
 // eachOf calls each for all files of a slot of the prior copy, but for those left out.
 func (c *copying) eachOf(ctx context.Context, in slot, leave func(name string) bool, each func(in slot, name string) error) error {
 	return walk(ctx, c.prior.from, c.prior.at.path(in, "."), func(name string, e point.Entry) error {
-		inner := in == slotGit && strings.HasPrefix(name, "lfs/")
-		if !e.Mode.IsRegular() || inner || strings.HasPrefix(path.Base(name), recordName) || leave(name) {
+		others := in == slotGit && (strings.HasPrefix(name, "lfs/") || slices.Contains(ofCheckout, name))
+		if !e.Mode.IsRegular() || others || strings.HasPrefix(path.Base(name), recordName) || leave(name) {
 			return nil
 		}
 		return each(in, name)

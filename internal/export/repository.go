@@ -49,40 +49,53 @@ func (c *copying) layRepository(ctx context.Context, w *writer) (kept []string, 
 		}
 		return c.keptBefore(), c.checkOut(ctx)
 	}
-	later := []string{packedRefs, headFile, configFile, refsFile}
-	for name := range w.small {
-		if !slices.Contains(later, name) && !strings.HasPrefix(name, "refs/") {
-			if err := c.putSmall(ctx, w, name); err != nil {
-				return nil, err
-			}
-		}
-	}
-	if err := c.putConfig(ctx, w); err != nil {
+	fresh := !c.inPlace() && c.adopted == nil
+	if err := c.putEarly(ctx, w, fresh); err != nil {
 		return nil, err
 	}
 	if kept, err = c.putRefs(ctx, w); err != nil {
 		return nil, err
 	}
-	if err := c.dropLooseRefs(ctx, w); err != nil {
+	if err := c.putLate(ctx, w, fresh); err != nil {
 		return nil, err
 	}
-	if err := c.putSmall(ctx, w, headFile); err != nil {
-		return nil, err
+	if err := c.checkOut(ctx); err != nil || w.small[refsFile] == nil {
+		return kept, err
+	}
+	return kept, c.putSmall(ctx, w, refsFile)
+}
+
+// putEarly writes what the old state does not mind. A fresh copy gets its HEAD, too: without one it is no repository that Lost could ask.
+func (c *copying) putEarly(ctx context.Context, w *writer, fresh bool) error {
+	for name := range w.small {
+		if slices.Contains([]string{packedRefs, headFile, configFile, refsFile}, name) || strings.HasPrefix(name, "refs/") {
+			continue
+		}
+		if err := c.putSmall(ctx, w, name); err != nil {
+			return err
+		}
+	}
+	if fresh && w.small[headFile] != nil {
+		if err := c.putSmall(ctx, w, headFile); err != nil {
+			return err
+		}
+	}
+	return c.putConfig(ctx, w)
+}
+
+// putLate brings HEAD and symbolic refs after packed-refs, once no file of an old ref is in their way.
+func (c *copying) putLate(ctx context.Context, w *writer, fresh bool) error {
+	if err := c.dropLooseRefs(ctx, w); err != nil {
+		return err
 	}
 	for name := range w.small {
-		if strings.HasPrefix(name, "refs/") {
+		if strings.HasPrefix(name, "refs/") || name == headFile && !fresh {
 			if err := c.putSmall(ctx, w, name); err != nil {
-				return nil, err
+				return err
 			}
 		}
 	}
-	if err := c.checkOut(ctx); err != nil {
-		return nil, err
-	}
-	if w.small[refsFile] == nil {
-		return kept, nil
-	}
-	return kept, c.putSmall(ctx, w, refsFile)
+	return nil
 }
 
 // checkOut makes the files of a clone match its HEAD.
