@@ -18,9 +18,17 @@ type checkpoints struct {
 	names  []string // of parts that were ended, in that order
 	inBase int      // of names
 	atRisk int      // parts that brought bytes of their own, and are in no checkpoint
+	count  int // checkpoints so far
 	base   manifest.ID
 	recent manifest.ID // "" for none
 	last   time.Time   // when the last one began
+}
+
+// due tells whether what is at risk is worth a checkpoint. Each makes an index, and each index makes all that is looked up slower and
+// opening the vault, too, until maintenance merges them: a long run waits for a part more after every so many.
+func (c *checkpoints) due() bool {
+	const patience = 256
+	return c.atRisk*patience > c.count
 }
 
 // ended notes a part.
@@ -48,6 +56,7 @@ func (c *checkpoints) plan() (names []string, rebase bool) {
 
 // made notes a checkpoint of n parts and returns the manifests that it stands in for.
 func (c *checkpoints) made(id manifest.ID, n int, rebase bool) (replaced []manifest.ID) {
+	c.count++
 	if rebase {
 		replaced = c.manifests()
 		c.base, c.recent, c.inBase = id, "", n
@@ -80,12 +89,12 @@ func (d *draft) secureEnded(ctx context.Context) error {
 func (d *draft) secure(ctx context.Context) error {
 	for {
 		d.mu.Lock()
-		atRisk := d.checkpoints.atRisk
+		due, many := d.checkpoints.due(), d.checkpoints.atRisk > maxAtRisk
 		d.mu.Unlock()
 		switch {
-		case atRisk == 0:
+		case !due:
 			return nil
-		case atRisk > maxAtRisk:
+		case many:
 			d.flushing.Lock()
 		case !d.flushing.TryLock():
 			return nil // whoever holds the lock looks again after letting go
