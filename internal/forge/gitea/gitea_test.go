@@ -267,7 +267,9 @@ func TestPullMirror(t *testing.T) {
 	var body map[string]any
 	r := routes{"GET /user": says(200, map[string]any{"login": "acme"})}
 	r["POST /repos/migrate"] = func(w http.ResponseWriter, q *http.Request) {
-		json.NewDecoder(q.Body).Decode(&body)
+		if err := json.NewDecoder(q.Body).Decode(&body); err != nil {
+			t.Error(err)
+		}
 		answer(w, 422, map[string]string{"message": "could not clone with " + secret})
 	}
 	p := serve(t, gitea.Options{}, r)
@@ -314,7 +316,7 @@ func FuzzAnswers(f *testing.F) {
 	f.Add([]byte(`{"message":"x","errors":[["y"]]}`))
 	f.Add([]byte(`[{"id":1,"owner":null,"name":"b","external_wiki":7}]`))
 	var body []byte
-	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write(body) }))
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, string(body)) }))
 	f.Cleanup(web.Close)
 	clock := forgetest.NewClock()
 	p, err := gitea.New(gitea.Options{URL: web.URL, Client: forge.ClientOptions{Clock: clock.Now, Sleep: clock.Sleep}})

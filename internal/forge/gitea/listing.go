@@ -191,7 +191,7 @@ func (p *Provider) fresh(ctx context.Context, page forge.Page, l listing, s forg
 	var fresh []forge.Repository
 	listed := page.Response.Date()
 	for _, raw := range page.Items {
-		r, d, err := p.decodeBoth(raw, listed)
+		r, d, err := p.decode(raw, listed)
 		if err != nil {
 			return nil, err
 		}
@@ -279,5 +279,5 @@ func (p *Provider) fetch(ctx context.Context, at string) (forge.Repository, repo
 	if err != nil {
 		return forge.Repository{}, repository{}, scoped(err)
 	}
-	return p.decodeBoth(raw, answer.Date())
+	return p.decode(raw, answer.Date())
 }
