@@ -64,7 +64,9 @@ func (e *exported) want(files map[string]string) {
 	}
 }
 
-func (e *exported) status() string { return runIn(e.t, "git", "-C", e.dir, "-c", "advice.graftFileDeprecated=false", "status", "--porcelain") }
+func (e *exported) status() string {
+	return runIn(e.t, "git", "-C", e.dir, "-c", "advice.graftFileDeprecated=false", "status", "--porcelain")
+}
 
 func (e *exported) must(err error) {
 	e.t.Helper()
@@ -142,13 +144,12 @@ func TestUpdateWorkTreeLosesNothing(t *testing.T) {
 // A run that was killed half-way is finished.
 func TestUpdateWorkTreeAfterAKill(t *testing.T) {
 	e := newExported(t, newRepo(t))
-	from := e.commit("refs/heads/main", "a", "1")
-	e.commit("refs/heads/main", "b", "1")
-	from = e.sourceRepo.git("rev-parse", "refs/heads/main")
+	e.commit("refs/heads/main", "a", "1")
+	from := e.commit("refs/heads/main", "b", "1")
 	e.bring()
 	e.must(e.update())
-	to := e.commit("refs/heads/main", "a", "22")
-	to = e.commit("refs/heads/main", "new", "22")
+	e.commit("refs/heads/main", "a", "22")
+	to := e.commit("refs/heads/main", "new", "22")
 	e.bring()
 	e.write("a", "2") // cut short
 	e.write("new", "22")

@@ -18,7 +18,7 @@ type checkpoints struct {
 	names  []string // of parts that were ended, in that order
 	inBase int      // of names
 	atRisk int      // parts that brought bytes of their own, and are in no checkpoint
-	count  int // checkpoints so far
+	count  int      // checkpoints so far
 	base   manifest.ID
 	recent manifest.ID // "" for none
 	last   time.Time   // when the last one began
