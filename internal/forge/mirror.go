@@ -242,7 +242,7 @@ func (m *Mirror) claim(ctx context.Context, at place) error {
 
 func errTaken(at place, other string) error {
 	return fault.New("", fault.ErrExists, "both "+other+" and "+at.source+" would be "+strings.TrimPrefix(at.owner+"/"+at.name, "/"),
-		"keep the owners of the sources apart (structured), or choose other owners for them")
+		"keep the owners of the sources (keepOwners), or choose another owner for one of them")
 }
 
 // make makes the copy's repository, or finds it.
