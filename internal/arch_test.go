@@ -88,7 +88,9 @@ var table = map[string]row{
 	"api/v1alpha1":    {},
 	"internal/config": {ours: "api/v1alpha1 internal/fault internal/policy", foreign: "go.yaml.in/yaml/v3"},
 	"internal/cli": {
-		ours: "internal/fault internal/point internal/policy internal/protect internal/vault internal/git",
+		ours: "api/v1alpha1 internal/config internal/fault internal/point internal/policy internal/protect internal/vault internal/git " +
+			"internal/export internal/notify internal/schedule internal/forge internal/forge/bitbucket internal/forge/gitea " +
+			"internal/forge/github internal/forge/gitlab internal/forge/onedev internal/forge/sourcehut",
 		// os/exec: --password-command runs what the user names.
 		foreign: "github.com/spf13/cobra github.com/spf13/pflag golang.org/x/term os/exec",
 		tests:   "internal/point/memory",
