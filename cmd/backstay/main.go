@@ -6,9 +6,12 @@ import (
 	"math"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime/debug"
+	"strings"
 	"syscall"
 	"time"
+	_ "time/tzdata" // schedules name time zones, and images may have none
 
 	"github.com/backstay/backstay/internal/cli"
 )
@@ -27,7 +30,7 @@ func run() int {
 	defer stop()
 	context.AfterFunc(ctx, stop) // from then on a second signal ends the process at once
 	return cli.Run(ctx, cli.Process{
-		Args:    os.Args[1:],
+		Args:    arguments(os.Args),
 		Stdin:   os.Stdin,
 		Stdout:  os.Stdout,
 		Stderr:  os.Stderr,
@@ -35,6 +38,14 @@ func run() int {
 		Clock:   time.Now,
 		Version: version,
 	})
+}
+
+// arguments are those of the command line. A program that is called by the name of one of its commands is that command.
+func arguments(argv []string) []string {
+	if strings.TrimSuffix(filepath.Base(argv[0]), ".exe") == "gickup" {
+		return append([]string{"gickup"}, argv[1:]...)
+	}
+	return argv[1:]
 }
 
 // tuneMemory leaves alone what the user has set by GOMEMLIMIT.

@@ -7,6 +7,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/backstay/backstay/api/v1alpha1"
+	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/forge"
+	"github.com/backstay/backstay/internal/notify"
 	"github.com/backstay/backstay/internal/point"
 	"github.com/backstay/backstay/internal/protect"
 )
@@ -16,31 +20,49 @@ Backup makes a restore point of a git repository: all its refs, everything they 
 The repository is named by a URL (https, ssh, git, file), by user@host:path, or by a local path. Only what is new since the
 last point is fetched, and only what the vault does not have is stored.
 
+With --forge it makes one point of an account: every repository that the forge lists for the token, or for --user or
+--organization, with its wiki. The argument is then the address of the server, where it is not the public one.
+
 The user name and password or token for the server come from BACKSTAY_GIT_USERNAME and BACKSTAY_GIT_PASSWORD, from
 --git-token-file, or from your netrc file; never from the URL.`
 
 const backupExample = `  backstay backup .
   backstay backup https://github.com/acme/api.git
   backstay backup git@github.com:acme/api.git --json
+  backstay backup --forge github
+  backstay backup --forge gitea --organization acme https://git.example.com
   backstay backup --directory /srv/data`
 
 type backupOptions struct {
 	gitOptions
 	directory bool
 	policy    string
+	account   accountOptions
+}
+
+// accountOptions name the repositories of a forge.
+type accountOptions struct {
+	forge        string
+	user         string
+	organization string
 }
 
 func newBackupCommand(a *app) *cobra.Command {
 	var o backupOptions
 	cmd := &cobra.Command{
-		Use:     "backup REPOSITORY",
+		Use:     "backup REPOSITORY | --forge FORGE [URL]",
 		GroupID: groupPoints,
-		Short:   "Make a restore point of a repository",
+		Short:   "Make a restore point of a repository, or of an account",
 		Long:    exits(backupHelp, "3   the point was made, but something is missing in it"),
 		Example: backupExample,
-		Args:    takes(1, 1),
+		Args: func(cmd *cobra.Command, args []string) error {
+			if o.account.forge != "" {
+				return takes(0, 1)(cmd, args)
+			}
+			return takes(1, 1)(cmd, args)
+		},
 		RunE: a.runs(func(ctx context.Context, args []string) error {
-			return a.backup(ctx, args[0], o)
+			return a.backup(ctx, strings.Join(args, ""), o)
 		}),
 	}
 	o.gitOptions.bind(cmd)
@@ -48,6 +70,9 @@ func newBackupCommand(a *app) *cobra.Command {
 	flags.BoolVar(&o.allRefs, "all-refs", false, "take also refs that forges make up, such as refs/pull/*/merge")
 	flags.BoolVar(&o.skipLFS, "skip-lfs", false, "leave Git LFS objects out")
 	flags.BoolVar(&o.directory, "directory", false, "back up a plain directory with its files, not a git repository")
+	flags.StringVar(&o.account.forge, "forge", "", "back up an account of a `FORGE`: github, gitlab, gitea, forgejo, gogs, bitbucket, onedev, sourcehut")
+	flags.StringVar(&o.account.user, "user", "", "with --forge: the account `NAME`; default is the token's own and all it is a member of")
+	flags.StringVar(&o.account.organization, "organization", "", "with --forge: the organisation, group or workspace `NAME`")
 	flags.StringVar(&o.policy, "policy", "", "record that the point belongs to the policy `NAME`")
 	return cmd
 }
@@ -64,7 +89,7 @@ type backupDocument struct {
 
 func (a *app) backup(ctx context.Context, what string, o backupOptions) error {
 	observe, wipe := a.observer()
-	src, err := a.source(what, o, observe)
+	src, err := a.source(ctx, what, o, observe)
 	if err != nil {
 		return err
 	}
@@ -81,6 +106,9 @@ func (a *app) backup(ctx context.Context, what string, o backupOptions) error {
 		}
 		if counted, ok := src.(interface{ Requests() int64 }); ok {
 			doc.Requests = counted.Requests()
+		}
+		if warned, ok := src.(interface{ Warnings() []string }); ok {
+			receipt.Warnings = append(receipt.Warnings, warned.Warnings()...)
 		}
 		for _, warning := range receipt.Warnings { // of the vault: whoever runs nothing but backups must hear of them
 			a.told.notice("%s", warning)
@@ -119,11 +147,57 @@ func (a *app) tellBackup(doc backupDocument) error {
 }
 
 // source is what a user named on the command line.
-func (a *app) source(what string, o backupOptions, observe point.Observer) (protect.Source, error) {
-	if o.directory {
+func (a *app) source(ctx context.Context, what string, o backupOptions, observe point.Observer) (protect.Source, error) {
+	switch {
+	case o.account.forge != "":
+		return a.accountSource(ctx, what, o, observe)
+	case o.account != accountOptions{}:
+		return nil, fault.New("backup", fault.ErrInvalid, "--user and --organization go with --forge", "")
+	case o.directory:
 		return a.directorySource(what)
 	}
 	return a.gitSource(what, o.gitOptions, observe)
+}
+
+// accountSource is an account of a forge, reached with the token for git servers.
+func (a *app) accountSource(ctx context.Context, address string, o backupOptions, observe point.Observer) (protect.Source, error) {
+	if o.directory {
+		return nil, fault.New("backup", fault.ErrInvalid, "--directory and --forge are given", "give one of them")
+	}
+	access, err := a.forgeAccess(address, o.gitOptions)
+	if err != nil {
+		return nil, err
+	}
+	lfs := !o.skipLFS
+	src := v1alpha1.Source{}
+	f := &v1alpha1.Forge{Access: access, User: o.account.user, Organization: o.account.organization, LFS: &lfs}
+	if err := setForge(&src, o.account.forge, f); err != nil {
+		return nil, err
+	}
+	planned, err := a.newBuilder(observe).source(ctx, src, v1alpha1.PolicySpec{})
+	return planned.Source, err
+}
+
+// forgeAccess is how a forge is reached with the token for git servers.
+func (a *app) forgeAccess(address string, o gitOptions) (v1alpha1.Access, error) {
+	connection, err := a.gitConnection(o)
+	if err != nil {
+		return v1alpha1.Access{}, err
+	}
+	access := v1alpha1.Access{URL: address, Username: connection.Username, CAFile: o.caFile}
+	if connection.Password != "" {
+		access.Token = &v1alpha1.Secret{Value: connection.Password.Reveal()}
+	}
+	return access, nil
+}
+
+// newBuilder makes what commands name by flags.
+func (a *app) newBuilder(observe point.Observer) *builder {
+	b := &builder{app: a, secrets: &notify.Secrets{}, observe: observe, warn: func(message string) { a.told.notice("%s", message) }}
+	if dir := a.cacheDir(); dir != "" {
+		b.cache, _ = forge.NewCache(dir, maxCache) // without it requests are only dearer
+	}
+	return b
 }
 
 // gitOptions say how a repository is reached, and what of it is taken.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"path"
 
+	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/git"
 	"github.com/backstay/backstay/internal/point"
@@ -11,8 +12,13 @@ import (
 )
 
 // restorers bring parts back to the place that the options name.
-func (a *app) restorers(o restoreOptions, observe point.Observer) (map[string]protect.Restorer, error) {
-	if isURL(o.to) {
+func (a *app) restorers(ctx context.Context, o restoreOptions, observe point.Observer) (map[string]protect.Restorer, error) {
+	switch {
+	case o.forge != "":
+		return a.makers(ctx, o, observe)
+	case o.owner != "" || o.visibility != "":
+		return nil, fault.New("restore", fault.ErrInvalid, "--owner and --visibility go with --forge", "")
+	case isURL(o.to):
 		return a.pushers(o, observe)
 	}
 	if o.force || o.pullRequests {
@@ -33,6 +39,47 @@ func (a *app) restorers(o restoreOptions, observe point.Observer) (map[string]pr
 	}
 	return map[string]protect.Restorer{
 		point.KindGit: repository, point.KindLFS: protect.RestoreFiles, point.KindDir: tree,
+		point.KindListing: protect.RestoreFiles, point.KindIssues: protect.RestoreFiles,
+	}, nil
+}
+
+// makers are the restorers to a forge, where repositories are made first.
+func (a *app) makers(ctx context.Context, o restoreOptions, observe point.Observer) (map[string]protect.Restorer, error) {
+	if o.checkout || len(o.refs) > 0 || o.pullRequests {
+		return nil, fault.New("restore", fault.ErrInvalid, "--checkout, --ref and --pull-requests do not go with --forge", "")
+	}
+	access, err := a.forgeAccess(o.to, o.gitOptions)
+	if err != nil {
+		return nil, err
+	}
+	b := a.newBuilder(observe)
+	e, err := b.entry(ctx, o.forge, access)
+	if err != nil {
+		return nil, err
+	}
+	e.makes = true
+	p, err := e.provider()
+	if err != nil {
+		return nil, err
+	}
+	to, err := b.mirrorTo(e, p, v1alpha1.Mirror{
+		Owner: o.owner, KeepOwners: o.owner == "", CreateOwner: true, Visibility: o.visibility, Force: o.force, LFS: true,
+	})
+	if err != nil {
+		return nil, err
+	}
+	leave := func(context.Context, point.Reader, point.Part, string) ([]string, error) {
+		return []string{"stays in the point: restore it to a directory"}, nil
+	}
+	return map[string]protect.Restorer{
+		point.KindGit: func(ctx context.Context, from point.Reader, part point.Part, _ string) ([]string, error) {
+			report, err := to.Push(ctx, from, part)
+			if report == nil {
+				return nil, err
+			}
+			return report.Notes, err
+		},
+		point.KindListing: leave, point.KindIssues: leave,
 	}, nil
 }
 

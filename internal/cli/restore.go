@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"strings"
@@ -19,11 +20,15 @@ With --to DIR, a single part goes to DIR itself, which becomes a bare repository
 DIR/<host>/<owner>/<name>.git. DIR must be empty or not there. With --checkout the repository becomes a working clone.
 With --to URL a single repository is pushed there: its refs, and its Git LFS objects before them.
 
+With --forge, --to is the address of a forge (none is the public one): repositories are made there under owners of their names,
+or all under --owner, and pushed with their wikis.
+
 With --as-of, latest means the newest point that is not later than that time. With --ref only the named refs come back.` + referenceHelp
 
 const restoreExample = `  backstay restore latest --to /tmp/api.git
   backstay restore latest:github.com/acme/api --as-of 2026-01-31 --to /tmp/api --checkout
-  backstay restore 3f2a91c0 --part wiki --to https://git.example.org/acme/wiki.git`
+  backstay restore 3f2a91c0 --part wiki --to https://git.example.org/acme/wiki.git
+  backstay restore latest --forge gitea --to https://git.example.org`
 
 type restoreOptions struct {
 	gitOptions
@@ -36,6 +41,11 @@ type restoreOptions struct {
 	// For a URL.
 	force        bool
 	pullRequests bool
+
+	// For a forge, where repositories are made.
+	forge      string
+	owner      string
+	visibility string
 }
 
 func newRestoreCommand(a *app) *cobra.Command {
@@ -60,6 +70,9 @@ func newRestoreCommand(a *app) *cobra.Command {
 	flags.BoolVar(&o.checkout, "checkout", false, "make a clone with a working tree, not a bare repository")
 	flags.BoolVar(&o.force, "force", false, "push to a URL that has other refs, too: those of the same name are overwritten")
 	flags.BoolVar(&o.pullRequests, "pull-requests", false, "push the heads of pull requests, too, as refs/heads/backup-pr/NUMBER")
+	flags.StringVar(&o.forge, "forge", "", "make the repositories at a `FORGE` and push them: github, gitlab, gitea, forgejo, gogs, onedev, sourcehut")
+	flags.StringVar(&o.owner, "owner", "", "with --forge: make all of them under the owner `NAME`")
+	flags.StringVar(&o.visibility, "visibility", "", "with --forge: private (default), public, internal, limited or unlisted")
 	o.asOf.bind(cmd)
 	o.gitOptions.bind(cmd)
 	_ = cmd.RegisterFlagCompletionFunc("part", a.completeParts)
@@ -76,16 +89,16 @@ type restoreDocument struct {
 }
 
 func (a *app) restore(ctx context.Context, ref string, o restoreOptions) error {
-	if o.to == "" {
+	if o.to == "" && o.forge == "" {
 		return fault.New("restore", fault.ErrInvalid, "no destination", "say where with --to DIR or --to URL")
 	}
 	observe, wipe := a.observer()
 	defer wipe()
-	restorers, err := a.restorers(o, observe)
+	restorers, err := a.restorers(ctx, o, observe)
 	if err != nil {
 		return err
 	}
-	if !isURL(o.to) {
+	if o.forge == "" && !isURL(o.to) {
 		if err := protect.Vacant(o.to); err != nil {
 			return err
 		}
@@ -97,7 +110,7 @@ func (a *app) restore(ctx context.Context, ref string, o restoreOptions) error {
 			return err
 		}
 		done, err := protect.Restore(ctx, s, p.ID, protect.Restoration{
-			Part: o.part, To: o.to, Single: isURL(o.to), Restorers: restorers,
+			Part: o.part, To: cmp.Or(o.to, o.forge), Single: o.forge == "" && isURL(o.to), Finds: o.forge != "", Restorers: restorers,
 		})
 		wipe()
 		if len(done) == 0 {

@@ -25,6 +25,7 @@ const (
 	groupPoints   = "points"
 	groupKeeping  = "keeping"
 	groupLocation = "location"
+	groupPolicies = "policies"
 )
 
 func newRootCommand(a *app) *cobra.Command {
@@ -40,6 +41,7 @@ func newRootCommand(a *app) *cobra.Command {
 	}
 	cmd.AddGroup(
 		&cobra.Group{ID: groupPoints, Title: "Restore points:"},
+		&cobra.Group{ID: groupPolicies, Title: "On a schedule:"},
 		&cobra.Group{ID: groupKeeping, Title: "Keeping them:"},
 		&cobra.Group{ID: groupLocation, Title: "Where they are:"},
 	)
@@ -56,6 +58,7 @@ func newRootCommand(a *app) *cobra.Command {
 	cmd.AddCommand(
 		newBackupCommand(a), newPointsCommand(a), newShowCommand(a), newDiffCommand(a), newRestoreCommand(a), newVerifyCommand(a),
 		newHoldCommand(a), newExpireCommand(a), newMaintainCommand(a),
+		newRunCommand(a), newConfigCommand(a), newGickupCommand(a),
 		newLocationCommand(a),
 		newVersionCommand(a),
 	)

@@ -65,18 +65,21 @@ func readable(name string, data []byte) error {
 	return err
 }
 
-// flags are those of backstay run. It serves metrics at /metrics only, and has no choice of time formats.
+// flags are those of backstay run.
 func (p Process) flags() []string {
 	var all []string
-	if p.Listen != "" {
-		all = append(all, "--metrics", p.Listen)
-	}
-	if p.LogFile != "" {
-		all = append(all, "--log-file", p.LogFile)
-		if p.LogMaxAge > 0 {
-			all = append(all, "--log-max-age", strconv.Itoa(p.LogMaxAge))
+	add := func(name, value string) {
+		if value != "" {
+			all = append(all, name, value)
 		}
 	}
+	add("--metrics-listen", p.Listen)
+	add("--metrics-path", p.MetricsPath)
+	add("--log-file", p.LogFile)
+	if p.LogMaxAge > 0 {
+		add("--log-max-age", strconv.Itoa(p.LogMaxAge)+"d")
+	}
+	add("--log-time-format", p.TimeFormat)
 	return all
 }
 

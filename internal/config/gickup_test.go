@@ -376,7 +376,7 @@ func TestGickupConvert(t *testing.T) {
 		})
 	}
 	wrote, err := everyKey(t).Convert(t.TempDir())
-	if err != nil || strings.Join(wrote.Flags, " ") != "--metrics :6178 --log-file /home/me/logs/gickup.log --log-max-age 7" || len(wrote.Secrets) < 20 {
+	if err != nil || strings.Join(wrote.Flags, " ") != "--metrics-listen :6178 --metrics-path /metrics --log-file /home/me/logs/gickup.log --log-max-age 7d --log-time-format 2006-01-02 15:04:05" || len(wrote.Secrets) < 20 {
 		t.Errorf("%+v, %v", wrote, err)
 	}
 }

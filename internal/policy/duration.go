@@ -82,7 +82,7 @@ func (d *Duration) Set(s string) (err error) {
 // Type names the value in help texts.
 func (*Duration) Type() string { return "duration" }
 
-// before returns the time that lies the span before t. A day that the month does not have becomes its last:
+// Before returns the time that lies the span before t. A day that the month does not have becomes its last:
 // a month before March 31st is February 28th, so that a span never comes out shorter than it says.
 func (d Duration) Before(t time.Time) time.Time {
 	months := t.AddDate(-d.Years, -d.Months, 0)

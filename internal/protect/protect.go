@@ -17,6 +17,25 @@ type Source interface {
 	Capture(ctx context.Context, to point.Sink) error
 }
 
+// Together is one source of several: their parts make one point of the subject.
+func Together(s point.Subject, sources ...Source) Source { return joined{s, sources} }
+
+type joined struct {
+	subject point.Subject
+	sources []Source
+}
+
+func (j joined) Subject() point.Subject { return j.subject }
+
+func (j joined) Capture(ctx context.Context, to point.Sink) error {
+	for _, s := range j.sources {
+		if err := s.Capture(ctx, to); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Drafter begins points. A place of plain copies is no more than that.
 type Drafter interface {
 	Begin(ctx context.Context, s point.Subject, policy string) (point.Draft, error)

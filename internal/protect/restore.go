@@ -27,6 +27,7 @@ type Restoration struct {
 	Part      string // full name, or the end of one that only one part has; "" for all parts
 	To        string
 	Single    bool                // To takes no more than one part
+	Finds     bool                // parts find their own places at To, which is no directory
 	Restorers map[string]Restorer // by kind of part
 }
 
@@ -62,7 +63,10 @@ func Restore(ctx context.Context, store Store, id string, r Restoration) ([]Rest
 		if !filepath.IsLocal(filepath.FromSlash(part.Name)) {
 			return done, fault.New(op, fault.ErrCorrupt, fmt.Sprintf("part %q has a name that leads out of the point", part.Name), "")
 		}
-		if part.State == point.Failed || part.State == point.Skipped {
+		if part.State == point.Skipped && r.Part == "" {
+			continue // who wants all of the point wants what was meant to be in it
+		}
+		if part.State != point.Stored && part.State != point.Carried {
 			cause := fmt.Sprintf("%s: it %s: %s", part.Name, past(part.State), part.Reason)
 			missing = append(missing, fault.New("not in the point", fault.ErrIncomplete, cause, ""))
 			done = append(done, Restored{Part: part})
@@ -73,7 +77,7 @@ func Restore(ctx context.Context, store Store, id string, r Restoration) ([]Rest
 			return done, fault.New(op, fault.ErrUnsupported, fmt.Sprintf("%s: parts of the kind %q cannot go there", part.Name, part.Kind), "")
 		}
 		to := r.To
-		if len(parts) > 1 {
+		if len(parts) > 1 && !r.Finds {
 			to = below(r.To, part.Name)
 		}
 		notes, err := restore(ctx, Within(from, part.Name), part, to)
@@ -140,8 +144,11 @@ func localClass(err error) error {
 
 // past says what happened to a part that is not in a point.
 func past(s point.State) string {
-	if s == point.Skipped {
+	switch s {
+	case point.Skipped:
 		return "was left out"
+	case point.Vanished:
+		return "had vanished from the source"
 	}
 	return "failed"
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -39,7 +40,7 @@ const defaultParallel = 4
 
 // Remark is one line of a run's log.
 type Remark struct {
-	Level      string // "info", "warning" or "error"
+	Level      string // "debug", "info", "warning" or "error"
 	Text       string
 	Source     string // subject
 	Repository string // "" for the source as a whole
@@ -202,10 +203,18 @@ func (r *run) capture(ctx context.Context, s PlannedSource, report *point.Source
 	return &Held{record, tree}
 }
 
-// tellParts tells of every part that is lacking, and of alarms.
+// tellParts tells of every part: loudly of those that are lacking, and of alarms.
 func (r *run) tellParts(subject string, parts []point.Part, report *point.SourceRun) {
 	for _, p := range parts {
 		switch p.State {
+		case point.Stored:
+			if !p.Unchanged {
+				r.tell("info", subject, p.Name, fmt.Sprintf("stored, %d bytes new", p.NewBytes))
+				break
+			}
+			r.tell("debug", subject, p.Name, "unchanged")
+		case point.Skipped:
+			r.tell("debug", subject, p.Name, "skipped: "+p.Reason)
 		case point.Failed, point.Carried, point.Vanished:
 			r.tell("error", subject, p.Name, string(p.State)+": "+p.Reason)
 			if p.State == point.Vanished {
@@ -233,26 +242,52 @@ func ProblemOf(err error) point.Problem {
 
 // repositoriesOf sums up the parts of a point by repository, in the order of their names.
 func repositoriesOf(record *point.Record) []point.RepositoryRun {
+	parts := byRepository(record.Point.Parts)
 	var all []point.RepositoryRun
-	at := map[string]int{}
-	for _, p := range record.Point.Parts {
-		name, ok := repositoryOf(p.Name)
-		if !ok {
-			continue
+	for _, name := range slices.Sorted(maps.Keys(parts)) {
+		host, owner, repository := splitName(name)
+		r := point.RepositoryRun{Host: host, Owner: owner, Name: repository, State: parts[name][0].State, Unchanged: true}
+		for _, p := range parts[name] {
+			add(&r, p, record.Point.Time)
 		}
-		i, known := at[name]
-		if !known {
-			i = len(all)
-			at[name] = i
-			host, owner, repository := splitName(name)
-			all = append(all, point.RepositoryRun{Host: host, Owner: owner, Name: repository, State: p.State, Unchanged: true})
-		}
-		add(&all[i], p, record.Point.Time)
+		all = append(all, r)
 	}
-	slices.SortStableFunc(all, func(a, b point.RepositoryRun) int {
-		return strings.Compare(path.Join(a.Host, a.Owner, a.Name), path.Join(b.Host, b.Owner, b.Name))
-	})
 	return all
+}
+
+// byRepository groups the parts of a point by what they are of, "<host>/<owner>/<name>": a repository with its Git LFS objects, its
+// wiki and its issues. Parts that are of no repository are left out.
+func byRepository(parts []point.Part) map[string][]point.Part {
+	groups := map[string][]point.Part{}
+	for _, p := range parts {
+		if name, ok := repositoryOf(p); ok {
+			groups[name] = append(groups[name], p)
+		}
+	}
+	for name, wiki := range groups {
+		if of, is := strings.CutSuffix(name, ".wiki"); is && groups[of] != nil {
+			groups[of] = append(groups[of], wiki...)
+			delete(groups, name)
+		}
+	}
+	return groups
+}
+
+// repositoryOf is "<host>/<owner>/<name>" of what a part belongs to.
+func repositoryOf(p point.Part) (string, bool) {
+	if rest, ok := strings.CutPrefix(p.Name, "forge/"); ok && p.Kind == point.KindIssues {
+		return path.Dir(rest), true
+	}
+	rest, ok := strings.CutPrefix(p.Name, "git/")
+	if !ok {
+		return "", false
+	}
+	rest += "/"
+	end := strings.LastIndex(rest, ".git/")
+	if end < 0 {
+		return "", false
+	}
+	return rest[:end], true
 }
 
 // add counts a part of a repository: the worst state of its parts is the repository's.
@@ -282,20 +317,6 @@ func severity(s point.State) int {
 	return slices.Index([]point.State{point.Skipped, point.Stored, point.Carried, point.Vanished, point.Failed}, s)
 }
 
-// repositoryOf is "host/owner/name" of a git part or of one that lies in it.
-func repositoryOf(part string) (string, bool) {
-	rest, ok := strings.CutPrefix(part, "git/")
-	if !ok {
-		return "", false
-	}
-	rest += "/"
-	end := strings.LastIndex(rest, ".git/")
-	if end < 0 {
-		return "", false
-	}
-	return rest[:end], true
-}
-
 func splitName(name string) (host, owner, repository string) {
 	host, rest, _ := strings.Cut(name, "/")
 	return host, strings.Trim(path.Dir(rest), "."), path.Base(rest)
@@ -311,7 +332,10 @@ func (r *run) deliver(ctx context.Context, s PlannedSource, held *Held, report *
 	work.SetLimit(cmp.Or(r.plan.Parallel, defaultParallel))
 	for _, d := range r.plan.Destinations {
 		repositories := listed
-		if held != nil && !d.FromForge {
+		switch {
+		case held != nil && d.FromForge:
+			repositories = withHeld(listed, held)
+		case held != nil:
 			repositories = heldRepositories(held)
 		}
 		for _, repository := range repositories {
@@ -338,33 +362,32 @@ func (r *run) listed(ctx context.Context, s PlannedSource, held *Held) ([]Reposi
 	return s.Repositories(ctx)
 }
 
+// withHeld joins what the forge says of repositories with what the point has of them.
+func withHeld(listed []Repository, held *Held) []Repository {
+	there := heldRepositories(held)
+	all := slices.Clone(listed)
+	for i := range all {
+		if at := slices.IndexFunc(there, func(r Repository) bool { return r.Part == all[i].Part }); at >= 0 {
+			all[i].Source, all[i].Held = there[at].Source, held
+		}
+	}
+	return all
+}
+
 // heldRepositories are those that a point has.
 func heldRepositories(held *Held) []Repository {
-	parts := map[string][]point.Part{}
-	var names []string
-	for _, p := range held.Record.Point.Parts {
-		name, ok := repositoryOf(p.Name)
-		if rest, issues := strings.CutPrefix(p.Name, "forge/"); issues && p.Kind == point.KindIssues {
-			name, ok = path.Dir(rest), true
-		}
-		if !ok || p.State == point.Vanished {
-			continue
-		}
-		if parts[name] == nil {
-			names = append(names, name)
-		}
-		parts[name] = append(parts[name], p)
-	}
+	groups := byRepository(held.Record.Point.Parts)
 	var all []Repository
-	for _, name := range names {
-		i := slices.IndexFunc(parts[name], func(p point.Part) bool { return p.Kind == point.KindGit && p.State != point.Skipped })
-		if i < 0 {
+	for _, name := range slices.Sorted(maps.Keys(groups)) {
+		parts := slices.DeleteFunc(groups[name], func(p point.Part) bool { return p.State == point.Vanished })
+		main := "git/" + name + ".git"
+		if !slices.ContainsFunc(parts, func(p point.Part) bool { return p.Name == main && p.State != point.Skipped }) {
 			continue
 		}
 		host, owner, repository := splitName(name)
 		all = append(all, Repository{
-			Source: CopyOf(point.Subject{Kind: point.SubjectRepository, Name: name}, held.Tree, parts[name]),
-			Part:   parts[name][i].Name, Host: host, Owner: owner, Name: repository, Held: held,
+			Source: CopyOf(point.Subject{Kind: point.SubjectRepository, Name: name}, held.Tree, parts),
+			Part:   main, Host: host, Owner: owner, Name: repository, Held: held,
 		})
 	}
 	return all
@@ -381,9 +404,14 @@ func (r *run) one(ctx context.Context, d Destination, repository Repository, rep
 		Type: d.Type, Place: d.Place, State: point.Stored, Unchanged: delivery.Unchanged, Seconds: r.plan.Clock().Sub(began).Seconds(),
 	}
 	name := path.Join(repository.Host, repository.Owner, repository.Name)
-	if err != nil {
+	switch {
+	case err != nil:
 		did.State, did.Reason = point.Failed, err.Error()
 		r.tell("error", report.Subject.Name, name, d.Type+" "+d.Place+": "+err.Error())
+	case delivery.Unchanged:
+		r.tell("debug", report.Subject.Name, name, d.Type+" "+d.Place+": unchanged")
+	default:
+		r.tell("info", report.Subject.Name, name, d.Type+" "+d.Place+": copied")
 	}
 	for _, note := range delivery.Notes {
 		r.tell("info", report.Subject.Name, name, d.Type+" "+d.Place+": "+note)

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -244,4 +245,32 @@ func sorted(lines string) string {
 
 func shorten(s string) string {
 	return cmp.Or(s[:min(len(s), 2000)], "nothing")
+}
+
+// lockedBuffer is what a running program prints, read while it runs.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// until waits, at most a minute, for what a running program does.
+func until(t *testing.T, said *lockedBuffer, done func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !done(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("it did not happen within a minute:\n%s", said.String())
+		}
+	}
 }

@@ -43,8 +43,7 @@ func (g *gitea) fill(t *testing.T, name string) (address string, oids []string) 
 	for _, file := range []string{"one.bin", "two.bin", "old.bin"} {
 		content := strings.Repeat(name+" "+file+"\n", 1000)
 		write(t, work, file, content)
-		sum := sha256.Sum256([]byte(content))
-		oids = append(oids, hex.EncodeToString(sum[:]))
+		oids = append(oids, sha256Hex(content))
 	}
 	git(t, work, "add", ".")
 	git(t, work, "commit", "--quiet", "-m", "large files")
@@ -54,6 +53,11 @@ func (g *gitea) fill(t *testing.T, name string) (address string, oids []string) 
 	gitEnv(t, g.gitEnv(), work, "push", "--quiet", "origin", "--all")
 	gitEnv(t, g.gitEnv(), work, "push", "--quiet", "origin", "--tags")
 	return address, oids
+}
+
+func sha256Hex(content string) string {
+	sum := sha256.Sum256([]byte(content))
+	return hex.EncodeToString(sum[:])
 }
 
 // stored is where Gitea keeps an LFS object.

@@ -29,6 +29,7 @@ type gitea struct {
 	url    string // https://127.0.0.1:PORT
 	ca     string // file of the certificate
 	token  string // of owner
+	ssh    string // port of git over ssh
 	client *http.Client
 	dir    string // its data
 
@@ -51,7 +52,7 @@ func startGitea(t *testing.T) *gitea {
 		},
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) }, // it is not up yet
 	}
-	g := &gitea{dir: dir, ca: filepath.Join(dir, "ca.pem")}
+	g := &gitea{dir: dir, ca: filepath.Join(dir, "ca.pem"), ssh: freePort(t)}
 	proxy := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if watch := g.watch.Load(); watch != nil {
 			(*watch)(r)
@@ -65,7 +66,7 @@ func startGitea(t *testing.T) *gitea {
 		t.Fatal(err)
 	}
 	config := filepath.Join(dir, "app.ini")
-	if err := os.WriteFile(config, []byte(giteaConfig(dir, filepath.Dir(binary), port, g.url)), 0o600); err != nil {
+	if err := os.WriteFile(config, []byte(giteaConfig(dir, filepath.Dir(binary), port, g.ssh, g.url)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	run := func(args ...string) string {
@@ -123,7 +124,7 @@ func (g *gitea) healthy(t *testing.T) bool {
 	return response.StatusCode == http.StatusOK
 }
 
-func giteaConfig(dir, program, port, root string) string {
+func giteaConfig(dir, program, port, ssh, root string) string {
 	return fmt.Sprintf(`
 RUN_USER = %[1]s
 RUN_MODE = prod
@@ -135,11 +136,19 @@ HTTP_PORT = %[4]s
 ROOT_URL = %[5]s/
 STATIC_ROOT_PATH = %[3]s/static
 OFFLINE_MODE = true
-DISABLE_SSH = true
+START_SSH_SERVER = true
+SSH_DOMAIN = 127.0.0.1
+SSH_PORT = %[6]s
+SSH_LISTEN_HOST = 127.0.0.1
+SSH_LISTEN_PORT = %[6]s
+BUILTIN_SSH_SERVER_USER = git
 LFS_START_SERVER = true
 LFS_JWT_SECRET = AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA
 [lfs]
 PATH = %[2]s/lfs
+[migrations]
+ALLOW_LOCALNETWORKS = true
+SKIP_TLS_VERIFY = true
 [repository]
 ROOT = %[2]s/repositories
 [database]
@@ -157,7 +166,7 @@ LEVEL = Warn
 ISSUE_INDEXER_TYPE = db
 [cron]
 ENABLED = false
-`, userName(), dir, program, port, root)
+`, userName(), dir, program, port, root, ssh)
 }
 
 func userName() string {
@@ -178,14 +187,21 @@ func freePort(t *testing.T) string {
 	return port
 }
 
-// create makes an empty repository and returns its URL.
+// create makes an empty repository of owner and returns its URL.
 func (g *gitea) create(t *testing.T, name string) string {
 	t.Helper()
-	body, err := json.Marshal(map[string]any{"name": name, "private": true, "default_branch": "main"})
+	g.call(t, http.MethodPost, "/user/repos", map[string]any{"name": name, "private": true, "default_branch": "main"}, nil)
+	return g.url + "/" + owner + "/" + name + ".git"
+}
+
+// call asks the API, as owner, and decodes the answer into a value that is not nil.
+func (g *gitea) call(t *testing.T, method, path string, body, into any) {
+	t.Helper()
+	payload, err := json.Marshal(body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.url+"/api/v1/user/repos", bytes.NewReader(body))
+	request, err := http.NewRequestWithContext(t.Context(), method, g.url+"/api/v1"+path, bytes.NewReader(payload))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -196,11 +212,15 @@ func (g *gitea) create(t *testing.T, name string) string {
 		t.Fatal(err)
 	}
 	defer response.Body.Close()
-	if response.StatusCode != http.StatusCreated {
-		text, _ := io.ReadAll(response.Body)
-		t.Fatalf("create %s: %s: %s", name, response.Status, text)
+	text, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode >= 300 {
+		t.Fatalf("%s %s: %s: %s (%v)", method, path, response.Status, text, err)
 	}
-	return g.url + "/" + owner + "/" + name + ".git"
+	if into != nil {
+		if err := json.Unmarshal(text, into); err != nil {
+			t.Fatalf("%s %s: %v", method, path, err)
+		}
+	}
 }
 
 // gitEnv makes git trust the certificate and send the token.

@@ -26,6 +26,20 @@ func TestPagesOpenWithExamplesThatWork(t *testing.T) {
 	}
 }
 
+// The pages for a person with a token, an organisation, and moving from gickup run as they stand, against a stand-in for github.com.
+func TestPagesOfAccounts(t *testing.T) {
+	for _, page := range []string{"accounts.md", "organisations.md", "gickup.md"} {
+		t.Run(page, func(t *testing.T) {
+			h := newHub(t)
+			h.add(t, owner, "api")
+			h.add(t, owner, "web-scratch")
+			env := append(h.asGitHub(t), "GITHUB_TOKEN="+h.token, "VAULT_PASSWORD="+password)
+			home := t.TempDir()
+			runScript(t, home, home, block(t, filepath.Join("docs", page), "sh"), env...)
+		})
+	}
+}
+
 // The README's first command is run in a clone of the tree as it stands, and so is its session.
 func TestReadme(t *testing.T) {
 	home := t.TempDir()
@@ -71,7 +85,7 @@ func root(t *testing.T) string {
 }
 
 // runScript runs a script of sh in dir, with backstay and kopia among the programs.
-func runScript(t *testing.T, home, dir, script string) {
+func runScript(t *testing.T, home, dir, script string, env ...string) {
 	t.Helper()
 	bin := t.TempDir()
 	for name, variable := range map[string]string{"backstay": "BACKSTAY_TEST_BINARY", "kopia": "BACKSTAY_TEST_KOPIA"} {
@@ -85,7 +99,7 @@ func runScript(t *testing.T, home, dir, script string) {
 	cmd.Stdin = strings.NewReader(script)
 	cmd.Dir = dir
 	cmd.Env = append(cleanEnv(), "HOME="+home, "PATH="+bin+":"+os.Getenv("PATH"), "KOPIA_CHECK_FOR_UPDATES=false")
-	cmd.Env = append(cmd.Env, goCaches(t)...)
+	cmd.Env = append(append(cmd.Env, goCaches(t)...), env...)
 	if r := finish(t, cmd); r.exit != 0 {
 		t.Errorf("exit %d\n%s%s", r.exit, r.stdout, r.stderr)
 	}
