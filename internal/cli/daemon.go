@@ -36,12 +36,12 @@ func (a *app) newDaemon(o processOptions) (*daemon, error) {
 		JSON: a.told.json, Level: level, TimeFormat: o.timeFormat, Secrets: d.secrets,
 	})
 	d.builder = &builder{
-		app: a, secrets: d.secrets, observe: func(point.Event) {}, warn: func(message string) { d.log.Warn(message) },
+		app: a, secrets: d.secrets, observe: func(point.Event) {}, warn: func(message string) { tell(d.log, slog.LevelWarn, message) },
 	}
 	if dir := a.cacheDir(); dir != "" {
 		var err error
 		if d.builder.cache, err = forge.NewCache(dir, maxCache); err != nil {
-			d.log.Warn("answers of forges are not kept: " + err.Error())
+			d.log.Warn("answers of forges are not kept", "error", err.Error())
 		}
 	}
 	return d, nil

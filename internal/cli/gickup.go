@@ -138,7 +138,7 @@ func (d *daemon) tellFindings(conf *config.Gickup, told []string) []string {
 	}
 	if !slices.Equal(now, told) {
 		for _, line := range now {
-			d.log.Warn(line)
+			tell(d.log, slog.LevelWarn, line)
 		}
 	}
 	return now

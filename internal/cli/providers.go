@@ -54,8 +54,14 @@ func forgeOf(s v1alpha1.Source) (kind string, f *v1alpha1.Forge) {
 		kind string
 		f    *v1alpha1.Forge
 	}{
-		{kindGitHub, s.GitHub}, {kindGitLab, s.GitLab}, {kindGitea, s.Gitea}, {kindForgejo, s.Forgejo}, {kindGogs, s.Gogs},
-		{kindBitbucket, s.Bitbucket}, {kindOneDev, s.OneDev}, {kindSourcehut, s.Sourcehut},
+		{kindGitHub, s.GitHub},
+		{kindGitLab, s.GitLab},
+		{kindGitea, s.Gitea},
+		{kindForgejo, s.Forgejo},
+		{kindGogs, s.Gogs},
+		{kindBitbucket, s.Bitbucket},
+		{kindOneDev, s.OneDev},
+		{kindSourcehut, s.Sourcehut},
 	} {
 		if set.f != nil {
 			return set.kind, set.f
@@ -83,8 +89,13 @@ func mirrorOf(m v1alpha1.Mirror) (kind string, access *v1alpha1.Access) {
 		kind   string
 		access *v1alpha1.Access
 	}{
-		{kindGitHub, m.GitHub}, {kindGitLab, m.GitLab}, {kindGitea, m.Gitea}, {kindForgejo, m.Forgejo}, {kindGogs, m.Gogs},
-		{kindOneDev, m.OneDev}, {kindSourcehut, m.Sourcehut},
+		{kindGitHub, m.GitHub},
+		{kindGitLab, m.GitLab},
+		{kindGitea, m.Gitea},
+		{kindForgejo, m.Forgejo},
+		{kindGogs, m.Gogs},
+		{kindOneDev, m.OneDev},
+		{kindSourcehut, m.Sourcehut},
 	} {
 		if set.access != nil {
 			return set.kind, set.access

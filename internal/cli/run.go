@@ -299,12 +299,12 @@ func (d *daemon) policy(ctx context.Context, p v1alpha1.Policy, locations []v1al
 		if run.State == point.Complete {
 			run.State = point.Incomplete
 		}
-		log.Error(incomplete.Error(), hintsOf(incomplete)...)
+		tell(log, slog.LevelError, incomplete.Error(), hintsOf(incomplete)...)
 		err = errors.Join(err, incomplete)
 	}
 	report := d.secrets.MaskRun(*run)
 	for _, w := range report.Warnings {
-		log.Warn(w)
+		tell(log, slog.LevelWarn, w)
 	}
 	log.Info("run ends", "state", report.State, "seconds", seconds(report.Finished.Sub(report.Started)))
 	if d.once {
@@ -322,7 +322,7 @@ func (d *daemon) policy(ctx context.Context, p v1alpha1.Policy, locations []v1al
 
 func warn(log *slog.Logger, err error) {
 	if err != nil {
-		log.Warn(strings.ReplaceAll(err.Error(), "\n", "; "))
+		tell(log, slog.LevelWarn, err.Error())
 	}
 }
 
@@ -330,7 +330,7 @@ func warn(log *slog.Logger, err error) {
 func (d *daemon) execute(ctx context.Context, p v1alpha1.Policy, locations []v1alpha1.Location, log *slog.Logger) (*point.Run, error) {
 	began := d.app.Clock().UTC()
 	broken := func(err error) (*point.Run, error) {
-		log.Error(err.Error(), hintsOf(err)...)
+		tell(log, slog.LevelError, err.Error(), hintsOf(err)...)
 		return &point.Run{
 			Version: point.RunVersion, Policy: p.Metadata.Name, Started: began, Finished: d.app.Clock().UTC(), State: point.Failed,
 			Sources: []point.SourceRun{}, Problems: []point.Problem{protect.ProblemOf(err)},
@@ -404,7 +404,13 @@ func (d *daemon) remark(log *slog.Logger, r protect.Remark) {
 	if r.Repository != "" {
 		attributes = append(attributes, "repository", r.Repository)
 	}
-	log.Log(context.Background(), level, printable(r.Text), attributes...) //nolint:sloglint // the text is the run's
+	tell(log, level, r.Text, attributes...)
+}
+
+// tell logs a text that was made elsewhere, on one line.
+func tell(log *slog.Logger, level slog.Level, text string, attributes ...any) {
+	text = strings.ReplaceAll(printable(text), "\n", "; ")
+	log.Log(context.Background(), level, text, attributes...) //nolint:sloglint // the text is what is to be told
 }
 
 func hintsOf(err error) []any {

@@ -268,7 +268,7 @@ func (h *hub) git(w http.ResponseWriter, r *http.Request) {
 }
 
 var gitExecPath = sync.OnceValue(func() string {
-	out, err := exec.Command("git", "--exec-path").Output() //nolint:noctx // it ends by itself
+	out, err := exec.Command("git", "--exec-path").Output()
 	if err != nil {
 		return ""
 	}

@@ -116,7 +116,7 @@ func TestThousandRepositories(t *testing.T) {
 		}
 		time.Sleep(time.Duration(1+random.IntN(4)) * time.Second)
 		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) //nolint:errcheck // it may be over
-		cmd.Wait()                                      //nolint:errcheck // it was killed
+		cmd.Wait()
 		t.Logf("killed after %d packs", sum(h.fetches))
 	}
 	first := b.many(t, args)

@@ -86,7 +86,7 @@ func TestSecretsStayWhereTheyBelong(t *testing.T) {
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	cmd.Wait() //nolint:errcheck // it was told to end
+	cmd.Wait()
 	once := b.run(t, "run", "--once", "--json", "-f", filepath.Join(b.home, "policy.yaml"))
 	restored := filepath.Join(b.home, "restored")
 	b.ok(t, "restore", "latest", "--to", restored)
