@@ -24,7 +24,7 @@ func main() {
 	flag.StringVar(&b.kopia, "kopia", "kopia", "the stock kopia command")
 	flag.StringVar(&b.restic, "restic", "restic", "the restic command")
 	flag.Float64Var(&b.scale, "scale", 1, "size of the repositories; 1 is what docs/performance.md reports")
-	only := flag.String("only", "steps,replay,refs,large", "scenarios to run")
+	only := flag.String("only", "steps,replay,refs,large,account", "scenarios to run")
 	flag.StringVar(&b.repository, "repository", "", "a real repository, whose history the scenario replay goes through")
 	flag.Parse()
 	if err := b.run(ctx, strings.Split(*only, ",")); err != nil {
@@ -67,7 +67,7 @@ func (b *bench) run(ctx context.Context, only []string) (err error) {
 	scenarios := []struct {
 		name string
 		run  func(context.Context) error
-	}{{"steps", b.steps}, {"replay", b.replay}, {"refs", b.refs}, {"large", b.large}}
+	}{{"steps", b.steps}, {"replay", b.replay}, {"refs", b.refs}, {"large", b.large}, {"account", b.account}}
 	for _, s := range scenarios {
 		if !slices.Contains(only, s.name) {
 			continue
