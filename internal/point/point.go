@@ -218,8 +218,9 @@ type Sink interface {
 	Part(ctx context.Context, name, kind string) (PartWriter, error)
 	// Skip leaves a part out on purpose.
 	Skip(name, kind, reason string)
-	// Last lists the parts of the subject's last point, brought up to date by what was ended in a run since that was cut short.
-	// It is empty for a subject without points.
+	// Last lists the parts of the last point that the same policy made of the subject, brought up to date by what was ended in a
+	// run of it since that was cut short. It is empty where there is none. Points of other policies do not count: what they do not
+	// have, they may not have wanted.
 	Last(ctx context.Context) ([]Part, error)
 	// Renamed tells, before the part is opened, that its thing went by another name before: where the part has no prior copy, it
 	// and the parts inside it take those of the old name.

@@ -28,7 +28,7 @@ const (
 	checkpointEvery = time.Minute
 	maxAtRisk       = 16        // parts that wait for a checkpoint while others are begun
 	trusted         = time.Hour // what was there when a draft began is there: maintenance waits longer before it takes anything
-	lookBack        = 8         // points in which the last good copy of a part is sought
+	lookBack        = 8         // points of a policy in which the last good copy of a part is sought
 	draftsBack      = 64        // checkpoints in which it is sought: a run that is killed leaves up to two
 	maxHolds        = 4         // that one draft puts on a point: the point is kept, and each finding is in the record
 	maxRecord       = 256 << 20

@@ -27,20 +27,23 @@ type past struct {
 
 // recall notes the subject's past from the manifests.
 func (d *draft) recall(l *listing) {
-	points := 0
+	points := map[string]int{} // by policy: one that runs often must not hide another's
 	for _, s := range l.points {
-		if s.Subject == d.point.Subject && points < lookBack {
-			points++
+		if s.Subject == d.point.Subject && points[s.Policy] < lookBack {
+			points[s.Policy]++
 			d.past = append(d.past, &past{saved: s, listed: true})
 		}
 	}
+	drafts := 0
 	for _, s := range l.drafts {
 		if s.Subject != d.point.Subject {
 			continue
 		}
-		d.left = append(d.left, s.manifest)
-		if len(d.left) <= draftsBack {
+		if drafts++; drafts <= draftsBack {
 			d.past = append(d.past, &past{saved: s})
+		}
+		if s.Policy == d.point.Policy { // others have runs of their own to take up again
+			d.left = append(d.left, s.manifest)
 		}
 	}
 	slices.SortStableFunc(d.past, func(a, b *past) int { return b.Time.Compare(a.Time) })
@@ -186,14 +189,14 @@ func (d *draft) take(ctx context.Context, p *past, part point.Part) (*prior, err
 	return &prior{Prior: point.Prior{Reader: &reader{d.v, bare}, Part: part, Time: at}, node: bare}, nil
 }
 
-// lastParts is what the subject's last point has, brought up to date by the checkpoints since.
+// lastParts is what the last point of the subject and policy has, brought up to date by the checkpoints since.
 type lastParts struct {
 	parts  []point.Part      // by name
 	ids    map[string]string // of parts that have one, by name
 	before map[string]string // names in the last point of what goes by another name since
 }
 
-// Last lists the parts of the subject's last point, and what was ended since.
+// Last lists the parts of the last point of the subject and policy, and what was ended since.
 func (d *draft) Last(ctx context.Context) ([]point.Part, error) {
 	ctx, done, err := d.v.operation(ctx)
 	if err != nil {
@@ -217,6 +220,9 @@ func (d *draft) recallLast(ctx context.Context) (*lastParts, error) {
 	last := &lastParts{ids: map[string]string{}, before: map[string]string{}}
 	seen, named := map[string]bool{}, map[string]string{} // names; ids to names
 	for _, p := range d.past {                            // newest first
+		if p.Policy != d.point.Policy {
+			continue // it may take other repositories, or see others
+		}
 		record, err := p.load(ctx, d.v)
 		if err != nil {
 			return nil, err

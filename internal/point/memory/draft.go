@@ -68,7 +68,7 @@ func (d *draft) prior(name string) *ended {
 
 // before is the name that a part had before; "" where it had no other.
 func (d *draft) before(name string) string {
-	_, renamed := d.store.lastParts(d.point.Subject)
+	_, renamed := d.store.lastParts(d.point.Subject, d.point.Policy)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	maps.Copy(renamed, d.renamed)
@@ -137,7 +137,7 @@ func (d *draft) end(e *ended) {
 	d.written += e.part.NewBytes
 	d.mu.Unlock()
 	if e.good() {
-		d.store.checkpoint(d.point.Subject, e)
+		d.store.checkpoint(d.point, e)
 	}
 }
 

@@ -31,6 +31,7 @@ type Store struct {
 // place is where a part belongs over all points.
 type place struct {
 	subject point.Subject
+	policy  string
 	part    string
 }
 
@@ -54,7 +55,7 @@ func (s *Store) Begin(ctx context.Context, subject point.Subject, policy string)
 		return nil, err
 	}
 	p := point.Point{ID: newID(), Subject: subject, Policy: policy, Time: s.clock().UTC()}
-	last, _ := s.lastParts(subject)
+	last, _ := s.lastParts(subject, policy)
 	return &draft{store: s, point: p, last: last, open: map[string]bool{}, renamed: map[string]string{}, parts: map[string]*ended{}}, nil
 }
 
@@ -229,7 +230,12 @@ func (s *Store) Corrupt(id, name string) error {
 func (s *Store) prior(subject point.Subject, part string) *ended {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	best := s.checkpoints[place{subject, part}]
+	var best *ended
+	for at, e := range s.checkpoints {
+		if at.subject == subject && at.part == part && (best == nil || e.time.After(best.time)) {
+			best = e
+		}
+	}
 	for _, p := range s.newestFirst() {
 		e := p.parts[part]
 		if p.record.Point.Subject == subject && e != nil && e.good() && (best == nil || e.time.After(best.time)) {
@@ -239,22 +245,22 @@ func (s *Store) prior(subject point.Subject, part string) *ended {
 	return best
 }
 
-// lastParts lists the parts of the subject's newest point, with the checkpoints since in their places, and tells which names there
+// lastParts lists the parts of the newest point of a subject and policy, with the checkpoints since in their places, and tells which names there
 // are of things that go by another name since.
-func (s *Store) lastParts(subject point.Subject) (parts []point.Part, before map[string]string) {
+func (s *Store) lastParts(subject point.Subject, policy string) (parts []point.Part, before map[string]string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now, before := map[string]string{}, map[string]string{}
 	var newest *saved
 	for _, p := range s.newestFirst() {
-		if p.record.Point.Subject == subject {
+		if p.record.Point.Subject == subject && p.record.Point.Policy == policy {
 			newest = p
 			break
 		}
 	}
 	byName := map[string]point.Part{}
 	for at, e := range s.checkpoints {
-		if at.subject == subject && (newest == nil || !e.time.Before(newest.record.Point.Time)) {
+		if at.subject == subject && at.policy == policy && (newest == nil || !e.time.Before(newest.record.Point.Time)) {
 			byName[at.part] = e.part
 			now[e.part.ID] = at.part
 		}
@@ -275,11 +281,11 @@ func (s *Store) lastParts(subject point.Subject) (parts []point.Part, before map
 	return slices.SortedFunc(maps.Values(byName), func(a, b point.Part) int { return strings.Compare(a.Name, b.Name) }), before
 }
 
-// checkpoint keeps an ended part for the next run on the subject, unless a newer copy was kept already.
-func (s *Store) checkpoint(subject point.Subject, e *ended) {
+// checkpoint keeps an ended part for the next run of its subject and policy, unless a newer copy was kept already.
+func (s *Store) checkpoint(of point.Point, e *ended) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	at := place{subject, e.part.Name}
+	at := place{of.Subject, of.Policy, e.part.Name}
 	if old := s.checkpoints[at]; old == nil || !e.time.Before(old.time) {
 		s.checkpoints[at] = e
 	}
@@ -293,7 +299,7 @@ func (s *Store) publish(p *saved) {
 	p.seq = s.published
 	s.points[p.record.Point.ID] = p
 	for name, e := range p.parts {
-		at := place{p.record.Point.Subject, name}
+		at := place{p.record.Point.Subject, p.record.Point.Policy, name}
 		if kept := s.checkpoints[at]; kept != nil && !kept.time.After(e.time) {
 			delete(s.checkpoints, at)
 		}

@@ -59,6 +59,7 @@ func Run(t *testing.T, makeStore func(t *testing.T, clock func() time.Time) prot
 		{"abandon", (*suite).abandon},
 		{"last", (*suite).lastParts},
 		{"last after a run cut short", (*suite).lastCutShort},
+		{"last of each policy", (*suite).lastOfPolicy},
 		{"renamed", (*suite).renamed},
 		{"renamed, then cut short", (*suite).renamedCutShort},
 		{"renamed and failed", (*suite).renamedFailed},
@@ -112,7 +113,12 @@ func (s *suite) wantFault(err, want error) {
 
 func (s *suite) begin(subject point.Subject) point.Draft {
 	s.Helper()
-	d, err := s.store.Begin(s.Context(), subject, "daily")
+	return s.beginFor(subject, "daily")
+}
+
+func (s *suite) beginFor(subject point.Subject, policy string) point.Draft {
+	s.Helper()
+	d, err := s.store.Begin(s.Context(), subject, policy)
 	s.must(err)
 	return d
 }
@@ -734,6 +740,40 @@ func (s *suite) lastCutShort() {
 	parts, err := d.Last(s.Context())
 	s.must(err)
 	s.equal(parts[2].Mark, "mark of second")
+	s.must(d.Abandon(s.Context()))
+}
+
+// lastOfPolicy has two policies take different things of one subject: neither takes the other's for gone, and both use what is there.
+func (s *suite) lastOfPolicy() {
+	d := s.begin(api)
+	s.whole(d, "git/a.git", "host:1", "one")
+	daily := s.commit(d).Point.ID
+	for range 10 { // more than are looked back on for one policy
+		d = s.beginFor(api, "hourly")
+		s.whole(d, "git/b.git", "host:2", "two")
+		s.commit(d)
+	}
+	d = s.beginFor(api, "hourly")
+	s.equal(s.last(d), []string{"git/b.git stored", "git/b.git/lfs stored"})
+	s.whole(d, "git/c.git", "host:3", "three")
+	s.must(d.Abandon(s.Context()))
+
+	d = s.begin(api)
+	s.equal(s.last(d), []string{"git/a.git stored", "git/a.git/lfs stored"})
+	for _, name := range []string{"git/b.git", "git/c.git"} {
+		w := s.part(d, name)
+		if w.Prior() == nil {
+			s.Fatalf("what another policy has of %s is not found", name)
+		}
+		s.must(w.Keep(s.Context(), "."))
+		s.must(w.Store(s.Context(), point.Part{}))
+	}
+	s.must(d.Vanish(s.Context(), "git/a.git", point.KindGit, "the forge has it no more"))
+	s.commit(d)
+	s.wantFault(s.store.Delete(s.Context(), daily), fault.ErrRefused)
+
+	d = s.beginFor(api, "hourly")
+	s.equal(s.last(d), []string{"git/b.git stored", "git/b.git/lfs stored", "git/c.git stored", "git/c.git/lfs stored"})
 	s.must(d.Abandon(s.Context()))
 }
 
