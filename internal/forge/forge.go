@@ -3,6 +3,7 @@
 package forge
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"iter"
@@ -24,7 +25,7 @@ type Repository struct {
 
 	Description   string
 	DefaultBranch string
-	Private       bool
+	Private       bool // not for everybody to see and find, or the forge does not tell
 	Fork          bool
 	Archived      bool
 	Empty         bool
@@ -117,6 +118,15 @@ type NewRepository struct {
 	Description   string
 	DefaultBranch string
 	Visibility    string // "private", "public", "internal", "limited", "unlisted"; one the forge has not is fault.ErrUnsupported
+}
+
+// RefusePublic refuses a repository that was there already and shows everybody what was to be seen by some.
+func (n NewRepository) RefusePublic(r Repository) error {
+	if n.Visibility == "public" || r.Private {
+		return nil
+	}
+	return fault.New("", fault.ErrRefused, "everybody can see "+printable(r.FullName())+", which is there already, and the copy is to be "+
+		cmp.Or(n.Visibility, "private"), "make that repository private, or say visibility: public where the copy may be seen by everybody")
 }
 
 // Maker makes repositories, for mirrors and for restoring.

@@ -261,7 +261,7 @@ func (m *Mirror) make(ctx context.Context, at place, main string) (Repository, e
 	if other, marked := strings.CutPrefix(made.Description, describes); marked && other != at.source {
 		return made, errTaken(at, other)
 	}
-	return made, nil
+	return made, n.RefusePublic(made)
 }
 
 // makeWiki readies the wiki of a copy. Its addresses are "" where the forge has none that git can push.

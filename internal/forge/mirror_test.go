@@ -48,6 +48,7 @@ func (d *depot) Make(_ context.Context, n forge.NewRepository) (forge.Repository
 	d.made = append(d.made, full)
 	d.repos[full] = forge.Repository{
 		Owner: n.Owner, Name: n.Name, Description: n.Description, DefaultBranch: n.DefaultBranch, HTTPURL: d.bare(full, n.DefaultBranch),
+		Private: n.Visibility != "public",
 	}
 	return d.repos[full], nil
 }
@@ -339,5 +340,34 @@ func TestMirrorByPulling(t *testing.T) {
 	}
 	if _, err := newMirror(t, forge.MirrorOptions{To: d}).Pull(t.Context(), "github.com", r, "", ""); !errors.Is(err, fault.ErrUnsupported) {
 		t.Errorf("a forge that does not pull: %v", err)
+	}
+}
+
+// What is private must not get into a repository that somebody made public under the copy's name.
+func TestMirrorIntoAPublicRepository(t *testing.T) {
+	source := forgetest.NewGit(t, "")
+	source.Commit(t, "acme/api", "f", "1")
+	p := captured(t, source, "acme/api", "git/github.com/acme/api.git")
+	for _, test := range []struct {
+		visibility string
+		private    bool // of the repository that is there
+		refused    bool
+	}{
+		{"", false, true},
+		{"private", false, true},
+		{"internal", false, true},
+		{"public", false, false},
+		{"", true, false},
+		{"public", true, false},
+	} {
+		d := newDepot(t)
+		d.repos["copies/api"] = forge.Repository{Owner: "copies", Name: "api", Private: test.private, HTTPURL: d.bare("copies/api", "main")}
+		_, err := newMirror(t, forge.MirrorOptions{To: d, Owner: "copies", Visibility: test.visibility}).Push(t.Context(), p.reader, p.part)
+		if errors.Is(err, fault.ErrRefused) != test.refused || (err != nil) != test.refused {
+			t.Errorf("%+v: %v", test, err)
+		}
+		if came := d.refs("copies/api")["refs/heads/main"] != ""; came == test.refused {
+			t.Errorf("%+v: the code came there: %v", test, came)
+		}
 	}
 }

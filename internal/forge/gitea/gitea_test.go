@@ -232,6 +232,17 @@ func made(bodies *[]string) routes {
 	return r
 }
 
+func TestWhatAnOwnerHidesIsPrivate(t *testing.T) {
+	for visibility, want := range map[string]bool{"public": false, "": false, "limited": true, "private": true} {
+		owner := map[string]any{"login": "acme", "visibility": visibility}
+		p := serve(t, gitea.Options{}, routes{"GET /repositories/1": says(200, repo(1, "acme", "api", "private", false, "owner", owner))})
+		r, err := p.Find(t.Context(), forge.Repository{ID: "1"})
+		if err != nil || r.Private != want {
+			t.Errorf("owner %q: private %v, %v", visibility, r.Private, err)
+		}
+	}
+}
+
 func TestMakeMakesOnce(t *testing.T) {
 	var bodies []string
 	p := serve(t, gitea.Options{}, made(&bodies))
@@ -287,7 +298,8 @@ func TestPullMirror(t *testing.T) {
 		there map[string]any
 		want  error
 	}{
-		{repo(1, "acme", "api", "mirror", true, "original_url", "https://GitHub.com/acme/api"), nil},
+		{repo(1, "acme", "api", "private", true, "mirror", true, "original_url", "https://GitHub.com/acme/api"), nil},
+		{repo(1, "acme", "api", "mirror", true, "original_url", "https://github.com/acme/api"), fault.ErrRefused}, // everybody sees it
 		{repo(1, "acme", "api", "mirror", true, "original_url", "https://github.com/umbrella/api"), fault.ErrExists},
 		{repo(1, "acme", "api"), fault.ErrExists},
 		{repo(1, "acme", "api", "mirror", true, "empty", true, "original_url", m.From, "mirror_updated", "0001-01-01T00:00:00Z"), fault.ErrUnavailable},

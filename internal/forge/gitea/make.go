@@ -212,7 +212,7 @@ func (p *Provider) pulls(ctx context.Context, m forge.PullMirror) (bool, error) 
 	case d.Mirror && d.Empty && d.MirrorUpdated.IsZero() && sameSource(d.OriginalURL, m.From):
 		return false, fault.New("", fault.ErrUnavailable, "the server was told before, and has pulled nothing yet", "where it failed, remove the repository to try again")
 	case d.Mirror && (sameSource(d.OriginalURL, m.From) || p.o.Gogs && d.OriginalURL == ""):
-		return true, nil // Gogs does not say of what
+		return true, m.RefusePublic(r) // Gogs does not say of what
 	}
 	return false, fault.New("", fault.ErrExists, "a repository of the name is there that is no mirror of the source", "choose another owner, or remove it")
 }

@@ -14,6 +14,8 @@ type account struct {
 	ID       int64  `json:"id"`
 	Login    string `json:"login"`
 	Username string `json:"username"` // all that old Gogs has
+	// Visibility is who sees the account and all that it has: "public", "limited" to who is signed in, "private".
+	Visibility string `json:"visibility"`
 }
 
 func (a account) name() string {
@@ -61,7 +63,7 @@ func (p *Provider) decode(raw json.RawMessage, listed time.Time) (forge.Reposito
 		// Not the address in the answer, which is that of the server's own configuration: credentials go where the user sent them.
 		HTTPURL: p.repositoryURL(d.Owner.name(), d.Name), SSHURL: d.SSHURL, WebURL: d.HTMLURL,
 		Description: d.Description, DefaultBranch: d.DefaultBranch,
-		Private: d.Private, Fork: d.Fork, Archived: d.Archived, Empty: d.Empty,
+		Private: d.isPrivate(), Fork: d.Fork, Archived: d.Archived, Empty: d.Empty,
 		Stars: d.Stars, Size: max(d.Size, 0), Active: d.Updated, Raw: raw,
 	}
 	if d.Language != "" {
@@ -72,6 +74,11 @@ func (p *Provider) decode(raw json.RawMessage, listed time.Time) (forge.Reposito
 		r.Mark = mark(d, listed)
 	}
 	return r, d, nil
+}
+
+// isPrivate tells also of repositories that are as public as their owner, which is not for everybody.
+func (d repository) isPrivate() bool {
+	return d.Private || d.Owner.Visibility == "limited" || d.Owner.Visibility == "private"
 }
 
 // mark is made of all in a listing that moves with refs. A pull mirror's time of update is that of its newest commit, so there the time

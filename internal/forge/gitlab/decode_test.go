@@ -33,6 +33,25 @@ func TestAddressesForGitAreTheServers(t *testing.T) {
 	}
 }
 
+// What only members see must not be taken for public: a mirror with the visibility of its source would show it to everybody.
+func TestPrivacy(t *testing.T) {
+	p := newProvider(t, "")
+	for fields, want := range map[string]bool{
+		`"visibility":"public"`:   false,
+		`"visibility":"internal"`: true,
+		`"visibility":"private"`:  true,
+		`"description":""`:        true,
+		`"visibility":"public","repository_access_level":"enabled","wiki_access_level":"disabled"`: false,
+		`"visibility":"public","repository_access_level":"private"`:                                true,
+		`"visibility":"public","wiki_access_level":"private"`:                                      true,
+	} {
+		r, err := p.decodeProject([]byte(`{"id":1,"path_with_namespace":"a/b",`+fields+`}`), true)
+		if err != nil || r.Private != want {
+			t.Errorf("%s: private %v, %v", fields, r.Private, err)
+		}
+	}
+}
+
 func TestWikis(t *testing.T) {
 	p := newProvider(t, "")
 	for _, test := range []struct{ fields, want string }{

@@ -46,12 +46,15 @@ func (p *Provider) pullMirror(ctx context.Context, m forge.PullMirror) error {
 	}
 	at := "/projects/" + escaped(r.ID) + "/mirror/pull"
 	set := pullMirror{Enabled: true, URL: from.String(), User: m.Username, Password: m.Password.Reveal()}
-	switch {
-	case isMirror(r):
-		return p.confirm(ctx, at, from, set)
-	case !r.Empty:
+	if !isMirror(r) && !r.Empty {
 		return fault.New("", fault.ErrExists, "there is a project of that name, and it is no mirror",
 			"name another owner for the mirrors, or rename or delete that project")
+	}
+	if err := m.RefusePublic(r); err != nil {
+		return err
+	}
+	if isMirror(r) {
+		return p.confirm(ctx, at, from, set)
 	}
 	return p.setMirror(ctx, at, set)
 }

@@ -22,6 +22,7 @@ type project struct {
 	Description   string    `json:"description"`
 	DefaultBranch string    `json:"default_branch"`
 	Visibility    string    `json:"visibility"`
+	CodeAccess    string    `json:"repository_access_level"` // "enabled", "private", "disabled"
 	HTTPURL       string    `json:"http_url_to_repo"`
 	SSHURL        string    `json:"ssh_url_to_repo"`
 	WebURL        string    `json:"web_url"`
@@ -58,7 +59,7 @@ func (p *Provider) decodeProject(raw json.RawMessage, wikis bool) (forge.Reposit
 		ID: strconv.FormatInt(in.ID, 10), Owner: in.Path[:cut], Name: in.Path[cut+1:],
 		HTTPURL: p.onSite(in.HTTPURL, in.Path+".git"), SSHURL: in.SSHURL, WebURL: in.WebURL,
 		Description: in.Description, DefaultBranch: in.DefaultBranch,
-		Private: in.Visibility != "public", Fork: in.ForkedFrom != nil, Archived: in.Archived, Empty: in.Empty,
+		Private: in.isPrivate(), Fork: in.ForkedFrom != nil, Archived: in.Archived, Empty: in.Empty,
 		Stars: in.Stars, Active: in.Active, Size: max(in.Statistics.Repository, 0) + max(in.Statistics.LFS, 0),
 		Raw: raw,
 	}
@@ -66,6 +67,11 @@ func (p *Provider) decodeProject(raw json.RawMessage, wikis bool) (forge.Reposit
 		r.WikiHTTPURL, r.WikiSSHURL = wikiURL(r.HTTPURL), wikiURL(r.SSHURL)
 	}
 	return r, nil
+}
+
+// isPrivate tells also of projects that everybody sees, but for the code or the wiki.
+func (in project) isPrivate() bool {
+	return in.Visibility != "public" || in.CodeAccess == "private" || in.WikiAccess == "private"
 }
 
 // hasWiki is whether the project has its wiki switched on; whether it has pages the listing does not say.

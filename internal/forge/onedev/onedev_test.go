@@ -204,6 +204,9 @@ func TestRepositoriesHaveAddressesForHTTPSAndSSH(t *testing.T) {
 	if r.SSHURL != "ssh://ssh.example.com:6611/acme/team/a b" {
 		t.Errorf("git over ssh at %q", r.SSHURL)
 	}
+	if !r.Private {
+		t.Error("who may see it is not known, and it counts as public")
+	}
 	if !got["acme/api"].Fork || r.Fork {
 		t.Errorf("forks are not told apart: %+v", got)
 	}

@@ -43,6 +43,7 @@ func (p *Provider) decode(raw json.RawMessage) (r forge.Repository, code bool, e
 	r = forge.Repository{
 		ID: strconv.FormatInt(d.ID, 10), Owner: owner, Name: name, HTTPURL: p.web.JoinPath(escaped(d.Path)).String(),
 		WebURL: p.web.JoinPath(escaped(d.Path)).String(), Description: d.Description, Fork: d.ForkedFromID > 0, Raw: raw,
+		Private: true, // roles decide who may see it; no answer tells
 	}
 	return r, d.Code == nil || *d.Code, nil
 }

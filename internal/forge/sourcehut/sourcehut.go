@@ -155,7 +155,7 @@ func (p *Provider) decode(raw json.RawMessage) (forge.Repository, error) {
 	r := forge.Repository{
 		ID: strconv.FormatInt(d.ID, 10), Owner: d.Owner.CanonicalName, Name: d.Name,
 		HTTPURL: p.web.String() + at, WebURL: p.web.String() + at, SSHURL: "git@" + p.web.Hostname() + ":" + strings.TrimPrefix(at, "/"),
-		Description: d.Description, Private: strings.EqualFold(d.Visibility, "private"), Active: d.Updated, Raw: raw,
+		Description: d.Description, Private: !strings.EqualFold(d.Visibility, "public"), Active: d.Updated, Raw: raw,
 	}
 	if d.HEAD == nil {
 		r.Empty = true
