@@ -113,8 +113,8 @@ type Seen struct {
 // NewClient makes a client.
 func NewClient(o ClientOptions) (*Client, error) {
 	base, err := url.Parse(strings.TrimSuffix(o.Base, "/"))
-	if err != nil || base.Host == "" || (base.Scheme != "https" && base.Scheme != "http") || base.User != nil {
-		return nil, fault.New("forge address", fault.ErrInvalid, "it is no plain http or https URL", "give it as https://git.example.com")
+	if err != nil || !plainAddress(base) {
+		return nil, errAddress()
 	}
 	o = o.withDefaults()
 	transport, err := transportOf(o)
@@ -389,10 +389,14 @@ func sameOrigin(a, b *url.URL) bool {
 }
 
 func portOf(u *url.URL) string {
-	switch {
-	case u.Port() != "":
+	if u.Port() != "" {
 		return u.Port()
-	case u.Scheme == "https":
+	}
+	return standardPort(u)
+}
+
+func standardPort(u *url.URL) string {
+	if u.Scheme == "https" {
 		return "443"
 	}
 	return "80"

@@ -5,7 +5,6 @@ package bitbucket
 import (
 	"cmp"
 	"context"
-	"encoding/base64"
 	"net/http"
 	"net/url"
 	"strings"
@@ -66,24 +65,14 @@ func New(o Options) (*Provider, error) {
 
 // addresses says where the site is, and its API: on another host for Bitbucket itself.
 func addresses(address string) (site *url.URL, api string, err error) {
-	if address == "" {
-		address = "https://bitbucket.org"
+	site, err = forge.ParseSite(cmp.Or(address, "https://bitbucket.org"), "/2.0")
+	if err != nil {
+		return nil, "", err
 	}
-	if !strings.Contains(address, "://") {
-		address = "https://" + address
-	}
-	u, err := url.Parse(address)
-	if err != nil || u.Hostname() == "" || (u.Scheme != "https" && u.Scheme != "http") || u.User != nil {
-		// Without the address itself, which could hold a secret.
-		return nil, "", fault.New("bitbucket", fault.ErrInvalid, "the address is no plain http or https URL", "leave it out for bitbucket.org")
-	}
-	host := strings.ToLower(u.Host)
-	switch strings.TrimPrefix(strings.TrimPrefix(host, "www."), "api.") {
+	switch strings.TrimPrefix(strings.TrimPrefix(site.Host, "www."), "api.") {
 	case "bitbucket.org":
-		return &url.URL{Scheme: u.Scheme, Host: "bitbucket.org"}, u.Scheme + "://api.bitbucket.org/2.0", nil
+		return &url.URL{Scheme: site.Scheme, Host: "bitbucket.org"}, site.Scheme + "://api.bitbucket.org/2.0", nil
 	}
-	path := strings.TrimSuffix(strings.TrimRight(u.Path, "/"), "/2.0")
-	site = &url.URL{Scheme: u.Scheme, Host: host, Path: path}
 	return site, site.JoinPath("2.0").String(), nil
 }
 
@@ -93,7 +82,7 @@ func authorize(o Options) func(context.Context, http.Header) error {
 		switch {
 		case secret == "":
 		case o.Username != "":
-			header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(o.Username+":"+secret.Reveal())))
+			forge.SetBasicAuth(header, o.Username, secret)
 		default:
 			header.Set("Authorization", "Bearer "+secret.Reveal())
 		}
@@ -102,13 +91,7 @@ func authorize(o Options) func(context.Context, http.Header) error {
 }
 
 // Host implements forge.Provider.
-func (p *Provider) Host() string {
-	host := strings.Trim(p.site.Hostname(), "[]")
-	if port := p.site.Port(); port != "" {
-		host += "_" + port
-	}
-	return host
-}
+func (p *Provider) Host() string { return forge.HostName(p.site) }
 
 // Requests counts the requests made to the API so far.
 func (p *Provider) Requests() int64 { return p.client.Requests() }

@@ -3,74 +3,32 @@ package bitbucket
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"iter"
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/forge"
 )
 
-const (
-	// maxReadings is how often a list is read that shrinks meanwhile: pages are cut by number, so what follows something deleted moves
-	// up, and one item goes unseen.
-	maxReadings = 3
-	// snippetPrefix tells the IDs of snippets from those of repositories.
-	snippetPrefix = "snippet-"
-)
+// snippetPrefix tells the IDs of snippets from those of repositories.
+const snippetPrefix = "snippet-"
 
 // Repositories implements forge.Provider. Users and organisations are both workspaces; without either these are all workspaces that
 // the account is a member of. Gists are the workspaces' snippets. Stars and contributions Bitbucket does not know. A workspace that is
 // not there costs no other one.
 func (p *Provider) Repositories(ctx context.Context, s forge.Selection) iter.Seq2[forge.Repository, error] {
-	return func(yield func(forge.Repository, error) bool) {
-		listings, err := p.listings(ctx, s)
-		if err != nil {
-			yield(forge.Repository{}, err)
-			return
-		}
-		seen := map[string]bool{}
-		take := func(r forge.Repository) error {
-			if seen[r.ID] {
-				return nil
-			}
-			seen[r.ID] = true
-			if !yield(r, nil) {
-				return errStopped
-			}
-			return nil
-		}
-		var failed []error
-		for _, l := range listings {
-			err := p.read(ctx, l, take)
-			if errors.Is(err, errStopped) {
-				return
-			}
-			if err != nil {
-				failed = append(failed, err)
-			}
-			if err != nil && !ofOneList(err) {
-				break
-			}
-		}
-		if s.Starred || s.Contributed {
-			failed = append(failed, fault.New("list "+p.Host(), fault.ErrUnsupported,
-				"Bitbucket lists neither starred repositories nor those contributed to", "leave starred and contributed out"))
-		}
-		if len(failed) > 0 {
-			yield(forge.Repository{}, errors.Join(failed...))
-		}
+	lists, err := p.lists(ctx, s)
+	if err != nil {
+		return forge.Refusal(err)
 	}
-}
-
-// errStopped says that nobody wants more of a listing.
-var errStopped = errors.New("stopped")
-
-// ofOneList reports whether what failed may fail for one list, and not for others.
-func ofOneList(err error) bool {
-	return errors.Is(err, fault.ErrNotFound) || errors.Is(err, fault.ErrDenied)
+	if s.Starred || s.Contributed {
+		lists = append(lists, forge.Refusal(fault.New("list "+p.Host(), fault.ErrUnsupported,
+			"Bitbucket lists neither starred repositories nor those contributed to", "leave starred and contributed out")))
+	}
+	return forge.Union(lists...)
 }
 
 // workspaces are those that a selection names, each once.
@@ -118,63 +76,26 @@ func (p *Provider) ownWorkspaces(ctx context.Context) ([]string, error) {
 	return all, nil
 }
 
-// listing is one list of the API.
-type listing struct {
-	path   string
-	query  url.Values
-	decode func(json.RawMessage) (forge.Repository, error)
-}
-
-// listings are what a selection takes.
-func (p *Provider) listings(ctx context.Context, s forge.Selection) ([]listing, error) {
+// lists are what a selection takes.
+func (p *Provider) lists(ctx context.Context, s forge.Selection) ([]forge.Repositories, error) {
 	workspaces, err := p.workspaces(ctx, s)
 	if err != nil {
 		return nil, err
 	}
-	var all []listing
+	var all []forge.Repositories
 	for _, workspace := range workspaces {
 		name := url.PathEscape(workspace)
-		all = append(all, listing{
-			"/repositories/" + name, url.Values{"sort": {"created_on"}}, // what is added meanwhile comes last
-			func(raw json.RawMessage) (forge.Repository, error) { return p.decode(raw, s.Wikis) },
-		})
+		byAge := url.Values{"sort": {"created_on"}} // what is added meanwhile comes last
+		all = append(all, forge.Steady(forge.Decode(p.pages(ctx, "/repositories/"+name, byAge),
+			func(raw json.RawMessage, _ time.Time) (forge.Repository, error) { return p.decode(raw, s.Wikis) })))
 		if s.Gists {
-			all = append(all, listing{
-				"/snippets/" + name, nil,
-				func(raw json.RawMessage) (forge.Repository, error) { return p.decodeSnippet(raw, workspace) },
-			})
+			all = append(all, forge.Steady(forge.Decode(p.pages(ctx, "/snippets/"+name, nil),
+				func(raw json.RawMessage, _ time.Time) (forge.Repository, error) {
+					return p.decodeSnippet(raw, workspace)
+				})))
 		}
 	}
 	return all, nil
-}
-
-// read follows a listing to its end, or until take fails. One that shrank meanwhile is read again; what comes twice is take's to notice.
-func (p *Provider) read(ctx context.Context, l listing, take func(forge.Repository) error) error {
-	var err error
-	for range maxReadings {
-		if err = p.readOnce(ctx, l, take); !errors.Is(err, fault.ErrIncomplete) {
-			break
-		}
-	}
-	return err
-}
-
-func (p *Provider) readOnce(ctx context.Context, l listing, take func(forge.Repository) error) error {
-	for page, err := range p.pages(ctx, l.path, l.query) {
-		if err != nil {
-			return err
-		}
-		for _, raw := range page.Items {
-			r, err := l.decode(raw)
-			if err != nil {
-				return err
-			}
-			if err := take(r); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 // pages follows the "next" addresses in the answers; the client sees to it that they stay on the host.

@@ -9,6 +9,7 @@
 package gitea
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -61,15 +62,10 @@ var (
 
 // New makes a provider. It sends nothing.
 func New(o Options) (*Provider, error) {
-	if o.URL == "" {
-		o.URL = "https://gitea.com"
+	web, err := forge.ParseSite(cmp.Or(o.URL, "https://gitea.com"), "/api/v1")
+	if err != nil {
+		return nil, err
 	}
-	web, err := url.Parse(strings.TrimRight(o.URL, "/"))
-	if err != nil || web.Host == "" || web.User != nil || web.RawQuery != "" || web.Fragment != "" {
-		return nil, fault.New("gitea address", fault.ErrInvalid, "it is no plain URL of an instance", "give it as https://git.example.com")
-	}
-	web.Path = strings.TrimSuffix(web.Path, "/api/v1") // who gives the API's address means the instance
-	web.Host = strings.ToLower(web.Host)
 	p := &Provider{o: o, web: web}
 	options := o.Client
 	options.Base = web.String() + "/api/v1"
@@ -88,20 +84,13 @@ func (p *Provider) authorize(_ context.Context, header http.Header) error {
 	case p.o.Token != "":
 		header.Set("Authorization", "token "+p.o.Token.Reveal())
 	case p.o.Password != "":
-		r := http.Request{Header: header}
-		r.SetBasicAuth(p.o.Username, p.o.Password.Reveal())
+		forge.SetBasicAuth(header, p.o.Username, p.o.Password)
 	}
 	return nil
 }
 
 // Host implements forge.Provider.
-func (p *Provider) Host() string {
-	host := strings.ReplaceAll(strings.Trim(p.web.Hostname(), "[]"), ":", "_")
-	if port := p.web.Port(); port != "" && !(port == "443" && p.web.Scheme == "https") && !(port == "80" && p.web.Scheme == "http") {
-		host += "_" + port
-	}
-	return host
-}
+func (p *Provider) Host() string { return forge.HostName(p.web) }
 
 // Seen is what the newest answer said of limits and of the token.
 func (p *Provider) Seen() forge.Seen { return p.client.Seen() }
@@ -147,7 +136,7 @@ func (p *Provider) whoami(ctx context.Context) (string, error) {
 	if err := p.do(ctx, http.MethodGet, "/user", nil, nil, &user); err != nil {
 		return "", err
 	}
-	if !plainName(user.name()) {
+	if !forge.PlainName(user.name()) {
 		return "", fault.New("account", fault.ErrUnavailable, "the server answers without a name", "")
 	}
 	return user.name(), nil
@@ -189,11 +178,4 @@ func path(segments ...string) string {
 		b.WriteString("/" + url.PathEscape(s))
 	}
 	return b.String()
-}
-
-// plainName reports whether s can be an account or a repository: one segment of a path and of a directory.
-func plainName(s string) bool {
-	return s != "" && s != "." && s != ".." && len(s) <= 255 && !strings.ContainsFunc(s, func(r rune) bool {
-		return r <= ' ' || r == '/' || r == '\\' || r == 0x7f
-	})
 }

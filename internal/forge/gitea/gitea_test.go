@@ -68,14 +68,14 @@ func names(t *testing.T, p *gitea.Provider, s forge.Selection) ([]string, error)
 }
 
 func TestNewRefusesWhatIsNoAddress(t *testing.T) {
-	for _, address := range []string{"://", "git.example.com", "ftp://git.example.com", "https://token@git.example.com", "https://git.example.com?token=hunter22"} {
+	for _, address := range []string{"://", "ftp://git.example.com", "https://token@git.example.com", "https://git.example.com?token=hunter22"} {
 		if _, err := gitea.New(gitea.Options{URL: address}); !errors.Is(err, fault.ErrInvalid) || strings.Contains(err.Error(), "hunter22") {
 			t.Errorf("%s: %v", address, err)
 		}
 	}
 	for address, want := range map[string]string{
 		"": "gitea.com", "https://Git.Example.com/": "git.example.com", "http://localhost:3000/api/v1": "localhost_3000",
-		"https://git.example.com:443": "git.example.com", "https://[::1]:3000/git": "__1_3000",
+		"git.example.com": "git.example.com", "https://git.example.com:443": "git.example.com", "https://[::1]:3000/git": "__1_3000",
 	} {
 		p, err := gitea.New(gitea.Options{URL: address})
 		if err != nil || p.Host() != want {

@@ -13,34 +13,32 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/forge"
 )
 
-const (
-	// pageSize is what is asked for; servers give what they are set to, 50 by default.
-	pageSize = "100"
-	// maxReadings is how often a listing is read that changes under the reader: where pages are cut by number, something deleted
-	// meanwhile shifts the rest, and one goes unseen.
-	maxReadings = 3
-)
+// pageSize is what is asked for; servers give what they are set to, 50 by default.
+const pageSize = "100"
 
 // Repositories implements forge.Provider.
 func (p *Provider) Repositories(ctx context.Context, s forge.Selection) iter.Seq2[forge.Repository, error] {
+	var lists []forge.Repositories
+	for _, l := range p.listings(s) {
+		lists = append(lists, p.list(ctx, l, s.Wikis))
+	}
+	if err := p.unsupported(s); err != nil {
+		lists = append(lists, forge.Refusal(err))
+	}
 	return func(yield func(forge.Repository, error) bool) {
-		seen := map[string]bool{}
-		for _, l := range p.listings(s) {
-			more, err := p.list(ctx, l, s, seen, func(r forge.Repository) bool { return yield(r, nil) })
-			if err != nil {
-				yield(forge.Repository{}, err)
+		for r, err := range forge.Union(lists...) {
+			if err == nil && s.Languages && !p.o.Gogs {
+				r.Languages, err = p.languages(ctx, r)
 			}
-			if err != nil || !more {
+			if !yield(r, scoped(err)) || err != nil {
 				return
 			}
-		}
-		if err := p.unsupported(s); err != nil {
-			yield(forge.Repository{}, err)
 		}
 	}
 }
@@ -97,60 +95,57 @@ func (p *Provider) unsupported(s forge.Selection) error {
 	return fault.New("list repositories", fault.ErrUnsupported, "the forge has not "+strings.Join(lacking, ", "), "leave that out of the selection")
 }
 
-// list yields the repositories of a listing that were not seen before.
-func (p *Provider) list(
-	ctx context.Context, l listing, s forge.Selection, seen map[string]bool, yield func(forge.Repository) bool,
-) (more bool, err error) {
-	for _, at := range l.paths {
-		more, err = p.readSteady(ctx, at, l, s, seen, yield)
-		if !errors.Is(err, fault.ErrNotFound) {
-			break
+// list reads a listing.
+func (p *Provider) list(ctx context.Context, l listing, wikis bool) forge.Repositories {
+	return forge.Steady(forge.Decode(p.firstThere(ctx, l), func(raw json.RawMessage, answered time.Time) (forge.Repository, error) {
+		r, d, err := p.decode(raw, answered)
+		r.Class = l.class
+		// Wikis are only said to be enabled, as every new repository's is; HasWiki tells more.
+		if wikis && d.hasWiki() {
+			r.WikiHTTPURL, r.WikiSSHURL = wikiURL(r.HTTPURL), wikiURL(r.SSHURL)
 		}
-	}
-	return more, scoped(err)
+		return r, err
+	}))
 }
 
-// readSteady reads a listing until nothing changes meanwhile. What comes a second time was seen before.
-func (p *Provider) readSteady(
-	ctx context.Context, at string, l listing, s forge.Selection, seen map[string]bool, yield func(forge.Repository) bool,
-) (more bool, err error) {
-	for range maxReadings {
-		more, steady, err := p.read(ctx, at, l, s, seen, yield)
-		switch {
-		case errors.Is(err, fault.ErrIncomplete): // fewer came than were counted
-		case err != nil, !more, steady:
-			return more, err
-		}
-	}
-	return false, fault.New("list "+at, fault.ErrIncomplete, "repositories came or went each time they were listed", "run it again")
-}
-
-// read reads a listing once. It is steady where the number of repositories did not change meanwhile.
-func (p *Provider) read(
-	ctx context.Context, at string, l listing, s forge.Selection, seen map[string]bool, yield func(forge.Repository) bool,
-) (more, steady bool, err error) {
-	first := ""
-	steady = true
-	for page, err := range p.client.List(ctx, pages(at, url.Values{}, l.filtered)) {
-		if err != nil {
-			return false, steady, err
-		}
-		total := page.Response.Header.Get(totalCount)
-		if first == "" {
-			first = total
-		}
-		steady = steady && total == first
-		fresh, err := p.fresh(ctx, page, l, s, seen)
-		if err != nil {
-			return false, steady, err
-		}
-		for _, r := range fresh {
-			if !yield(r) {
-				return false, steady, nil
+// firstThere are the pages of the first of a listing's paths that is there.
+func (p *Provider) firstThere(ctx context.Context, l listing) iter.Seq2[forge.Page, error] {
+	return func(yield func(forge.Page, error) bool) {
+		for i, at := range l.paths {
+			elsewhere := false
+			for page, err := range p.counted(ctx, at, l.filtered) {
+				if elsewhere = errors.Is(err, fault.ErrNotFound) && i < len(l.paths)-1; elsewhere {
+					break
+				}
+				if !yield(page, err) || err != nil {
+					return
+				}
+			}
+			if !elsewhere {
+				return
 			}
 		}
 	}
-	return true, steady, nil
+}
+
+// counted are the pages of a list, which is incomplete where the number of repositories changes from page to page.
+func (p *Provider) counted(ctx context.Context, at string, filtered bool) iter.Seq2[forge.Page, error] {
+	return func(yield func(forge.Page, error) bool) {
+		first, steady := "", true
+		for page, err := range p.client.List(ctx, pages(at, url.Values{}, filtered)) {
+			if err == nil {
+				total := page.Response.Header.Get(totalCount)
+				first = cmp.Or(first, total)
+				steady = steady && total == first
+			}
+			if !yield(page, err) || err != nil {
+				return
+			}
+		}
+		if !steady {
+			yield(forge.Page{}, fault.New("list "+at, fault.ErrIncomplete, "repositories came or went while they were listed", "run it again"))
+		}
+	}
 }
 
 const totalCount = "X-Total-Count"
@@ -185,34 +180,6 @@ func pages(at string, query url.Values, filtered bool) forge.Listing {
 	return l
 }
 
-// fresh decodes what a page has that was not seen before. Wikis are only said to be enabled, as every new repository's is; HasWiki
-// tells more.
-func (p *Provider) fresh(ctx context.Context, page forge.Page, l listing, s forge.Selection, seen map[string]bool) ([]forge.Repository, error) {
-	var fresh []forge.Repository
-	listed := page.Response.Date()
-	for _, raw := range page.Items {
-		r, d, err := p.decode(raw, listed)
-		if err != nil {
-			return nil, err
-		}
-		if seen[r.ID] {
-			continue
-		}
-		seen[r.ID] = true
-		r.Class = l.class
-		if s.Wikis && d.hasWiki() {
-			r.WikiHTTPURL, r.WikiSSHURL = wikiURL(r.HTTPURL), wikiURL(r.SSHURL)
-		}
-		if s.Languages && !p.o.Gogs {
-			if r.Languages, err = p.languages(ctx, r); err != nil {
-				return nil, err
-			}
-		}
-		fresh = append(fresh, r)
-	}
-	return fresh, nil
-}
-
 // HasWiki implements forge.WikiFinder: a wiki that somebody wrote is a repository of its own, which has a HEAD. Gitea 1.26 answers git
 // with an internal error where there is none. What is unclear counts as a wiki; git will tell.
 func (p *Provider) HasWiki(ctx context.Context, r forge.Repository) (bool, error) {
@@ -244,7 +211,7 @@ func wikiURL(address string) string {
 // languages are all languages of a repository, the main one first.
 func (p *Provider) languages(ctx context.Context, r forge.Repository) ([]string, error) {
 	var bytes map[string]int64
-	if err := p.do(ctx, http.MethodGet, path("repos", r.Owner, r.Name, "languages"), nil, nil, &bytes); err != nil {
+	if _, err := p.client.Do(ctx, http.MethodGet, path("repos", r.Owner, r.Name, "languages"), nil, nil, &bytes); err != nil {
 		return nil, err
 	}
 	return slices.SortedFunc(maps.Keys(bytes), func(a, b string) int {

@@ -55,7 +55,7 @@ type repository struct {
 // decode reads a repository's document; listed is the time of the answer by the server's clock.
 func (p *Provider) decode(raw json.RawMessage, listed time.Time) (forge.Repository, repository, error) {
 	var d repository
-	if err := json.Unmarshal(raw, &d); err != nil || d.ID <= 0 || !plainName(d.Owner.name()) || !plainName(d.Name) {
+	if err := json.Unmarshal(raw, &d); err != nil || d.ID <= 0 || !forge.PlainName(d.Owner.name()) || !forge.PlainName(d.Name) {
 		return forge.Repository{}, d, fault.New("repository", fault.ErrUnavailable, "the server answers with what is no repository", "")
 	}
 	r := forge.Repository{

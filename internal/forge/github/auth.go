@@ -44,8 +44,7 @@ func (p *Provider) authorize(ctx context.Context, header http.Header) error {
 		return err
 	case password == "":
 	case p.app == nil && p.o.Token == "":
-		basic := base64.StdEncoding.EncodeToString([]byte(username + ":" + password.Reveal()))
-		header.Set("Authorization", "Basic "+basic)
+		forge.SetBasicAuth(header, username, password)
 	default:
 		header.Set("Authorization", "Bearer "+password.Reveal())
 	}

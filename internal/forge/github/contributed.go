@@ -37,7 +37,7 @@ type contributionPage struct {
 }
 
 // contributed lists what a user has contributed to, "" being the token's own. Only GraphQL knows it.
-func (p *Provider) contributed(ctx context.Context, login string) repositories {
+func (p *Provider) contributed(ctx context.Context, login string) forge.Repositories {
 	const op = "list contributions"
 	query := `query($after: String) { account: viewer {` + contributionFields + `} }`
 	variables := map[string]any{}

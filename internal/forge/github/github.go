@@ -2,8 +2,8 @@
 package github
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"net/http"
 	"net/url"
 	"strings"
@@ -65,7 +65,7 @@ func New(o Options) (*Provider, error) {
 	const op = "github"
 	web, api, graphql, err := addresses(o.URL)
 	if err != nil {
-		return nil, fault.Wrap(op, fault.ErrInvalid, err, "give the address of the instance: https://github.example.com")
+		return nil, fault.Wrap(op, nil, err, "")
 	}
 	p := &Provider{o: o, web: web, graphql: graphql}
 	options := o.Client
@@ -90,19 +90,10 @@ func header() map[string]string {
 // addresses says where an instance has its pages and its two APIs. An address of an API, as people copy it, is taken for its
 // instance.
 func addresses(instance string) (web *url.URL, api, graphql string, err error) {
-	if instance == "" {
-		instance = "https://github.com"
+	web, err = forge.ParseSite(cmp.Or(instance, "https://github.com"), "/api/v3", "/api/graphql")
+	if err != nil {
+		return nil, "", "", err
 	}
-	if !strings.Contains(instance, "://") {
-		instance = "https://" + instance
-	}
-	web, err = url.Parse(instance)
-	if err != nil || web.Hostname() == "" || (web.Scheme != "https" && web.Scheme != "http") || web.User != nil {
-		return nil, "", "", errors.New("the address is no plain http or https URL") // the URL itself could hold a secret
-	}
-	path := strings.TrimSuffix(web.Path, "/")
-	path = strings.TrimSuffix(strings.TrimSuffix(path, "/api/v3"), "/api/graphql")
-	web = &url.URL{Scheme: web.Scheme, Host: strings.ToLower(web.Host), Path: path}
 	if host, isAPI := strings.CutPrefix(web.Host, "api."); isAPI && inCloud(host) {
 		web.Host = host
 	}
@@ -118,13 +109,7 @@ func addresses(instance string) (web *url.URL, api, graphql string, err error) {
 func inCloud(host string) bool { return host == "github.com" || strings.HasSuffix(host, ".ghe.com") }
 
 // Host implements forge.Provider.
-func (p *Provider) Host() string {
-	host := strings.Trim(p.web.Hostname(), "[]")
-	if port := p.web.Port(); port != "" {
-		host += "_" + port
-	}
-	return host
-}
+func (p *Provider) Host() string { return forge.HostName(p.web) }
 
 // Requests counts the requests made to the API so far.
 func (p *Provider) Requests() int64 { return p.client.Requests() }

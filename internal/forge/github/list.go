@@ -18,9 +18,6 @@ import (
 // perPage is the most that GitHub gives in one answer.
 const perPage = "100"
 
-// repositories is a listing, or a part of one. It ends with an error unless it is complete.
-type repositories = iter.Seq2[forge.Repository, error]
-
 // decoder makes a repository of an object that GitHub answered at a time.
 type decoder = func(raw json.RawMessage, answered time.Time) (forge.Repository, error)
 
@@ -36,26 +33,19 @@ func (p *Provider) Repositories(ctx context.Context, s forge.Selection) iter.Seq
 			yield(forge.Repository{}, err)
 			return
 		}
-		seen := map[string]bool{}
-		for _, part := range parts {
-			for r, err := range part {
-				if err == nil && seen[r.ID] {
-					continue // found before, or moved to a later page by one that is new
-				}
-				if err == nil {
-					seen[r.ID] = true
-					err = p.complement(ctx, s, &r)
-				}
-				if !yield(r, err) || err != nil {
-					return
-				}
+		for r, err := range forge.Union(parts...) {
+			if err == nil {
+				err = p.complement(ctx, s, &r)
+			}
+			if !yield(r, err) || err != nil {
+				return
 			}
 		}
 	}
 }
 
 // parts gives the listings that the selection is made of, owned repositories first.
-func (p *Provider) parts(ctx context.Context, s forge.Selection) ([]repositories, error) {
+func (p *Provider) parts(ctx context.Context, s forge.Selection) ([]forge.Repositories, error) {
 	for _, name := range append([]string{s.User, s.Organization}, s.Organizations...) {
 		if name != "" && !plain(name) {
 			return nil, fault.New(fmt.Sprintf("list repositories of %.80q", name), fault.ErrInvalid, "GitHub has no accounts of such a name", "")
@@ -68,7 +58,7 @@ func (p *Provider) parts(ctx context.Context, s forge.Selection) ([]repositories
 	personal := []struct {
 		wanted bool
 		what   string
-		list   func(ctx context.Context, login string) repositories
+		list   func(ctx context.Context, login string) forge.Repositories
 	}{
 		{s.Contributed, "repositories it has contributed to", p.contributed},
 		{s.Starred, "starred repositories", p.starred},
@@ -88,8 +78,8 @@ func (p *Provider) parts(ctx context.Context, s forge.Selection) ([]repositories
 }
 
 // owned gives the listings of the accounts that the selection names.
-func (p *Provider) owned(ctx context.Context, s forge.Selection) ([]repositories, error) {
-	var parts []repositories
+func (p *Provider) owned(ctx context.Context, s forge.Selection) ([]forge.Repositories, error) {
+	var parts []forge.Repositories
 	switch {
 	case s.User != "":
 		part, err := p.ofUser(ctx, s.User)
@@ -129,7 +119,7 @@ func (p *Provider) person(ctx context.Context, user, what string) (login string,
 }
 
 // visible lists all that the credentials' own account owns, or may see as a member or collaborator.
-func (p *Provider) visible(ctx context.Context) repositories {
+func (p *Provider) visible(ctx context.Context) forge.Repositories {
 	if p.app != nil {
 		return p.list(ctx, "/installation/repositories", nil, "repositories", p.decode)
 	}
@@ -138,7 +128,7 @@ func (p *Provider) visible(ctx context.Context) repositories {
 }
 
 // ofUser lists what a user owns: of the credentials' own account all, of another one what is public.
-func (p *Provider) ofUser(ctx context.Context, login string) (repositories, error) {
+func (p *Provider) ofUser(ctx context.Context, login string) (forge.Repositories, error) {
 	owns, err := p.owns(ctx, login)
 	if err != nil {
 		return nil, err
@@ -164,13 +154,13 @@ func (p *Provider) ofUser(ctx context.Context, login string) (repositories, erro
 	return p.list(ctx, "/users/"+login+"/repos", query, "", p.decode), nil
 }
 
-func (p *Provider) ofOrganization(ctx context.Context, name string) repositories {
+func (p *Provider) ofOrganization(ctx context.Context, name string) forge.Repositories {
 	query := url.Values{"type": {"all"}, "sort": {"full_name"}, "direction": {"asc"}}
 	return p.list(ctx, "/orgs/"+name+"/repos", query, "", p.decode)
 }
 
 // starred lists in the order of starring, so that a new star moves nothing between pages.
-func (p *Provider) starred(ctx context.Context, login string) repositories {
+func (p *Provider) starred(ctx context.Context, login string) forge.Repositories {
 	path := "/user/starred"
 	if login != "" {
 		path = "/users/" + login + "/starred"
@@ -184,7 +174,7 @@ func (p *Provider) starred(ctx context.Context, login string) repositories {
 }
 
 // gists lists the account's own with its secret ones, or the public ones of another user.
-func (p *Provider) gists(ctx context.Context, login string) repositories {
+func (p *Provider) gists(ctx context.Context, login string) forge.Repositories {
 	path := "/gists"
 	if login != "" {
 		path = "/users/" + login + "/gists"
@@ -193,7 +183,7 @@ func (p *Provider) gists(ctx context.Context, login string) repositories {
 }
 
 // only keeps the repositories of one owner.
-func only(all repositories, owner string) repositories {
+func only(all forge.Repositories, owner string) forge.Repositories {
 	return func(yield func(forge.Repository, error) bool) {
 		for r, err := range all {
 			if (err != nil || strings.EqualFold(r.Owner, owner)) && !yield(r, err) {
@@ -204,7 +194,7 @@ func only(all repositories, owner string) repositories {
 }
 
 // list follows a listing to its end. key names the array in the answer, where the answer is not one itself.
-func (p *Provider) list(ctx context.Context, path string, query url.Values, key string, decode decoder) repositories {
+func (p *Provider) list(ctx context.Context, path string, query url.Values, key string, decode decoder) forge.Repositories {
 	return func(yield func(forge.Repository, error) bool) {
 		if query == nil {
 			query = url.Values{}

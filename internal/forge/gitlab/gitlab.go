@@ -2,6 +2,7 @@
 package gitlab
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"iter"
@@ -48,7 +49,7 @@ var (
 
 // New makes a provider. It sends nothing yet.
 func New(o Options) (*Provider, error) {
-	site, err := siteOf(o.URL)
+	site, err := forge.ParseSite(cmp.Or(o.URL, "https://gitlab.com"), "/api/v4")
 	if err != nil {
 		return nil, err
 	}
@@ -60,23 +61,6 @@ func New(o Options) (*Provider, error) {
 		return nil, fault.Wrap("gitlab", nil, err, "")
 	}
 	return &Provider{o: o, site: site, client: client}, nil
-}
-
-// siteOf reads the address of a server. One of its API, as people copy it, is taken for the server's.
-func siteOf(address string) (*url.URL, error) {
-	if address == "" {
-		address = "https://gitlab.com"
-	}
-	if !strings.Contains(address, "://") {
-		address = "https://" + address
-	}
-	site, err := url.Parse(address)
-	if err != nil || site.Hostname() == "" || (site.Scheme != "https" && site.Scheme != "http") || site.User != nil {
-		// Without the address itself, which could hold a secret.
-		return nil, fault.New("gitlab", fault.ErrInvalid, "the address is no plain http or https URL", "give it as https://gitlab.example.com")
-	}
-	path := strings.TrimSuffix(strings.TrimRight(site.Path, "/"), "/api/v4")
-	return &url.URL{Scheme: site.Scheme, Host: strings.ToLower(site.Host), Path: path}, nil
 }
 
 func authorize(o Options) func(context.Context, http.Header) error {
@@ -93,13 +77,7 @@ func authorize(o Options) func(context.Context, http.Header) error {
 }
 
 // Host implements forge.Provider.
-func (p *Provider) Host() string {
-	host := strings.Trim(p.site.Hostname(), "[]")
-	if port := p.site.Port(); port != "" {
-		host += "_" + port
-	}
-	return host
-}
+func (p *Provider) Host() string { return forge.HostName(p.site) }
 
 // Requests counts the requests made to the API so far.
 func (p *Provider) Requests() int64 { return p.client.Requests() }

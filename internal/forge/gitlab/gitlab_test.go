@@ -456,7 +456,8 @@ func TestAddresses(t *testing.T) {
 		{"gitlab.com", "gitlab.com"},
 		{"https://GitLab.example.com/", "gitlab.example.com"},
 		{"https://git.example.com:8443/gitlab/api/v4/", "git.example.com_8443"},
-		{"http://[::1]:8080", "::1_8080"},
+		{"http://[::1]:8080", "__1_8080"},
+		{"https://gitlab.example.com:443", "gitlab.example.com"},
 	} {
 		p, err := gitlab.New(gitlab.Options{URL: test.url})
 		if err != nil || p.Host() != test.host {

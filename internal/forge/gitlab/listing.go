@@ -4,83 +4,39 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"iter"
 	"maps"
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/forge"
 )
 
-// maxReadings is how often a list is read that shrinks meanwhile: where pages are cut by number, what follows something deleted moves
-// up, and one item goes unseen.
-const maxReadings = 3
-
 // Repositories implements forge.Provider. Snippets are those that the token's own account wrote, personal and in projects: GitLab
 // lists nobody else's. What an account contributed to, GitLab knows for a year back. A group that is not there costs no other group.
 func (p *Provider) Repositories(ctx context.Context, s forge.Selection) iter.Seq2[forge.Repository, error] {
 	return func(yield func(forge.Repository, error) bool) {
-		listings, err := p.listings(ctx, s)
+		lists, err := p.lists(ctx, s)
 		if err != nil {
 			yield(forge.Repository{}, err)
 			return
 		}
-		seen := map[string]bool{}
-		take := func(r forge.Repository) (err error) {
-			if seen[r.ID] {
-				return nil
+		for r, err := range forge.Union(lists...) {
+			if err == nil && s.Languages && r.Class != forge.Gist {
+				r.Languages, err = p.languages(ctx, r)
 			}
-			if s.Languages && r.Class != forge.Gist {
-				if r.Languages, err = p.languages(ctx, r); err != nil {
-					return err
-				}
-			}
-			seen[r.ID] = true
-			if !yield(r, nil) {
-				return errStopped
-			}
-			return nil
-		}
-		var failed []error
-		for _, l := range listings {
-			err := p.read(ctx, l, take)
-			if errors.Is(err, errStopped) {
+			if !yield(r, err) || err != nil {
 				return
 			}
-			if err != nil {
-				failed = append(failed, err)
-			}
-			if err != nil && !ofOneList(err) {
-				break
-			}
-		}
-		if len(failed) > 0 {
-			yield(forge.Repository{}, errors.Join(failed...))
 		}
 	}
 }
 
-// errStopped says that nobody wants more of a listing.
-var errStopped = errors.New("stopped")
-
-// ofOneList reports whether what failed may fail for one list, and not for others.
-func ofOneList(err error) bool {
-	return errors.Is(err, fault.ErrNotFound) || errors.Is(err, fault.ErrDenied) || errors.Is(err, fault.ErrUnsupported)
-}
-
-// listing is one list of the API.
-type listing struct {
-	path   string
-	query  url.Values
-	decode func(json.RawMessage) (forge.Repository, error)
-	refuse error // why it cannot be read
-}
-
-// listings are what a selection takes, in the order in which classes win: what is owned and starred is owned.
-func (p *Provider) listings(ctx context.Context, s forge.Selection) ([]listing, error) {
+// lists are what a selection takes, in the order in which classes win: what is owned and starred is owned.
+func (p *Provider) lists(ctx context.Context, s forge.Selection) ([]forge.Repositories, error) {
 	own := s.User == "" && s.Organization == ""
 	if p.o.Token == "" && (own || s.Gists || s.User == "" && (s.Starred || s.Contributed)) {
 		// Asked without one, GitLab lists every public project there is.
@@ -96,13 +52,13 @@ func (p *Provider) listings(ctx context.Context, s forge.Selection) ([]listing, 
 
 	byNumber := url.Values{"order_by": {"id"}, "sort": {"asc"}, "per_page": {"100"}}
 	keyset := with(byNumber, "pagination", "keyset")
-	var found []listing
+	var found []forge.Repositories
 	projects := func(class forge.Class, path string, query url.Values) {
-		found = append(found, listing{path: path, query: query, decode: func(raw json.RawMessage) (forge.Repository, error) {
+		found = append(found, p.list(ctx, path, query, func(raw json.RawMessage, _ time.Time) (forge.Repository, error) {
 			r, err := p.decodeProject(raw, s.Wikis)
 			r.Class = class
 			return r, err
-		}})
+		}))
 	}
 	user := "/users/" + escaped(s.User)
 	switch {
@@ -132,10 +88,12 @@ func (p *Provider) listings(ctx context.Context, s forge.Selection) ([]listing, 
 	}
 	switch {
 	case s.Gists && s.User != "" && !strings.EqualFold(s.User, account):
-		found = append(found, listing{refuse: fault.New("snippets of "+s.User, fault.ErrUnsupported,
-			"GitLab lists only those of the token's own account, "+account, "leave gists out, or use a token of "+s.User)})
+		found = append(found, forge.Refusal(fault.New("snippets of "+s.User, fault.ErrUnsupported,
+			"GitLab lists only those of the token's own account, "+account, "leave gists out, or use a token of "+s.User)))
 	case s.Gists:
-		found = append(found, listing{path: "/snippets", query: url.Values{"per_page": {"100"}}, decode: p.decodeSnippet})
+		found = append(found, p.list(ctx, "/snippets", url.Values{"per_page": {"100"}}, func(raw json.RawMessage, _ time.Time) (forge.Repository, error) {
+			return p.decodeSnippet(raw)
+		}))
 	}
 	return found, nil
 }
@@ -148,36 +106,18 @@ func with(query url.Values, pairs ...string) url.Values {
 	return query
 }
 
-// read follows a listing to its end, or until take fails. One that shrank meanwhile is read again; what comes twice is take's to notice.
-func (p *Provider) read(ctx context.Context, l listing, take func(forge.Repository) error) error {
-	if l.refuse != nil {
-		return l.refuse
-	}
-	var err error
-	for range maxReadings {
-		if err = p.readOnce(ctx, l, take); !errors.Is(err, fault.ErrIncomplete) {
-			break
-		}
-	}
-	return pastLimit(err)
-}
-
-func (p *Provider) readOnce(ctx context.Context, l listing, take func(forge.Repository) error) error {
-	for page, err := range p.pages(ctx, l.path, l.query) {
-		if err != nil {
-			return err
-		}
-		for _, raw := range page.Items {
-			r, err := l.decode(raw)
-			if err != nil {
-				return err
-			}
-			if err := take(r); err != nil {
-				return err
+// list is one list of the API.
+func (p *Provider) list(
+	ctx context.Context, path string, query url.Values, decode func(json.RawMessage, time.Time) (forge.Repository, error),
+) forge.Repositories {
+	list := forge.Steady(forge.Decode(p.pages(ctx, path, query), decode))
+	return func(yield func(forge.Repository, error) bool) {
+		for r, err := range list {
+			if !yield(r, pastLimit(err)) || err != nil {
+				return
 			}
 		}
 	}
-	return nil
 }
 
 // pastLimit says what GitLab's refusal of a page number beyond 50,000 items means.

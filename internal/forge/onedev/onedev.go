@@ -6,6 +6,7 @@
 package onedev
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"net/url"
@@ -44,15 +45,10 @@ var (
 
 // New makes a provider. It sends nothing.
 func New(o Options) (*Provider, error) {
-	if o.URL == "" {
-		o.URL = "https://code.onedev.io"
+	web, err := forge.ParseSite(cmp.Or(o.URL, "https://code.onedev.io"), "/~api")
+	if err != nil {
+		return nil, err
 	}
-	web, err := url.Parse(strings.TrimRight(o.URL, "/"))
-	if err != nil || web.Host == "" || web.User != nil || web.RawQuery != "" || web.Fragment != "" {
-		return nil, fault.New("onedev address", fault.ErrInvalid, "it is no plain URL of a server", "give it as https://onedev.example.com")
-	}
-	web.Path = strings.TrimSuffix(web.Path, "/~api")
-	web.Host = strings.ToLower(web.Host)
 	p := &Provider{o: o, web: web}
 	options := o.Client
 	options.Base = web.String() + "/~api"
@@ -69,20 +65,13 @@ func (p *Provider) authorize(_ context.Context, header http.Header) error {
 	case p.o.Token != "":
 		header.Set("Authorization", "Bearer "+p.o.Token.Reveal())
 	case p.o.Password != "":
-		r := http.Request{Header: header}
-		r.SetBasicAuth(p.o.Username, p.o.Password.Reveal())
+		forge.SetBasicAuth(header, p.o.Username, p.o.Password)
 	}
 	return nil
 }
 
 // Host implements forge.Provider.
-func (p *Provider) Host() string {
-	host := strings.ReplaceAll(strings.Trim(p.web.Hostname(), "[]"), ":", "_")
-	if port := p.web.Port(); port != "" && (p.web.Scheme != "https" || port != "443") && (p.web.Scheme != "http" || port != "80") {
-		host += "_" + port
-	}
-	return host
-}
+func (p *Provider) Host() string { return forge.HostName(p.web) }
 
 // Seen is what the newest answer said of limits and of the token.
 func (p *Provider) Seen() forge.Seen { return p.client.Seen() }

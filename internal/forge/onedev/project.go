@@ -14,12 +14,8 @@ import (
 	"github.com/backstay/backstay/internal/forge"
 )
 
-const (
-	pageSize = 100 // the most that OneDev gives
-	// maxReadings is how often a listing is read that changes under the reader: pages are cut by number, and something deleted
-	// meanwhile shifts the rest.
-	maxReadings = 3
-)
+// pageSize is the most that OneDev gives.
+const pageSize = 100
 
 // project is what is read of a project's document.
 type project struct {
@@ -70,29 +66,15 @@ func escaped(path string) string {
 // Repositories implements forge.Provider. Without User and Organization it takes all projects that the account may see. OneDev has no
 // stars and no gists.
 func (p *Provider) Repositories(ctx context.Context, s forge.Selection) iter.Seq2[forge.Repository, error] {
-	return func(yield func(forge.Repository, error) bool) {
-		seen := map[string]bool{}
-		for _, query := range queries(s) {
-			all, err := p.list(ctx, query)
-			for _, r := range all {
-				if seen[r.ID] {
-					continue
-				}
-				seen[r.ID] = true
-				if !yield(r, nil) {
-					return
-				}
-			}
-			if err != nil {
-				yield(forge.Repository{}, err)
-				return
-			}
-		}
-		if s.Starred || s.Contributed || s.Gists {
-			yield(forge.Repository{}, fault.New("list projects", fault.ErrUnsupported,
-				"OneDev has no lists of what somebody starred or contributed to, and no gists", "leave that out of the selection"))
-		}
+	var lists []forge.Repositories
+	for _, query := range queries(s) {
+		lists = append(lists, forge.Steady(p.list(ctx, query)))
 	}
+	if s.Starred || s.Contributed || s.Gists {
+		lists = append(lists, forge.Refusal(fault.New("list projects", fault.ErrUnsupported,
+			"OneDev has no lists of what somebody starred or contributed to, and no gists", "leave that out of the selection")))
+	}
+	return forge.Union(lists...)
 }
 
 // queries are what a selection takes, in OneDev's words.
@@ -112,27 +94,29 @@ func queries(s forge.Selection) []string {
 	return all
 }
 
-// list reads a listing until nothing changes meanwhile. What it has comes with the error.
-func (p *Provider) list(ctx context.Context, query string) ([]forge.Repository, error) {
-	byName := strings.TrimSpace(query + ` order by "Name"`)
-	for range maxReadings {
-		all, steady, err := p.read(ctx, byName)
-		if err != nil || steady {
-			p.addSSH(ctx, all)
-			return all, err
+// list reads a listing once.
+func (p *Provider) list(ctx context.Context, query string) forge.Repositories {
+	return func(yield func(forge.Repository, error) bool) {
+		all, err := p.read(ctx, strings.TrimSpace(query+` order by "Name"`))
+		p.addSSH(ctx, all)
+		for _, r := range all {
+			if !yield(r, nil) {
+				return
+			}
+		}
+		if err != nil {
+			yield(forge.Repository{}, err)
 		}
 	}
-	return nil, fault.New("list projects", fault.ErrIncomplete, "projects came or went each time they were listed", "run it again")
 }
 
-// read reads a listing once. The server does not count: a listing of several pages is steady where its beginning is the same after
-// the end.
-func (p *Provider) read(ctx context.Context, query string) (all []forge.Repository, steady bool, err error) {
-	first, last := "", ""
-	pages := 0
+// read reads a listing once. What it has comes with the error. The server does not count: a listing of several pages is complete where
+// its beginning is the same after the end.
+func (p *Provider) read(ctx context.Context, query string) (all []forge.Repository, err error) {
+	first, pages := "", 0
 	for page, err := range p.client.List(ctx, p.pages("/projects", query)) {
 		if err != nil {
-			return all, false, err
+			return all, err
 		}
 		if pages++; pages == 1 {
 			first = text(page.Items)
@@ -140,7 +124,7 @@ func (p *Provider) read(ctx context.Context, query string) (all []forge.Reposito
 		for _, raw := range page.Items {
 			r, code, err := p.decode(raw)
 			if err != nil {
-				return all, false, err
+				return all, err
 			}
 			if code {
 				all = append(all, r)
@@ -148,14 +132,16 @@ func (p *Provider) read(ctx context.Context, query string) (all []forge.Reposito
 		}
 	}
 	if pages <= 1 {
-		return all, true, nil
+		return all, nil
 	}
 	var again []json.RawMessage
 	if _, err := p.client.Do(ctx, http.MethodGet, "/projects", offset(query, 0), nil, &again); err != nil {
-		return all, false, err
+		return all, err
 	}
-	last = text(again)
-	return all, first == last, nil
+	if text(again) != first {
+		return all, fault.New("list projects", fault.ErrIncomplete, "projects came or went while they were listed", "run it again")
+	}
+	return all, nil
 }
 
 func text(items []json.RawMessage) string {

@@ -7,6 +7,7 @@
 package sourcehut
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -47,15 +48,10 @@ var (
 
 // New makes a provider. It sends nothing.
 func New(o Options) (*Provider, error) {
-	if o.URL == "" {
-		o.URL = "https://git.sr.ht"
+	web, err := forge.ParseSite(cmp.Or(o.URL, "https://git.sr.ht"), "/query")
+	if err != nil {
+		return nil, err
 	}
-	web, err := url.Parse(strings.TrimRight(o.URL, "/"))
-	if err != nil || web.Host == "" || web.User != nil || web.RawQuery != "" || web.Fragment != "" {
-		return nil, fault.New("sourcehut address", fault.ErrInvalid, "it is no plain URL of a server", "give it as https://git.example.com")
-	}
-	web.Path = strings.TrimSuffix(web.Path, "/query")
-	web.Host = strings.ToLower(web.Host)
 	o.Token = bare(o.Token)
 	p := &Provider{o: o, web: web}
 	options := o.Client
@@ -83,13 +79,7 @@ func bare(token fault.Secret) fault.Secret {
 }
 
 // Host implements forge.Provider.
-func (p *Provider) Host() string {
-	host := strings.ReplaceAll(strings.Trim(p.web.Hostname(), "[]"), ":", "_")
-	if port := p.web.Port(); port != "" && (p.web.Scheme != "https" || port != "443") && (p.web.Scheme != "http" || port != "80") {
-		host += "_" + port
-	}
-	return host
-}
+func (p *Provider) Host() string { return forge.HostName(p.web) }
 
 // Seen is what the newest answer said of limits and of the token.
 func (p *Provider) Seen() forge.Seen { return p.client.Seen() }
@@ -148,7 +138,7 @@ const fields = `id updated name description visibility owner { canonicalName } H
 
 func (p *Provider) decode(raw json.RawMessage) (forge.Repository, error) {
 	var d repository
-	if err := json.Unmarshal(raw, &d); err != nil || d.ID <= 0 || !plainName(d.Name) || !plainName(d.Owner.CanonicalName) {
+	if err := json.Unmarshal(raw, &d); err != nil || d.ID <= 0 || !forge.PlainName(d.Name) || !forge.PlainName(d.Owner.CanonicalName) {
 		return forge.Repository{}, fault.New("repository", fault.ErrUnavailable, "the server answers with what is no repository", "")
 	}
 	at := "/" + d.Owner.CanonicalName + "/" + d.Name
@@ -165,39 +155,37 @@ func (p *Provider) decode(raw json.RawMessage) (forge.Repository, error) {
 	return r, nil
 }
 
-// plainName reports whether s can be one segment of a path and of an address for ssh.
-func plainName(s string) bool {
-	return s != "" && s != "." && s != ".." && len(s) <= 255 && !strings.ContainsFunc(s, func(r rune) bool {
-		return r <= ' ' || r == '/' || r == '\\' || r == ':' || r == 0x7f
-	})
-}
-
 // Repositories implements forge.Provider. Owners are users, with or without their "~".
 func (p *Provider) Repositories(ctx context.Context, s forge.Selection) iter.Seq2[forge.Repository, error] {
+	owners, err := p.owners(ctx, s)
+	if err != nil {
+		return forge.Refusal(err)
+	}
+	var lists []forge.Repositories
+	for _, owner := range owners {
+		lists = append(lists, p.ofUser(ctx, owner, s.Wikis))
+	}
+	if s.Starred || s.Contributed || s.Gists {
+		lists = append(lists, forge.Refusal(fault.New("list repositories", fault.ErrUnsupported,
+			"Sourcehut has no lists of what somebody starred or contributed to, and pastes are another service", "leave that out of the selection")))
+	}
+	return forge.Union(lists...)
+}
+
+// ofUser lists what a user owns.
+func (p *Provider) ofUser(ctx context.Context, user string, wikis bool) forge.Repositories {
 	return func(yield func(forge.Repository, error) bool) {
-		owners, err := p.owners(ctx, s)
-		if err != nil {
-			yield(forge.Repository{}, err)
-			return
+		all, err := p.list(ctx, user)
+		if wikis {
+			addDocs(all)
 		}
-		for _, owner := range owners {
-			all, err := p.list(ctx, owner)
-			if s.Wikis {
-				addDocs(all)
-			}
-			for _, r := range all {
-				if !yield(r, nil) {
-					return
-				}
-			}
-			if err != nil {
-				yield(forge.Repository{}, err)
+		for _, r := range all {
+			if !yield(r, nil) {
 				return
 			}
 		}
-		if s.Starred || s.Contributed || s.Gists {
-			yield(forge.Repository{}, fault.New("list repositories", fault.ErrUnsupported,
-				"Sourcehut has no lists of what somebody starred or contributed to, and pastes are another service", "leave that out of the selection"))
+		if err != nil {
+			yield(forge.Repository{}, err)
 		}
 	}
 }
@@ -240,7 +228,6 @@ func (p *Provider) list(ctx context.Context, user string) ([]forge.Repository, e
 		cursor *string
 		guard  forge.Guard
 	)
-	seen := map[string]bool{}
 	for range maxPages {
 		var answer struct {
 			User *struct {
@@ -272,10 +259,7 @@ func (p *Provider) list(ctx context.Context, user string) ([]forge.Repository, e
 			if err != nil {
 				return all, err
 			}
-			if !seen[r.ID] {
-				seen[r.ID] = true
-				all = append(all, r)
-			}
+			all = append(all, r)
 		}
 		if page.Cursor == nil {
 			return all, nil
