@@ -63,9 +63,7 @@ func (d *decoder) node(path string) *yaml.Node {
 
 // decode fills into from n. It reports whether the document is still within its limits.
 func (d *decoder) decode(n *yaml.Node, into reflect.Value, path string, depth int) bool {
-	d.nodes++
-	if depth > maxDepth || d.nodes > maxNodes {
-		d.problem(n, path, "nested too deeply, or aliases that make the document too large")
+	if !d.count(n, path, 1, depth) {
 		return false
 	}
 	if n.Kind == yaml.AliasNode {
@@ -96,6 +94,16 @@ func (d *decoder) decode(n *yaml.Node, into reflect.Value, path string, depth in
 		d.style.scalar(d, n, into, path)
 		return true
 	}
+}
+
+// count reports whether the document is within its limits with so many nodes more.
+func (d *decoder) count(n *yaml.Node, path string, more, depth int) bool {
+	d.nodes += more
+	if depth <= maxDepth && d.nodes <= maxNodes {
+		return true
+	}
+	d.problem(n, path, "nested too deeply, or aliases that make the document too large")
+	return false
 }
 
 func kindWords(n *yaml.Node) string {
@@ -189,6 +197,9 @@ type pair struct{ key, value *yaml.Node }
 
 // pairs lists the keys of a mapping with what merge keys (<<) bring; a key that stands in the mapping itself wins.
 func (d *decoder) pairs(n *yaml.Node, path string, depth int) ([]pair, bool) {
+	if !d.count(n, path, len(n.Content)/2, depth) { // of each time that they are merged
+		return nil, false
+	}
 	var all, merged []pair
 	seen := map[string]bool{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
@@ -223,9 +234,7 @@ func (d *decoder) pairs(n *yaml.Node, path string, depth int) ([]pair, bool) {
 
 // merge lists what the value of a merge key brings: a mapping, or a list of mappings of which the first wins.
 func (d *decoder) merge(n *yaml.Node, path string, depth int) ([]pair, bool) {
-	d.nodes++
-	if depth > maxDepth || d.nodes > maxNodes {
-		d.problem(n, path, "merged too deeply")
+	if !d.count(n, path, 1, depth) {
 		return nil, false
 	}
 	switch n.Kind {

@@ -207,8 +207,18 @@ func TestLoadBounded(t *testing.T) {
 		fmt.Fprintf(&b, "    - github: &s%d\n        <<: [%s]\n", i, strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*s%d, ", i-1), 10), ", "))
 	}
 	_, err := config.Load(write(t, map[string]string{"x.yaml": b.String()}))
-	if err == nil || !strings.Contains(err.Error(), "merged too deeply") {
+	if err == nil || !strings.Contains(err.Error(), "aliases that make the document too large") {
 		t.Errorf("%v", err)
+	}
+	b.Reset() // a mapping of many keys, merged many times
+	b.WriteString("apiVersion: backstay.io/v1alpha1\nkind: Policy\nmetadata: &m {name: x")
+	for i := range 50_000 {
+		fmt.Fprintf(&b, ", k%d: 1", i)
+	}
+	b.WriteString("}\nspec: {<<: [" + strings.TrimSuffix(strings.Repeat("*m, ", 50_000), ", ") + "]}\n")
+	_, err = config.Load(write(t, map[string]string{"x.yaml": b.String()}))
+	if err == nil { // without the bound it never comes so far
+		t.Error("2.5·10^9 keys were taken")
 	}
 	_, err = config.Load(write(t, map[string]string{"x.yaml": strings.Repeat("#", 5<<20)}))
 	if err == nil || !strings.Contains(err.Error(), "larger than 4 MiB") {
