@@ -148,7 +148,7 @@ func plainPages(w *forgetest.World, size int) http.Handler {
 
 func TestPlainProvider(t *testing.T) {
 	forgetest.Run(t, forgetest.Dialect{
-		Handler: plainAPI, New: newPlain, ETags: true, Scope: "repo", Expiry: true,
+		Handler: plainAPI, New: newPlain, ETags: true, Scope: "repo", Expiry: true, Untold: true,
 		Tells: "private archived fork empty wiki stars description branch",
 	})
 }

@@ -195,6 +195,6 @@ func TestConformance(t *testing.T) {
 			return bitbucket.New(bitbucket.Options{URL: o.Base, Token: forgetest.Token, Username: email, Client: o})
 		},
 		Tells: "private fork empty wiki description branch",
-		ETags: true, Scope: "read:repository:bitbucket", Unmarked: true,
+		ETags: true, Scope: "read:repository:bitbucket", Unmarked: true, Untold: true,
 	})
 }

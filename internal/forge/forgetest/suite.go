@@ -43,8 +43,9 @@ type Dialect struct {
 	Scope    string // a scope that Inspect finds missing when the World's token has none; "" where the API does not tell
 	Expiry   bool   // Inspect finds when the token expires
 	Circular bool   // a repeated page leads on to itself, or cannot be told: the suite leaves that out
-	Unmarked bool   // the listing says nothing of pushes
+	Unmarked bool   // the listing says nothing of pushes: no repository has a mark
 	Nameless bool   // repositories of old names are not found by Find, as of forges without redirects and IDs
+	Untold   bool   // the API gives no issues
 }
 
 func (d Dialect) withDefaults() Dialect {
@@ -251,9 +252,6 @@ func testComplete(t *testing.T, b *bench) {
 }
 
 func testMarks(t *testing.T, b *bench) {
-	if b.Unmarked {
-		t.Skip("the listing says nothing of pushes")
-	}
 	quiet, busy := b.world.Add(Repo{Owner: b.owner, Name: "quiet"}), b.world.Add(Repo{Owner: b.owner, Name: "busy"})
 	marks := func() map[string]string {
 		all, err := b.list(t, b.provider)
@@ -274,6 +272,12 @@ func testMarks(t *testing.T, b *bench) {
 	b.clock.Advance(time.Hour)
 	third := marks()
 	switch {
+	case b.Unmarked:
+		for _, marks := range []map[string]string{first, second, third} {
+			if marks[quiet.Name]+marks[busy.Name] != "" {
+				t.Errorf("there are marks: %v", marks)
+			}
+		}
 	case first[quiet.Name] == "" || first[quiet.Name] != third[quiet.Name]:
 		t.Errorf("the mark of a repository that nobody pushed to went from %q to %q", first[quiet.Name], third[quiet.Name])
 	case second[busy.Name] != "":
@@ -459,105 +463,6 @@ func testNotModified(t *testing.T, b *bench) {
 		t.Fatal(err)
 	}
 	b.compare(t, got)
-}
-
-func testFind(t *testing.T, b *bench) {
-	finder, ok := b.provider.(forge.Finder)
-	if !ok {
-		t.Skip("the provider finds no single repositories")
-	}
-	names := []string{"renamed", "transferred", "deleted", "blocked", "staying"}
-	for _, name := range names {
-		b.world.Add(Repo{Owner: b.owner, Name: name})
-	}
-	all, err := b.list(t, b.provider)
-	if err != nil {
-		t.Fatal(err)
-	}
-	before := map[string]forge.Repository{}
-	ids := map[string]int64{}
-	for _, r := range all {
-		before[r.Name] = r
-		w, _, _ := b.world.ByName(r.FullName())
-		ids[r.Name] = w.ID
-	}
-	other := b.Owners[len(b.Owners)-1]
-	b.world.Rename(ids["renamed"], "renamed-since")
-	b.world.Transfer(ids["transferred"], other)
-	b.world.Delete(ids["deleted"])
-	b.world.Change(ids["blocked"], func(r *Repo) { r.Blocked = true })
-
-	want := map[string]string{"staying": b.owner + "/staying"}
-	if !b.Nameless {
-		want["renamed"], want["transferred"] = b.owner+"/renamed-since", other+"/transferred"
-	}
-	for name, full := range want {
-		found, err := finder.Find(t.Context(), before[name])
-		if err != nil {
-			t.Errorf("find %s: %v", name, err)
-		} else if found.FullName() != full || found.ID != before[name].ID {
-			t.Errorf("%s is found as %s with ID %s, want %s with %s", name, found.FullName(), found.ID, full, before[name].ID)
-		}
-	}
-	if _, err := finder.Find(t.Context(), before["deleted"]); !errors.Is(err, fault.ErrNotFound) {
-		t.Errorf("deleted: %v", err)
-	}
-	if _, err := finder.Find(t.Context(), before["blocked"]); err != nil && !errors.Is(err, fault.ErrDenied) {
-		t.Errorf("blocked: %v", err)
-	}
-	b.server.Break(Break{Fault: Answer(500, "{}")})
-	if _, err := finder.Find(t.Context(), before["deleted"]); !errors.Is(err, fault.ErrUnavailable) {
-		t.Errorf("a server that fails is no proof that a repository is gone: %v", err)
-	}
-}
-
-func testInspect(t *testing.T, b *bench) {
-	inspector, ok := b.provider.(forge.Inspector)
-	if !ok {
-		t.Skip("the provider does not inspect")
-	}
-	expires := b.clock.Now().AddDate(0, 0, 7).Truncate(24 * time.Hour)
-	b.world.SetToken(Credentials{Account: "tester", Expires: expires})
-	c, err := inspector.Inspect(t.Context())
-	if err != nil {
-		t.Fatal(b.checkError(t, err))
-	}
-	if b.Expiry && c.Expires.Sub(expires).Abs() >= 24*time.Hour { // some forges tell the day only
-		t.Errorf("expires %s, want %s", c.Expires, expires)
-	}
-	if b.Scope != "" && !slices.ContainsFunc(c.Missing, func(s string) bool { return strings.Contains(s, b.Scope) }) {
-		t.Errorf("missing scopes are %q, want %q", c.Missing, b.Scope)
-	}
-	b.server.Break(Break{Fault: Answer(401, `{"message":"401 Unauthorized"}`)})
-	if _, err := inspector.Inspect(t.Context()); !errors.Is(err, fault.ErrDenied) {
-		t.Errorf("a token that is not accepted: %v", err)
-	}
-}
-
-func testIssues(t *testing.T, b *bench) {
-	reader, ok := b.provider.(forge.IssueReader)
-	if !ok {
-		t.Skip("the provider reads no issues")
-	}
-	r := b.world.Add(Repo{Owner: b.owner, Name: "busy"})
-	b.world.AddIssues(r.ID, b.PerOwner)
-	all, err := b.list(t, b.provider)
-	if err != nil || len(all) != 1 {
-		t.Fatalf("listed %d: %v", len(all), err)
-	}
-	seen := map[int64]bool{}
-	for issue, err := range reader.Issues(t.Context(), all[0]) {
-		if err != nil {
-			t.Fatal(b.checkError(t, err))
-		}
-		if seen[issue.Number] || !json.Valid(issue.Raw) {
-			t.Errorf("issue %d came twice, or is no JSON: %.60q", issue.Number, issue.Raw)
-		}
-		seen[issue.Number] = true
-	}
-	if want := len(b.world.Issues(r.ID)); len(seen) != want {
-		t.Errorf("read %d issues of %d", len(seen), want)
-	}
 }
 
 func testInterrupted(t *testing.T, b *bench) {

@@ -26,6 +26,7 @@ func dialect(gogs bool) forgetest.Dialect {
 		Listing: func(r *http.Request) bool {
 			return strings.HasPrefix(r.URL.Path, "/api/v1/") && strings.HasSuffix(r.URL.Path, "/repos")
 		},
+		ETags:    true, // the servers send none, but proxies before them do
 		Unmarked: gogs,
 		Tells:    "private fork empty stars description branch",
 	}
