@@ -59,6 +59,7 @@ type LogFile struct {
 	file   *os.File
 	size   int64
 	latest time.Time // when it was last written
+	device bool      // it is /dev/stdout or the like: everybody's, and not ours to set aside
 }
 
 const (
@@ -101,13 +102,13 @@ func (l *LogFile) open() error {
 		return err
 	}
 	info, err := file.Stat()
-	if err == nil {
+	if err == nil && info.Mode().IsRegular() {
 		err = file.Chmod(0o600) // it may be another program's
 	}
 	if err != nil {
 		return errors.Join(err, file.Close())
 	}
-	l.file, l.size, l.latest = file, info.Size(), info.ModTime()
+	l.file, l.size, l.latest, l.device = file, info.Size(), info.ModTime(), !info.Mode().IsRegular()
 	return nil
 }
 
@@ -116,7 +117,7 @@ func (l *LogFile) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.o.Now()
-	if l.size > 0 && (l.size+int64(len(p)) > l.o.MaxSize || l.o.MaxAge > 0 && day(now) != day(l.latest)) {
+	if l.size > 0 && !l.device && (l.size+int64(len(p)) > l.o.MaxSize || l.o.MaxAge > 0 && day(now) != day(l.latest)) {
 		l.setAside(now)
 	}
 	n, err := l.file.Write(p)
