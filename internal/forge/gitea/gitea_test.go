@@ -328,7 +328,7 @@ func FuzzAnswers(f *testing.F) {
 	f.Add([]byte(`{"message":"x","errors":[["y"]]}`))
 	f.Add([]byte(`[{"id":1,"owner":null,"name":"b","external_wiki":7}]`))
 	var body []byte
-	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write(body) }))
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(body) }))
 	f.Cleanup(web.Close)
 	clock := forgetest.NewClock()
 	p, err := gitea.New(gitea.Options{URL: web.URL, Client: forge.ClientOptions{Clock: clock.Now, Sleep: clock.Sleep}})

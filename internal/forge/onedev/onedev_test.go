@@ -264,7 +264,7 @@ func FuzzAnswers(f *testing.F) {
 	f.Add([]byte(`[{"id":1,"path":"../b"},{"id":-1},null,7]`))
 	f.Add([]byte(`{"id":1,"name":"x","path":"","number":1,"lastActivity":{"date":"2024-01-02T03:04:05.000+0000"}}`))
 	var body []byte
-	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write(body) }))
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(body) }))
 	f.Cleanup(web.Close)
 	noWait := forge.ClientOptions{Clock: forgetest.NewClock().Now, Sleep: forgetest.NewClock().Sleep}
 	p, err := onedev.New(onedev.Options{URL: web.URL, Client: noWait})

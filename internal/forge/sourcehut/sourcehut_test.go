@@ -188,7 +188,7 @@ func FuzzAnswers(f *testing.F) {
 	f.Add([]byte(`{"data":null,"errors":[{"message":"no"}]}`))
 	f.Add([]byte(`{"data":{"user":null}}`))
 	var body []byte
-	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write(body) }))
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(body) }))
 	f.Cleanup(web.Close)
 	clock := forgetest.NewClock()
 	p, err := sourcehut.New(sourcehut.Options{URL: web.URL, Client: forge.ClientOptions{Clock: clock.Now, Sleep: clock.Sleep}})
