@@ -257,7 +257,8 @@ func (b *builder) repository(ctx context.Context, name string, g *v1alpha1.Git) 
 	}
 	o.Username, o.Password = e.username, cmp.Or(e.token, e.password)
 	address := b.home(g.URL)
-	if o.Name, err = nameOf(address, o.Hostname, g); err != nil {
+	var origin string
+	if o.Name, origin, err = nameOf(address, o.Hostname, g); err != nil {
 		return protect.PlannedSource{}, err
 	}
 	src, err := git.NewSource(address, o)
@@ -275,7 +276,7 @@ func (b *builder) repository(ctx context.Context, name string, g *v1alpha1.Git) 
 		all = append(all, beside)
 	}
 	subject := src.Subject()
-	subject.Name = cmp.Or(name, subject.Name)
+	subject.Name = cmp.Or(name, origin, subject.Name)
 	joined := protect.Together(subject, all...)
 	host, path, _ := strings.Cut(strings.TrimSuffix(src.Subject().Name, ".git"), "/")
 	at := strings.LastIndex(path, "/")
@@ -295,23 +296,23 @@ func (b *builder) repository(ctx context.Context, name string, g *v1alpha1.Git) 
 	}, nil
 }
 
-// nameOf is "<host>/<owner>/<name>" of a repository whose owner or name is declared; "" for what its address says. A local one is of
-// the host "local" then.
-func nameOf(address, hostname string, g *v1alpha1.Git) (string, error) {
+// nameOf is "<host>/<owner>/<name>" of a repository whose owner or name is declared, and "<host>/<path>" of where it is from, for many
+// may be declared to be of one name; both are "" for what its address says. A local one is of the host "local" then.
+func nameOf(address, hostname string, g *v1alpha1.Git) (name, origin string, _ error) {
 	if g.Owner == "" && g.Name == "" {
-		return "", nil
+		return "", "", nil
 	}
 	u, err := git.ParseURL(address)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	if u.Scheme == "file" {
 		hostname = "local"
 	}
 	host, path := u.Subject(hostname)
 	at := strings.LastIndex(path, "/")
-	owner, name := cmp.Or(g.Owner, path[:max(at, 0)]), cmp.Or(g.Name, strings.TrimSuffix(path[at+1:], ".git"))
-	return strings.ReplaceAll(host+"/"+strings.Trim(owner, "/")+"/"+name, "//", "/"), nil
+	owner, base := cmp.Or(g.Owner, path[:max(at, 0)]), cmp.Or(g.Name, strings.TrimSuffix(path[at+1:], ".git"))
+	return strings.ReplaceAll(host+"/"+strings.Trim(owner, "/")+"/"+base, "//", "/"), host + "/" + path, nil
 }
 
 // export makes a destination of plain copies.

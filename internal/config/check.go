@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"net/url"
 	"reflect"
@@ -147,20 +148,25 @@ func sourceName(s *v1alpha1.Source) string {
 	}
 	for kind, f := range forges(s) {
 		if f != nil {
-			host := kind
-			if u, err := url.Parse(f.URL); err == nil && u.Host != "" {
-				host = u.Host
-			}
-			return host + "/" + f.Organization + f.User
+			return strings.TrimSuffix(cmp.Or(addressName(f.URL), kind)+"/"+f.Organization+f.User, "/")
 		}
 	}
 	switch {
 	case s.Git != nil:
-		return strings.TrimSuffix(s.Git.URL, ".git")
+		return cmp.Or(addressName(s.Git.URL), s.Git.URL)
 	case s.Directory != nil:
 		return *s.Directory
 	}
 	return ""
+}
+
+// addressName is "<host>/<path>" of a URL, a port after a low line; "" for what is none.
+func addressName(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil || u.Host == "" {
+		return ""
+	}
+	return strings.ReplaceAll(u.Host, ":", "_") + strings.TrimSuffix(strings.TrimRight(u.Path, "/"), ".git")
 }
 
 func (c *checker) forge(f *v1alpha1.Forge, kind, path string) {

@@ -64,7 +64,7 @@ func (c *copying) unchanged(ctx context.Context) error {
 
 // newRecord describes the copy as it is after this run. Parts that this run did not touch stay described.
 func (c *copying) newRecord(kept []string) *record {
-	r := &record{Version: recordVersion, Of: c.repository, Time: c.started.UTC(), Parts: map[slot]contents{}, Kept: kept}
+	r := &record{Version: recordVersion, Of: c.origin, Time: c.started.UTC(), Parts: map[slot]contents{}, Kept: kept}
 	if c.prior != nil {
 		maps.Copy(r.Parts, c.prior.record.Parts)
 	}
@@ -308,7 +308,7 @@ func (c *copying) drop(ctx context.Context, at site) error {
 	if c.e.o.Layout.Zip {
 		return c.place.Remove(ctx, at.top()+".zip")
 	}
-	unfinished := &record{Version: recordVersion, Of: c.repository, Updating: true}
+	unfinished := &record{Version: recordVersion, Of: c.origin, Updating: true}
 	if _, err := c.place.Put(ctx, at.record(), bytes.NewReader(unfinished.encode())); err != nil {
 		return err
 	}

@@ -28,7 +28,8 @@ type previous struct {
 // copying is the copy of one repository being made or brought up to date.
 type copying struct {
 	e          *Exporter
-	repository string
+	repository string // "<host>/<owner>/<name>": where it lies
+	origin     string // whose copy it is: the repository, or the subject of which it is the only one
 	path       string // what is claimed
 	started    time.Time
 	place      Place // the exporter's, with the repository's tag
@@ -52,18 +53,18 @@ type copying struct {
 }
 
 // open finds what lies in the place of a repository and prepares for changing it. Nothing is written yet.
-func (e *Exporter) open(ctx context.Context, repository string, now time.Time) (*copying, error) {
+func (e *Exporter) open(ctx context.Context, repository, origin string, now time.Time) (*copying, error) {
 	_, local := e.o.Place.(onDisk)
 	name, err := e.o.Layout.path(repository, local)
 	if err != nil {
 		return nil, err
 	}
-	if err := e.claim(name, repository); err != nil {
+	if err := e.claim(name, origin); err != nil {
 		return nil, err
 	}
-	c := &copying{e: e, repository: repository, path: name, started: now, place: e.o.Place, listings: map[string]map[string]int64{}}
+	c := &copying{e: e, repository: repository, origin: origin, path: name, started: now, place: e.o.Place, listings: map[string]map[string]int64{}}
 	if t, can := c.place.(tagger); can {
-		c.place = t.Tagged(addressOf(repository))
+		c.place = t.Tagged(addressOf(origin))
 	}
 	if err := c.locate(ctx); err != nil {
 		c.free()
@@ -144,8 +145,8 @@ func (c *copying) look(ctx context.Context, at site) (found *previous, ours bool
 	switch {
 	case err != nil || r == nil:
 		return nil, false, err
-	case r.Of != c.repository:
-		return nil, false, occupied(c.place, at.top(), c.repository, r.Of)
+	case r.Of != c.origin:
+		return nil, false, occupied(c.place, at.top(), c.origin, r.Of)
 	case !r.whole():
 		return nil, true, nil
 	}
@@ -166,8 +167,8 @@ func (c *copying) lookIntoZip(ctx context.Context, at site) (*previous, error) {
 	switch {
 	case errors.Is(err, fault.ErrCorrupt), err == nil && r == nil:
 		err = fault.New("", fault.ErrExists, fmt.Sprintf("%s in %s is no file of ours", name, c.place), "move it away; Backstay replaces only what it has written")
-	case err == nil && r.Of != c.repository:
-		err = occupied(c.place, name, c.repository, r.Of)
+	case err == nil && r.Of != c.origin:
+		err = occupied(c.place, name, c.origin, r.Of)
 	}
 	if err != nil {
 		if a != nil {
@@ -288,7 +289,7 @@ func (c *copying) put(ctx context.Context, in slot, name string, r io.Reader) (i
 // may be newer than the record knows.
 func (c *copying) begin(ctx context.Context) error {
 	c.began.Do(func() {
-		r := &record{Version: recordVersion, Of: c.repository, Updating: true}
+		r := &record{Version: recordVersion, Of: c.origin, Updating: true}
 		if c.inPlace() {
 			*r = *c.prior.record
 			r.Updating, r.Parts = true, map[slot]contents{}

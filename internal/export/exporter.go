@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"sync"
 	"time"
 
@@ -148,13 +149,27 @@ func (d *draft) copy(ctx context.Context, repository string) (*copying, error) {
 	if c := d.copies[repository]; c != nil {
 		return c, nil
 	}
-	c, err := d.exporter.open(ctx, repository, d.started)
+	c, err := d.exporter.open(ctx, repository, d.originOf(repository), d.started)
 	if err != nil {
 		return nil, err
 	}
 	d.copies[repository] = c
 	d.order = append(d.order, c)
 	return c, nil
+}
+
+// originOf is whose copy a repository of the subject is. A subject that is a repository may lie under another name than its own, and
+// others under the same; beside it there is only its wiki.
+func (d *draft) originOf(repository string) string {
+	const wiki = ".wiki"
+	switch of := d.subject.Name; {
+	case d.subject.Kind != point.SubjectRepository:
+		return repository
+	case strings.HasSuffix(repository, wiki) && !strings.HasSuffix(of, wiki):
+		return of + wiki
+	default:
+		return of
+	}
 }
 
 // Skip notes what was left out.

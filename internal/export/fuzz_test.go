@@ -144,6 +144,11 @@ func TestSameRepository(t *testing.T) {
 	if !sameRepository("http://127.0.0.1:3000/acme/api.git", "127.0.0.1_3000/acme/api") {
 		t.Error("a port is not recognised")
 	}
+	for _, raw := range []string{"/srv/acme/api.git", "file:///srv/acme/api.git/"} {
+		if !sameRepository(raw, "local/srv/acme/api.git") || sameRepository(raw, "local/srv/acme/web") {
+			t.Errorf("%q: a directory is not told from another", raw)
+		}
+	}
 }
 
 func TestBlockFileReadsAndSeeks(t *testing.T) {

@@ -24,7 +24,7 @@ const (
 // so that nothing else is ever taken for ours.
 type record struct {
 	Version  int               `json:"version"`
-	Of       string            `json:"of"`                 // "github.com/acme/api"
+	Of       string            `json:"of"`                 // "github.com/acme/api"; may lie under another name
 	Time     time.Time         `json:"time,omitzero"`      // when what the copy holds was captured; zero before it was whole once
 	Updating bool              `json:"updating,omitempty"` // a run has begun to change the copy and has not ended
 	Parts    map[slot]contents `json:"parts,omitempty"`

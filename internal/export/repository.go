@@ -327,7 +327,7 @@ func (c *copying) adopt(ctx context.Context, at site) error {
 			return err
 		}
 	}
-	if !clonedFrom(string(config), c.repository) {
+	if !clonedFrom(string(config), c.origin) {
 		return refuse("is a clone of something else")
 	}
 	tips, err := tipsOf(ctx, c.place, at)
@@ -384,14 +384,17 @@ func clonedFrom(config, repository string) bool {
 func sameRepository(raw, repository string) bool {
 	if _, rest, ok := strings.Cut(raw, "://"); ok {
 		raw = rest
-	} else if host, rest, ok := strings.Cut(raw, ":"); ok { // user@host:path
+	} else if host, rest, ok := strings.Cut(raw, ":"); ok && !strings.Contains(host, "/") { // user@host:path
 		raw = host + "/" + strings.TrimPrefix(rest, "/")
 	}
 	host, rest, _ := strings.Cut(raw, "/")
+	if host == "" {
+		host = "local"
+	}
 	if at := strings.LastIndex(host, "@"); at >= 0 {
 		host = host[at+1:]
 	}
 	rest = strings.TrimSuffix(strings.TrimRight(rest, "/"), ".git")
 	theirs := strings.ReplaceAll(host, ":", "_") + "/" + rest
-	return strings.EqualFold(theirs, repository)
+	return strings.EqualFold(theirs, strings.TrimSuffix(repository, ".git"))
 }

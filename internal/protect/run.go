@@ -385,8 +385,12 @@ func heldRepositories(held *Held) []Repository {
 			continue
 		}
 		host, owner, repository := splitName(name)
+		subject := held.Record.Point.Subject
+		if subject.Kind != point.SubjectRepository { // else it may lie under another name than its own
+			subject = point.Subject{Kind: point.SubjectRepository, Name: name}
+		}
 		all = append(all, Repository{
-			Source: CopyOf(point.Subject{Kind: point.SubjectRepository, Name: name}, held.Tree, parts),
+			Source: CopyOf(subject, held.Tree, parts),
 			Part:   main, Host: host, Owner: owner, Name: repository, Held: held,
 		})
 	}

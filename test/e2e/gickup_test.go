@@ -124,6 +124,45 @@ func TestGickupSameNameUnderTwoOwners(t *testing.T) {
 	}
 }
 
+// TestGickupSameNameByURL: repositories by their URLs are all of the owner "git", and so of one name in copies and in points.
+func TestGickupSameNameByURL(t *testing.T) {
+	h := newHub(t)
+	d := &drop{newBackstay(t), t.TempDir()}
+	for _, owner := range []string{"acme", "widgets"} {
+		h.add(t, owner, "api")
+	}
+	conf := d.conf(t, strings.NewReplacer("URL", h.url, "TOKEN", h.token, "COPIES", d.path("copies")).Replace(`
+source:
+  any:
+    - {url: URL/acme/api.git, username: x, password: TOKEN}
+    - {url: URL/widgets/api.git, username: x, password: TOKEN}
+destination: {local: [{path: COPIES, structured: true, bare: true}]}
+`))
+	host := strings.ReplaceAll(strings.TrimPrefix(h.url, "http://"), ":", "_")
+	for _, args := range [][]string{{"gickup", conf}, {"gickup", conf}, {"gickup", "--location", "file://" + d.vault, conf}} {
+		r := d.run(t, args...)
+		if r.exit != 3 || !strings.Contains(r.stderr, "holds "+host+"/acme/api") || !strings.Contains(r.stderr, host+"/widgets/api") {
+			t.Errorf("%v: exit %d, want 3 and both names:\n%s", args, r.exit, r.stderr)
+		}
+		same(t, d.path("copies", host, "git", "api.git"), h.bare("acme", "api"))
+	}
+	if ids := d.points(t); len(ids) != 2 { // neither is taken for the other, rewritten
+		t.Errorf("points: %q", ids)
+	}
+	if list := d.ok(t, "points"); strings.Contains(list, "alarm") {
+		t.Errorf("one repository was taken for the other:\n%s", list)
+	}
+}
+
+func TestGickupTakesOverClonesByURL(t *testing.T) {
+	d := newDrop(t)
+	source := newWorkTree(t)
+	git(t, d.dir, "clone", "--quiet", "--bare", source, d.path("copies", filepath.Base(source)+".git"))
+	git(t, source, "commit", "--quiet", "--allow-empty", "-m", "second")
+	d.ok(t, "gickup", d.conf(t, fmt.Sprintf("source: {any: [{url: %s}]}\ndestination: {local: [{path: %s, bare: true}]}\n", source, d.path("copies"))))
+	same(t, d.path("copies", filepath.Base(source)+".git"), source)
+}
+
 func TestGickupBranchThatBecomesADirectory(t *testing.T) {
 	d := newDrop(t)
 	source := newWorkTree(t)
