@@ -235,3 +235,38 @@ func TestWrongPasswordIsDenied(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// A server that is not what it was, or that somebody has taken over, must not get copies and passwords brought elsewhere.
+func TestWebDAVStaysWithItsServer(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int64
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked.Add(1) }))
+	t.Cleanup(elsewhere.Close)
+	for name, hostile := range map[string]http.HandlerFunc{
+		"redirect": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, elsewhere.URL+r.URL.Path, http.StatusTemporaryRedirect)
+		},
+		"login elsewhere": func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("WWW-Authenticate", "Passport1.4 ct=1")
+			w.Header().Set("Location", elsewhere.URL+"/login")
+			w.WriteHeader(http.StatusFound)
+		},
+	} {
+		server := httptest.NewServer(hostile)
+		t.Cleanup(server.Close)
+		place, err := export.NewWebDAV(export.WebDAVOptions{URL: server.URL, Username: "backstay", Password: "dav-password-5e"})
+		must(t, err)
+		for what, call := range map[string]func() error{
+			"list": func() error { _, err := place.List(t.Context(), "a"); return err },
+			"put":  func() error { _, err := place.Put(t.Context(), "a/b", strings.NewReader("c")); return err },
+			"open": func() error { _, err := place.Open(t.Context(), "a/b"); return err },
+		} {
+			if err := call(); err == nil {
+				t.Errorf("%s, %s: no error", name, what)
+			}
+		}
+	}
+	if asked.Load() > 0 {
+		t.Errorf("%d requests went elsewhere", asked.Load())
+	}
+}

@@ -3,6 +3,7 @@ package export
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"net/http"
@@ -56,6 +57,9 @@ func (d *WebDAV) String() string { return d.url.JoinPath(d.o.Path).Redacted() }
 // at is the path of a name on the server.
 func (d *WebDAV) at(name string) string { return path.Join("/", d.o.Path, name) }
 
+// maxListing is the longest answer that is no file, in bytes.
+const maxListing = 64 << 20
+
 // bound sends requests that end with a context, which the library does not know.
 type bound func(*http.Request) (*http.Response, error)
 
@@ -64,8 +68,22 @@ func (b bound) RoundTrip(r *http.Request) (*http.Response, error) { return b(r) 
 
 func (d *WebDAV) client(ctx context.Context) *gowebdav.Client {
 	c := gowebdav.NewAuthClient(d.url.String(), d.auth)
-	c.SetTransport(bound(func(r *http.Request) (*http.Response, error) { return d.http.RoundTrip(r.WithContext(ctx)) }))
+	c.SetTransport(bound(func(r *http.Request) (*http.Response, error) { return d.send(r.WithContext(ctx)) }))
 	return c
+}
+
+// send sends a request to the server, and nowhere else: the library follows redirects, and has a kind of login that does, to wherever
+// an answer says.
+func (d *WebDAV) send(r *http.Request) (*http.Response, error) {
+	if r.URL.Scheme != d.url.Scheme || r.URL.Host != d.url.Host {
+		return nil, fault.New("", fault.ErrRefused, fmt.Sprintf("the server sends us to %.300q", r.URL.Scheme+"://"+r.URL.Host),
+			"if that is the server, give its URL so")
+	}
+	answer, err := d.http.RoundTrip(r)
+	if err == nil && r.Method != http.MethodGet {
+		answer.Body = http.MaxBytesReader(nil, answer.Body, maxListing)
+	}
+	return answer, err
 }
 
 // do makes a call until it succeeds or fails for good.
