@@ -124,15 +124,20 @@ func (a *Account) repositoryOf(p point.Part) (Repository, bool) {
 	host := segmentOf(a.o.Provider.Host()) + "/"
 	name, isGit := strings.CutPrefix(p.Name, "git/"+host)
 	if isGit {
-		name, _, isGit = strings.Cut(name+"/", ".git/")
-		name = strings.TrimSuffix(name, ".wiki")
+		if p.Kind == point.KindLFS {
+			name = path.Dir(name)
+		}
+		name, isGit = strings.CutSuffix(name, ".git")
+		if p.ID == "" || strings.HasSuffix(p.ID, ofWiki) {
+			name = strings.TrimSuffix(name, ".wiki")
+		}
 	} else if name, isGit = strings.CutPrefix(p.Name, "forge/"+host); isGit {
 		name, isGit = strings.CutSuffix(name, "/issues")
 	}
-	owner := path.Dir(name)
-	if !isGit || owner == "." {
+	if !isGit {
 		return Repository{}, false
 	}
+	owner := strings.TrimPrefix(path.Dir(name), ".") // OneDev has repositories without one
 	id := strings.TrimPrefix(repositoryID(p.ID), a.o.Provider.Host()+":")
 	r := Repository{ID: id, Owner: unescaped(owner), Name: unescaped(path.Base(name))}
 	if rest, ok := strings.CutSuffix(owner, "/gists"); ok {

@@ -48,6 +48,8 @@ func TestNamesOfParts(t *testing.T) {
 		{Repository{Owner: "../..", Name: ".."}, "%2E%2E/%2E%2E/%2E%2E"},
 		{Repository{Owner: "acme", Name: "a/b"}, "acme/a%2Fb"},
 		{Repository{Owner: "acme", Name: "a\x00\n\\:"}, "acme/a%00%0A%5C%3A"},
+		{Repository{Name: "api"}, "api"},
+		{Repository{Owner: "acme.git", Name: "lfs"}, "acme.git/lfs"},
 	}
 	for _, test := range tests {
 		if got, want := a.partName(test.r), "git/git.example.com_3000/"+test.want+".git"; got != want {
@@ -58,13 +60,21 @@ func TestNamesOfParts(t *testing.T) {
 			a.partName(test.r): a.partID(test.r, ""), a.partName(test.r) + "/lfs": "", a.wikiName(test.r): a.partID(test.r, ofWiki),
 			a.issuesName(test.r): a.partID(test.r, ofIssues),
 		} {
-			r, ok := a.repositoryOf(point.Part{Name: name, ID: id})
+			kind := point.KindGit
+			if id == "" {
+				kind = point.KindLFS
+			}
+			r, ok := a.repositoryOf(point.Part{Name: name, Kind: kind, ID: id})
 			if !ok || r.FullName() != test.r.FullName() || r.Class != test.r.Class || (id != "" && r.ID != "7") {
 				t.Errorf("%s is of %+v, %v", name, r, ok)
 			}
 		}
 	}
-	for _, name := range []string{a.listingName(), "git/other.example/acme/api.git", "git/git.example.com_3000/api.git", "volumes/x"} {
+	called := Repository{ID: "8", Owner: "acme", Name: "api.wiki"} // it is no wiki
+	if r, ok := a.repositoryOf(point.Part{Name: a.partName(called), Kind: point.KindGit, ID: a.partID(called, "")}); !ok || r.Name != called.Name {
+		t.Errorf("%s is of %+v, %v", a.partName(called), r, ok)
+	}
+	for _, name := range []string{a.listingName(), "git/other.example/acme/api.git", "volumes/x"} {
 		if r, ok := a.repositoryOf(point.Part{Name: name}); ok {
 			t.Errorf("%s is of %+v", name, r)
 		}
