@@ -47,8 +47,6 @@ type MirrorOptions struct {
 	SSH      bool          // push over ssh
 
 	Git     git.Options // how git reaches the target; without a Password, with To's own credentials
-	Scratch string      // directory for scratch files; "" for the system's
-	Limits  git.Limits
 	Observe point.Observer
 }
 
@@ -110,7 +108,7 @@ func (m *Mirror) Push(ctx context.Context, from point.Reader, part point.Part) (
 		return nil, fault.Wrap(op, nil, err, "")
 	}
 	o := git.PushOptions{
-		Options: m.o.Git, Update: true, Force: m.o.Force, NoLFS: !m.o.LFS, Scratch: m.o.Scratch, Limits: m.o.Limits, Part: part.Name, Observe: m.o.Observe,
+		Options: m.o.Git, Update: true, Force: m.o.Force, NoLFS: !m.o.LFS, Part: part.Name, Observe: m.o.Observe,
 	}
 	address := m.choose(made.HTTPURL, made.SSHURL)
 	if at.wiki {

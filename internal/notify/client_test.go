@@ -105,7 +105,7 @@ func TestAnAnswerWithoutEnd(t *testing.T) {
 
 func TestAddressesThatAreNone(t *testing.T) {
 	for _, address := range []fault.Secret{"secretword", "file:///secretword", "https://", "https://host/%zzsecretword", "ht!tp://secretword"} {
-		n := notify.Notifier{Client: newClient(), Heartbeats: []notify.Heartbeat{notify.Healthchecks(address)}}
+		n := notify.Notifier{Client: newClient(), Heartbeats: []notify.Heartbeat{{Start: address, Success: address, Failure: address}}}
 		err := n.Ended(t.Context(), badRun())
 		if !errors.Is(err, fault.ErrInvalid) || strings.Contains(err.Error(), "secretword") {
 			t.Errorf("%q: %v", address.Reveal(), err)

@@ -233,7 +233,10 @@ func TestHeartbeats(t *testing.T) {
 	}
 }
 
-func healthchecks(s *service) notify.Heartbeat { return notify.Healthchecks(s.url("/ping/uuid?k=v")) }
+// healthchecks are the URLs of a check as healthchecks.io has them.
+func healthchecks(s *service) notify.Heartbeat {
+	return notify.Heartbeat{Start: s.url("/ping/uuid/start?k=v"), Success: s.url("/ping/uuid?k=v"), Failure: s.url("/ping/uuid/fail?k=v")}
+}
 
 func successOnly(s *service) notify.Heartbeat { return notify.Heartbeat{Success: s.url("/beat?k=v")} }
 

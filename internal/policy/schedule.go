@@ -12,7 +12,6 @@ import (
 
 // Schedule says when a policy runs. Its zero value never does.
 type Schedule struct {
-	text  string
 	every time.Duration      // of @every; else 0
 	spec  *cron.SpecSchedule // its Location is not used
 	zone  *time.Location     // nil: that of the times given to Next
@@ -54,7 +53,7 @@ func ParseSchedule(expression, zone string) (Schedule, error) {
 		zone, fields = name, strings.TrimSpace(after)
 		break
 	}
-	s := Schedule{text: expression}
+	var s Schedule
 	if zone != "" {
 		var err error
 		if s.zone, err = ParseZone(zone); err != nil {
@@ -95,9 +94,6 @@ func ParseZone(name string) (*time.Location, error) {
 	}
 	return zone, nil
 }
-
-// String returns the schedule as it was written.
-func (s Schedule) String() string { return s.text }
 
 // Next returns the first time after t, or the zero time where there is none in the five years after it.
 //
@@ -144,12 +140,4 @@ func (s Schedule) Next(t time.Time) time.Time {
 func offset(t time.Time) time.Duration {
 	_, seconds := t.Zone()
 	return time.Duration(seconds) * time.Second
-}
-
-// Jitter moves a time later by a part of span: random is from 0 up to 1, and new for each run.
-func Jitter(t time.Time, span time.Duration, random float64) time.Time {
-	if span <= 0 || !(random > 0) {
-		return t
-	}
-	return t.Add(time.Duration(min(random, 1) * float64(span)))
 }

@@ -115,17 +115,6 @@ func TestParseScheduleRefuses(t *testing.T) {
 	}
 }
 
-func TestJitter(t *testing.T) {
-	for random, want := range map[float64]time.Duration{0: 0, 0.5: 5 * time.Minute, 1: 10 * time.Minute, 7: 10 * time.Minute, -1: 0} {
-		if got := Jitter(now, 10*time.Minute, random).Sub(now); got != want {
-			t.Errorf("%v: %s, want %s", random, got, want)
-		}
-	}
-	if !Jitter(now, 0, 0.5).Equal(now) {
-		t.Error("no span, and yet moved")
-	}
-}
-
 func FuzzParseSchedule(f *testing.F) {
 	for _, seed := range []string{
 		"30 2 * * *", "@daily", "@every 1h30m", "CRON_TZ=Europe/Berlin 0 6 * * 1-5", "TZ=", "*/5 0-6/2 1,15 jan-mar ?", "0 0 31 * *", "@every 9999999h",

@@ -18,7 +18,6 @@ import (
 type Options struct {
 	URL   string       // of the server, with its relative root if it has one; "" for https://gitlab.com
 	Token fault.Secret // personal, project or group access token; "" for what is public
-	OAuth bool         // Token is an OAuth access token
 
 	// Username and Password are for git alone, where there is no token: GitLab's API takes no password.
 	Username string
@@ -65,11 +64,7 @@ func New(o Options) (*Provider, error) {
 
 func authorize(o Options) func(context.Context, http.Header) error {
 	return func(_ context.Context, header http.Header) error {
-		switch {
-		case o.Token == "":
-		case o.OAuth:
-			header.Set("Authorization", "Bearer "+o.Token.Reveal())
-		default:
+		if o.Token != "" {
 			header.Set("PRIVATE-TOKEN", o.Token.Reveal())
 		}
 		return nil
@@ -85,8 +80,7 @@ func (p *Provider) Requests() int64 { return p.client.Requests() }
 // Seen is what the newest answer said of limits and of the token.
 func (p *Provider) Seen() forge.Seen { return p.client.Seen() }
 
-// GitCredentials are for git over https; both are "" where there are none. With a token GitLab takes any name; this one is right for
-// OAuth tokens too.
+// GitCredentials are for git over https; both are "" where there are none. With a token GitLab takes any name.
 func (p *Provider) GitCredentials(context.Context) (username string, password fault.Secret, err error) {
 	if p.o.Token != "" {
 		return "oauth2", p.o.Token, nil

@@ -423,7 +423,6 @@ func TestCredentials(t *testing.T) {
 		user, is string // for git
 	}{
 		{gitlab.Options{Token: forgetest.Token}, "PRIVATE-TOKEN", "oauth2", forgetest.Token},
-		{gitlab.Options{Token: forgetest.Token, OAuth: true}, "Authorization", "oauth2", forgetest.Token},
 		{gitlab.Options{Token: forgetest.Token, Username: "jo", Password: "pw"}, "PRIVATE-TOKEN", "oauth2", forgetest.Token},
 		{gitlab.Options{Username: "jo", Password: "pw"}, "", "jo", "pw"},
 		{gitlab.Options{}, "", "", ""},
