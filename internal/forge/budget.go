@@ -71,6 +71,10 @@ func (a *allowance) set(resource string, q quota) {
 	a.quotas[resource] = q
 }
 
+// longestPause bounds what a forge can ask for. Limits are counted by the hour; a nonsense of years must not keep a process that runs on
+// from ever asking again.
+const longestPause = 24 * time.Hour
+
 // firstBackOff is the least wait that GitHub wants after a secondary limit that names none.
 const firstBackOff = time.Minute
 
@@ -85,7 +89,7 @@ func (a *allowance) pushBack(now time.Time, asked time.Duration) {
 		asked = firstBackOff << min(a.pushed, 10)
 		a.pushed++
 	}
-	if until := now.Add(asked); until.After(a.until) {
+	if until := now.Add(min(asked, longestPause)); until.After(a.until) {
 		a.until = until
 	}
 }
@@ -157,9 +161,16 @@ func quotaOf(h http.Header, now time.Time) (quota, bool) {
 		if err != nil || reset < 0 || reset > 1<<34 {
 			continue
 		}
-		return quota{remaining, max(limit, 0), resetTime(reset, h, now)}, true
+		return quota{remaining, max(limit, 0), earlier(resetTime(reset, h, now), now.Add(longestPause))}, true
 	}
 	return quota{}, false
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // resetTime reads a reset: seconds from now, or a Unix time by the server's clock.

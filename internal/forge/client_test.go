@@ -216,6 +216,25 @@ func TestWaitTooLongIsThrottled(t *testing.T) {
 	}
 }
 
+// One answer with nonsense in it must not keep a process that runs on from asking that forge for years.
+func TestNonsenseIsForgottenAfterADay(t *testing.T) {
+	for name, nonsense := range map[string]http.HandlerFunc{
+		"retry after": say(429, "", "Retry-After: 999999999"),
+		"reset":       say(200, "{}", "X-RateLimit-Remaining: 0", "X-RateLimit-Limit: 1", "X-RateLimit-Reset: 9999999999"),
+	} {
+		s, clock := serve(t, nonsense, say(200, "{}")), newStand()
+		c := clientOf(t, s.URL, clock)
+		first := get(t, c, "/x")
+		if err := get(t, c, "/x"); !errors.Is(err, fault.ErrThrottled) || s.asked() != 1 {
+			t.Errorf("%s: %v, then %v after %d requests", name, first, err, s.asked())
+		}
+		clock.now = clock.now.Add(25 * time.Hour)
+		if err := get(t, c, "/x"); err != nil {
+			t.Errorf("%s, a day later: %v", name, err)
+		}
+	}
+}
+
 func TestWaitIsInterrupted(t *testing.T) {
 	s, clock := serve(t, say(429, "", "Retry-After: 100")), newStand()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -432,6 +451,7 @@ func TestPages(t *testing.T) {
 		{"null for none", "", []http.HandlerFunc{say(200, "null")}, "", nil},
 		{"no such key", "items", []http.HandlerFunc{say(200, `{"values":[1]}`)}, "", fault.ErrUnavailable},
 		{"no array", "", []http.HandlerFunc{say(200, `{}`)}, "", fault.ErrUnavailable},
+		{"more than any page has", "", []http.HandlerFunc{say(200, "[1"+strings.Repeat(",1", maxItems)+"]")}, "", fault.ErrUnavailable},
 		{"an empty page between", "", []http.HandlerFunc{say(200, "[]", link("/list?page=2")), say(200, "[]", link("/list?page=3")), say(200, "[5]")}, "5", nil},
 		{"to itself", "", []http.HandlerFunc{say(200, "[1]", link("/list?page=2")), say(200, "[2]", link("/list?page=2"))}, "1,2", fault.ErrUnavailable},
 		{"the same again", "", []http.HandlerFunc{say(200, "[1]", link("/list?page=2")), say(200, "[1]", link("/list?page=3"))}, "1", fault.ErrUnavailable},

@@ -45,8 +45,11 @@ func (a *Account) list(ctx context.Context) (*listing, error) {
 	return l, nil
 }
 
+// maxListing bounds what a forge says of all its repositories, in bytes: it is held in memory. It is some 100,000 repositories.
+const maxListing = 512 << 20
+
 func (a *Account) listOnce(ctx context.Context) *listing {
-	l, seen := &listing{}, map[string]bool{}
+	l, seen, size := &listing{}, map[string]bool{}, 0
 	for r, err := range a.o.Provider.Repositories(ctx, a.o.Selection) {
 		if err != nil {
 			l.err = fault.Wrap("list repositories", nil, err, "")
@@ -54,6 +57,11 @@ func (a *Account) listOnce(ctx context.Context) *listing {
 		}
 		if seen[r.ID] && r.ID != "" {
 			continue // owned and starred, say
+		}
+		if size += len(r.Raw); size > maxListing {
+			l.err = fault.New("list repositories", fault.ErrUnsupported, fmt.Sprintf("the listing is longer than %d MiB", maxListing>>20),
+				"list fewer: an organisation or a user at a time")
+			break
 		}
 		seen[r.ID] = true
 		l.all = append(l.all, r)

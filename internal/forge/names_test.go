@@ -2,12 +2,15 @@ package forge
 
 import (
 	"context"
+	"errors"
 	"io/fs"
 	"iter"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/point"
 )
 
@@ -94,4 +97,26 @@ func FuzzSegment(f *testing.F) {
 			t.Errorf("%q becomes %q, which is no name of a directory", name, segment)
 		}
 	})
+}
+
+// endless is a forge whose listing does not end.
+type endless struct{ hosted }
+
+func (endless) Repositories(context.Context, Selection) iter.Seq2[Repository, error] {
+	raw := make([]byte, 8<<20)
+	return func(yield func(Repository, error) bool) {
+		for n := 0; yield(Repository{ID: strconv.Itoa(n), Owner: "a", Name: strconv.Itoa(n), Raw: raw}, nil); n++ {
+		}
+	}
+}
+
+func TestAListingHasALongestLength(t *testing.T) {
+	a, err := NewAccount(AccountOptions{Provider: endless{"h"}, Name: "h", Clock: func() time.Time { return time.Time{} }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := a.Repositories(t.Context())
+	if !errors.Is(err, fault.ErrUnsupported) || len(all) == 0 || len(all) > maxListing>>23 {
+		t.Errorf("%d repositories, %v", len(all), err)
+	}
 }

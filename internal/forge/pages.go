@@ -1,9 +1,11 @@
 package forge
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"iter"
 	"net/http"
@@ -16,6 +18,9 @@ import (
 
 // maxPages is how many pages a listing may have.
 const maxPages = 20_000
+
+// maxItems is how many items a page may have; forges give 100.
+const maxItems = 10_000
 
 // Page is one page of a listing.
 type Page struct {
@@ -103,9 +108,10 @@ type pageBody struct {
 }
 
 // UnmarshalJSON takes an array, null for none, or an object that has one.
-func (p *pageBody) UnmarshalJSON(b []byte) error {
+func (p *pageBody) UnmarshalJSON(b []byte) (err error) {
 	if p.at == "" {
-		return json.Unmarshal(b, &p.items)
+		p.items, err = itemsOf(b)
+		return err
 	}
 	var object map[string]json.RawMessage
 	if err := json.Unmarshal(b, &object); err != nil {
@@ -115,7 +121,29 @@ func (p *pageBody) UnmarshalJSON(b []byte) error {
 	if !ok {
 		return fmt.Errorf("no %q", p.at)
 	}
-	return json.Unmarshal(list, &p.items)
+	p.items, err = itemsOf(list)
+	return err
+}
+
+// itemsOf splits an array, up to more items than any forge puts on a page: short ones take many times their length in memory.
+func itemsOf(array []byte) (items []json.RawMessage, err error) {
+	if string(array) == "null" {
+		return nil, nil
+	}
+	d := json.NewDecoder(bytes.NewReader(array))
+	if open, err := d.Token(); err != nil || open != json.Delim('[') {
+		return nil, errors.New("no array")
+	}
+	for d.More() {
+		var item json.RawMessage
+		if err := d.Decode(&item); err != nil {
+			return nil, err
+		}
+		if items = append(items, item); len(items) > maxItems {
+			return nil, fmt.Errorf("more than %d items", maxItems)
+		}
+	}
+	return items, nil
 }
 
 // Guard notices a listing that goes in circles. The zero value is ready for use; it is for one listing.

@@ -13,6 +13,9 @@ import (
 	"github.com/backstay/backstay/internal/fault"
 )
 
+// maxWords is the longest refusal that is looked into, in bytes.
+const maxWords = 64 << 10
+
 // saidLength bounds what is kept of a forge's own words, in characters.
 const saidLength = 300
 
@@ -92,6 +95,9 @@ func scopeHint(h http.Header) string {
 func messageOf(r *Response) string {
 	if strings.HasPrefix(r.Header.Get("Content-Type"), "text/plain") {
 		return string(r.Body[:min(len(r.Body), 4*saidLength)])
+	}
+	if len(r.Body) > maxWords {
+		return ""
 	}
 	var said struct {
 		Message     any `json:"message"`
