@@ -208,7 +208,7 @@ func (b *builder) account(
 			return all, err
 		},
 		Stats: func() protect.SourceStats {
-			stats := protect.SourceStats{Listed: account.Listed(), Requests: account.Requests(), Warnings: account.Warnings()}
+			stats := protect.SourceStats{Listed: account.Listed(), Requests: account.Requests(), Warnings: account.Warnings(), Missing: account.Missing()}
 			if left, limited := account.Remaining(); limited {
 				stats.Remaining = &left
 			}

@@ -303,8 +303,8 @@ func without(names, excluded []string) []string {
 	return left
 }
 
-// nothing is a name that matches no repository or owner, for none has a space.
-const nothing = "no repository"
+// nothing is a name that matches no repository or owner, for none has a space. It is told as one that is not there.
+const nothing = "(all that are included are excluded, too)"
 
 // visibilities are those that gickup's files know.
 func visibilities() []string { return []string{"private", "public", "internal", "limited", "unlisted"} }

@@ -120,6 +120,16 @@ func (a *Account) Listed() int {
 	return len(a.listed.all)
 }
 
+// Missing are names that the filter asks for and a complete listing does not have; none before it was listed.
+func (a *Account) Missing() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.listed == nil || a.listed.err != nil {
+		return nil
+	}
+	return a.o.Filter.Missing(a.listed.all)
+}
+
 // inspect fails for credentials that are worth nothing, and warns of those that soon will be, or are not worth enough.
 func (a *Account) inspect(ctx context.Context) error {
 	inspector, ok := a.o.Provider.(Inspector)

@@ -105,12 +105,7 @@ func (g glob) matchOwner(owner string) bool {
 }
 
 func (f *Filter) byName(r Repository, _ time.Time) string {
-	matches := func(g glob) bool {
-		if f.rules.Exact || !strings.Contains(g.text, "/") {
-			return g.match(f.fold(r.Name))
-		}
-		return g.match(f.fold(r.FullName()))
-	}
+	matches := func(g glob) bool { return f.named(g, r) }
 	if i := slices.IndexFunc(f.exclude, matches); i >= 0 {
 		return "excluded by " + f.exclude[i].text
 	}
@@ -118,6 +113,34 @@ func (f *Filter) byName(r Repository, _ time.Time) string {
 		return "not among those included"
 	}
 	return ""
+}
+
+// Missing are the names of Include that no repository of the listing has. Patterns need not match any.
+func (f *Filter) Missing(all []Repository) []string {
+	if f == nil {
+		return nil
+	}
+	var names []string
+	for _, g := range f.include {
+		there := !g.isName() || slices.ContainsFunc(all, func(r Repository) bool { return f.named(g, r) })
+		if !there && !slices.Contains(names, g.text) {
+			names = append(names, g.text)
+		}
+	}
+	return names
+}
+
+// isName reports whether the pattern has nothing but characters that stand for themselves.
+func (g glob) isName() bool {
+	return !slices.ContainsFunc(g.tokens, func(t token) bool { return t.sort != literal })
+}
+
+// named compares with the name, and with the owner's before it where the pattern has one.
+func (f *Filter) named(g glob, r Repository) bool {
+	if f.rules.Exact || !strings.Contains(g.text, "/") {
+		return g.match(f.fold(r.Name))
+	}
+	return g.match(f.fold(r.FullName()))
 }
 
 func (f *Filter) fold(name string) string {

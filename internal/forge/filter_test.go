@@ -119,3 +119,27 @@ func TestFilter(t *testing.T) {
 		t.Errorf("a broken pattern: %v", err)
 	}
 }
+
+func TestFilterMissesNames(t *testing.T) {
+	listed := []Repository{{Owner: "Acme", Name: "API"}, {Owner: "acme/team", Name: "web"}}
+	tests := []struct {
+		include []string
+		exact   bool
+		want    string
+	}{
+		{nil, false, ""},
+		{[]string{"api", "acme/api", "acme/team/web"}, false, ""},
+		{[]string{"apl", "acme/web", "apl"}, false, "apl acme/web"},
+		{[]string{"apl*", "x/**", "[x]"}, false, ""},
+		{[]string{"api", "API", "*"}, true, "api *"},
+	}
+	for _, test := range tests {
+		f, err := NewFilter(Rules{Include: test.include, Exact: test.exact, Exclude: []string{"web"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(f.Missing(listed), " "); got != test.want {
+			t.Errorf("%q: %q, want %q", test.include, got, test.want)
+		}
+	}
+}

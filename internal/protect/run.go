@@ -63,6 +63,7 @@ type SourceStats struct {
 	Requests  int64
 	Remaining *int
 	Warnings  []string
+	Missing   []string // repositories that are asked for by name, and are not there
 }
 
 // Repository is one repository on its way to a destination.
@@ -170,6 +171,10 @@ func (r *run) source(ctx context.Context, s PlannedSource) {
 		stats := s.Stats()
 		report.Listed, report.Requests, report.Remaining = stats.Listed, stats.Requests, stats.Remaining
 		r.report.Warnings = append(r.report.Warnings, stats.Warnings...)
+		for _, name := range stats.Missing {
+			r.problem(&report, fault.New(subject.Name, fault.ErrNotFound, "no repository is named "+name,
+				"names to include are those that the forge lists now; it may be of another owner, renamed, deleted, or not for this token to see"))
+		}
 	}
 	report.State = stateOf(&report)
 	report.Seconds = r.plan.Clock().Sub(began).Seconds()

@@ -92,6 +92,30 @@ metrics:
 	}
 }
 
+// TestGickupRepositoryThatIsMissing: one that the file names, and the forge does not list, is not backed up.
+func TestGickupRepositoryThatIsMissing(t *testing.T) {
+	beat, count := pings(t)
+	h := newHub(t)
+	h.add(t, "acme", "api")
+	d := &drop{newBackstay(t), t.TempDir()}
+	conf := d.conf(t, fmt.Sprintf(`
+source: {github: [{url: %s, token: %s, include: [api, web]}]}
+destination: {local: [{path: %s, bare: true}]}
+metrics: {heartbeat: {urls: [%s]}}
+`, h.url, h.token, d.path("copies"), beat))
+	for _, args := range [][]string{{"gickup", conf}, {"gickup", "--location", "file://" + d.vault, conf}} {
+		r := d.run(t, args...)
+		if r.exit != 3 || count.Load() != 0 || !strings.Contains(r.stderr, "no repository is named web") {
+			t.Errorf("%v: exit %d, %d heartbeats, want 3, none, and the name:\n%s", args, r.exit, count.Load(), r.stderr)
+		}
+		same(t, d.path("copies", "api.git"), h.bare("acme", "api"))
+	}
+	h.add(t, "acme", "web")
+	if d.ok(t, "gickup", conf); count.Load() != 1 {
+		t.Errorf("%d heartbeats when all is there, want 1", count.Load())
+	}
+}
+
 func TestGickupHeartbeatAfterSuccess(t *testing.T) {
 	beat, count := pings(t)
 	d := newDrop(t)
