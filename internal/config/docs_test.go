@@ -32,19 +32,29 @@ func blocks(t *testing.T, page, language string) []string {
 	return all
 }
 
-// TestExamplesOfFiles reads the examples as a user's files, and holds them to the schema.
+// TestExamplesOfFiles reads the pages' examples as a user's files, and holds them to the schema.
 func TestExamplesOfFiles(t *testing.T) {
-	examples := blocks(t, "files.md", "yaml")
-	if len(examples) < 2 {
-		t.Fatalf("%d examples", len(examples))
-	}
-	for i, example := range examples {
-		set, err := config.Load(write(t, map[string]string{"x.yaml": example}))
-		if err != nil || len(set.Policies) == 0 || len(set.Notes) > 0 {
-			t.Errorf("example %d: %+v, %v", i+1, set, err)
+	const ours = "apiVersion: backstay.io/"
+	for page, least := range map[string]int{"files.md": 2, "exports.md": 1, "monitoring.md": 1} {
+		examples := blocks(t, page, "yaml")
+		if len(examples) < least || !strings.HasPrefix(examples[0], ours) {
+			t.Fatalf("%s: %d examples", page, len(examples))
 		}
-		for _, problem := range schemaProblems(t, example) {
-			t.Errorf("example %d: %s", i+1, problem)
+		for i, example := range examples {
+			if !strings.HasPrefix(example, ours) { // Prometheus' own
+				continue
+			}
+			files := map[string]string{"x.yaml": example}
+			if !strings.Contains(example, "kind: Location") {
+				files["main.yaml"] = strings.Replace(vaultFile, "name: vault", "name: main", 1)
+			}
+			set, err := config.Load(write(t, files))
+			if err != nil || len(set.Policies) == 0 || len(set.Notes) > 0 {
+				t.Errorf("%s, example %d: %+v, %v", page, i+1, set, err)
+			}
+			for _, problem := range schemaProblems(t, example) {
+				t.Errorf("%s, example %d: %s", page, i+1, problem)
+			}
 		}
 	}
 }
