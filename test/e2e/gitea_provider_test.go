@@ -282,7 +282,7 @@ func testGiteaPush(t *testing.T, g *gitea, p *giteaforge.Provider) {
 	wiki := g.create(t, "wiki-source")
 	gitEnv(t, g.gitEnv(), work, "push", "--quiet", wiki, "master")
 
-	m, err := forge.NewMirror(forge.MirrorOptions{To: p, Owner: "copies", MakeOwners: true, LFS: true, Scratch: t.TempDir(), Git: gitclient.Options{CAFile: g.ca, NetrcFile: os.DevNull}})
+	m, err := forge.NewMirror(forge.MirrorOptions{To: p, Owner: "copies", MakeOwners: true, LFS: true, Git: gitclient.Options{CAFile: g.ca, NetrcFile: os.DevNull}})
 	if err != nil {
 		t.Fatal(err)
 	}
