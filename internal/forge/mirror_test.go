@@ -156,7 +156,6 @@ func captured(t *testing.T, from *forgetest.Git, repository, name string) part {
 
 func newMirror(t *testing.T, o forge.MirrorOptions) *forge.Mirror {
 	t.Helper()
-	o.Scratch = t.TempDir()
 	m, err := forge.NewMirror(o)
 	if err != nil {
 		t.Fatal(err)
