@@ -193,7 +193,7 @@ func (a *app) forgeAccess(address string, o gitOptions) (v1alpha1.Access, error)
 
 // newBuilder makes what commands name by flags.
 func (a *app) newBuilder(observe point.Observer) *builder {
-	b := &builder{app: a, secrets: &notify.Secrets{}, observe: observe, warn: func(message string) { a.told.notice("%s", message) }}
+	b := &builder{app: a, secrets: &notify.Secrets{}, budget: &forge.Budget{}, observe: observe, warn: func(message string) { a.told.notice("%s", message) }}
 	if dir := a.cacheDir(); dir != "" {
 		b.cache, _ = forge.NewCache(dir, maxCache) // without it requests are only dearer
 	}

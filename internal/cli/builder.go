@@ -29,10 +29,18 @@ const maxCache = 256 << 20
 type builder struct {
 	app     *app
 	secrets *notify.Secrets // learns every secret that was read
-	budget  forge.Budget
-	cache   *forge.Cache // nil for none
+	budget  *forge.Budget   // of all runs together
+	cache   *forge.Cache    // nil for none
 	observe point.Observer
 	warn    func(message string)
+	vaults  []v1alpha1.Location // which no directory is to hold
+}
+
+// forRun is the builder for one run, whose progress is observed.
+func (b *builder) forRun(observe point.Observer, vaults []v1alpha1.Location) *builder {
+	c := *b
+	c.observe, c.vaults = observe, vaults
+	return &c
 }
 
 // secret reads a secret; a nil one is empty.
@@ -77,8 +85,8 @@ func (b *builder) plan(ctx context.Context, p v1alpha1.Policy) (protect.Plan, er
 		return plan, err
 	}
 	if s := p.Spec.Schedule; s != nil && s.TimeZone != "" {
-		if plan.Zone, err = time.LoadLocation(s.TimeZone); err != nil {
-			return plan, fault.Wrap("time zone", fault.ErrInvalid, err, "")
+		if plan.Zone, err = policy.ParseZone(s.TimeZone); err != nil {
+			return plan, err
 		}
 	}
 	names := map[string]bool{}
@@ -133,17 +141,37 @@ func (b *builder) source(ctx context.Context, s v1alpha1.Source, spec v1alpha1.P
 	case s.Git != nil:
 		return b.repository(ctx, s.Name, s.Git)
 	case s.Directory != nil:
-		src, err := b.app.directorySource(*s.Directory)
-		return protect.PlannedSource{Source: src, Type: "directory"}, err
+		return b.directory(s.Name, *s.Directory)
 	}
 	return protect.PlannedSource{}, fault.New("", fault.ErrInvalid, "it names no forge, repository or directory", "")
+}
+
+// directory makes the source of a directory, without the vaults that lie in it.
+func (b *builder) directory(name, dir string) (protect.PlannedSource, error) {
+	var exclude []string
+	for _, l := range b.vaults {
+		location, err := vault.ParseLocation(b.home(l.Spec.URL))
+		if err != nil {
+			return protect.PlannedSource{}, err
+		}
+		if location.Path() != "" {
+			exclude = append(exclude, location.Path())
+		}
+	}
+	src, err := vault.NewDirectory(b.home(dir), b.app.Getenv(envHostname), exclude...)
+	if err != nil {
+		return protect.PlannedSource{}, err
+	}
+	subject := src.Subject()
+	subject.Name = cmp.Or(name, subject.Name)
+	return protect.PlannedSource{Source: protect.Together(subject, src), Type: "directory"}, nil
 }
 
 // entry gathers how a forge is reached.
 func (b *builder) entry(ctx context.Context, kind string, a v1alpha1.Access) (entry, error) {
 	e := entry{kind: kind, url: a.URL, username: a.Username, ssh: a.SSH, caFile: a.CAFile}
 	e.client = forge.ClientOptions{
-		UserAgent: "backstay/" + b.app.Version, CAFile: a.CAFile, Budget: &b.budget, Cache: b.cache, Clock: b.app.Clock,
+		UserAgent: "backstay/" + b.app.Version, CAFile: a.CAFile, Budget: b.budget, Cache: b.cache, Clock: b.app.Clock,
 		Waiting: func(until time.Time) {
 			b.warn(fmt.Sprintf("%s allows no more requests until %s: waiting", cmp.Or(place(a.URL), kind), until.UTC().Format(time.RFC3339)))
 		},

@@ -29,14 +29,14 @@ func (a *app) newDaemon(o processOptions) (*daemon, error) {
 		lines = append(lines, d.logFile)
 	}
 	level := o.level
-	if a.global.quiet {
+	if a.global.quiet || a.global.json {
 		level = slog.LevelWarn
 	}
 	d.log = notify.NewLogger(io.MultiWriter(lines...), notify.LogOptions{
 		JSON: a.told.json, Level: level, TimeFormat: o.timeFormat, Secrets: d.secrets,
 	})
 	d.builder = &builder{
-		app: a, secrets: d.secrets, observe: func(point.Event) {}, warn: func(message string) { tell(d.log, slog.LevelWarn, message) },
+		app: a, secrets: d.secrets, budget: &forge.Budget{}, observe: func(point.Event) {}, warn: func(message string) { tell(d.log, slog.LevelWarn, message) },
 	}
 	if dir := a.cacheDir(); dir != "" {
 		var err error
@@ -45,6 +45,18 @@ func (a *app) newDaemon(o processOptions) (*daemon, error) {
 		}
 	}
 	return d, nil
+}
+
+// progress logs how far a run is, now and then.
+func (d *daemon) progress(log *slog.Logger) point.Observer {
+	p := &progress{clock: d.app.Clock, last: d.app.Clock(), line: func(text string, e point.Event) {
+		var attributes []any
+		if d.app.told.json {
+			attributes = []any{"part", e.Part, "done", e.Done, "total", e.Total, "unit", e.Unit}
+		}
+		tell(log, slog.LevelInfo, text, attributes...)
+	}}
+	return p.show
 }
 
 // close ends the log file.

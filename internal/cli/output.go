@@ -103,6 +103,9 @@ func ledgerLine(parts []point.Part, l point.Ledger) string {
 		said = append(said, plural(int64(repositories), "repository", "repositories"))
 	}
 	for _, c := range totals(parts) {
+		if c.Of == "repositories" && c.Stored == c.Expected && repositories > 0 {
+			continue // of the forge's list; those that are here were just counted
+		}
 		text := plural(c.Stored, singular(c.Of), c.Of)
 		if c.Stored != c.Expected {
 			text = fmt.Sprintf("%d of %d %s", c.Stored, c.Expected, c.Of)
@@ -112,7 +115,7 @@ func ledgerLine(parts []point.Part, l point.Ledger) string {
 	for _, n := range []struct {
 		n    int
 		what string
-	}{{l.Carried, "carried"}, {l.Skipped, "skipped"}, {l.Failed, "failed"}, {l.MissingAtSource, "missing at source"}} {
+	}{{l.Carried, "carried"}, {l.Skipped, "skipped"}, {l.Failed, "failed"}, {l.Vanished, "vanished"}, {l.MissingAtSource, "missing at source"}} {
 		if n.n > 0 {
 			said = append(said, fmt.Sprintf("%d %s", n.n, n.what))
 		}

@@ -24,7 +24,8 @@ const barWidth = 24
 
 // progress shows the newest event: as a bar that is drawn over on a terminal, as a line now and then elsewhere.
 type progress struct {
-	told  *messages
+	clock func() time.Time
+	line  func(text string, e point.Event)
 	bar   io.Writer // nil where standard error is no terminal
 	width int
 
@@ -38,7 +39,9 @@ func (a *app) observer() (point.Observer, func()) {
 	if a.global.quiet || a.global.json {
 		return func(point.Event) {}, func() {}
 	}
-	p := &progress{told: &a.told, last: a.Clock()}
+	p := &progress{clock: a.Clock, last: a.Clock(), line: func(text string, e point.Event) {
+		a.told.progress(message{Message: text, Part: e.Part, Done: e.Done, Total: e.Total, Unit: e.Unit})
+	}}
 	if f, ok := a.Stderr.(*os.File); ok && isTerminal(f) && !a.told.json && a.Getenv("TERM") != "dumb" {
 		p.bar = f
 		p.width, _, _ = term.GetSize(int(f.Fd()))
@@ -49,11 +52,11 @@ func (a *app) observer() (point.Observer, func()) {
 func (p *progress) show(e point.Event) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	now := p.told.clock()
+	now := p.clock()
 	switch {
 	case e.Text != "":
 		p.clear()
-		p.told.progress(message{Message: subjectOf(e) + e.Text, Part: e.Part})
+		p.line(subjectOf(e)+e.Text, e)
 	case p.bar != nil:
 		if now.Sub(p.last) < drawEvery {
 			return
@@ -62,7 +65,7 @@ func (p *progress) show(e point.Event) {
 		fmt.Fprint(p.bar, p.draw(e))
 		p.drawn, p.last = true, now
 	case now.Sub(p.last) >= lineEvery:
-		p.told.progress(message{Message: describe(e), Part: e.Part, Done: e.Done, Total: e.Total, Unit: e.Unit})
+		p.line(describe(e), e)
 		p.last = now
 	}
 }

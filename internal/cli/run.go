@@ -336,7 +336,7 @@ func (d *daemon) execute(ctx context.Context, p v1alpha1.Policy, locations []v1a
 			Sources: []point.SourceRun{}, Problems: []point.Problem{protect.ProblemOf(err)},
 		}, err
 	}
-	plan, err := d.builder.plan(ctx, p)
+	plan, err := d.builder.forRun(d.progress(log), locations).plan(ctx, p)
 	if err != nil {
 		return broken(err)
 	}
@@ -380,6 +380,11 @@ func (d *daemon) list(ctx context.Context, plan protect.Plan) (*point.Run, error
 	var failed error
 	for _, s := range plan.Sources {
 		line := point.SourceRun{Subject: s.Subject(), Type: s.Type, State: point.Complete}
+		if s.Repositories == nil { // a directory
+			d.log.Info("would be backed up", "source", s.Subject().Name)
+			report.Sources = append(report.Sources, line)
+			continue
+		}
 		repositories, err := s.Repositories(ctx)
 		if err != nil {
 			line.State, report.State = point.Incomplete, point.Incomplete
@@ -403,6 +408,9 @@ func (d *daemon) remark(log *slog.Logger, r protect.Remark) {
 	attributes := []any{"source", r.Source}
 	if r.Repository != "" {
 		attributes = append(attributes, "repository", r.Repository)
+	}
+	if len(r.Hints) > 0 {
+		attributes = append(attributes, "hint", strings.Join(r.Hints, "; "))
 	}
 	tell(log, level, r.Text, attributes...)
 }

@@ -43,7 +43,7 @@ func (c *checker) policy(p *v1alpha1.Policy, set *Set) {
 	}
 	c.retention(spec)
 	c.schedule(spec.Schedule)
-	c.sources(spec.Sources)
+	c.sources(spec)
 	several := severalOwners(spec.Sources)
 	for i := range spec.Exports {
 		c.export(&spec.Exports[i], fmt.Sprintf("spec.exports[%d]", i), several)
@@ -113,10 +113,10 @@ func forges(s *v1alpha1.Source) map[string]*v1alpha1.Forge {
 	}
 }
 
-func (c *checker) sources(sources []v1alpha1.Source) {
+func (c *checker) sources(spec *v1alpha1.PolicySpec) {
 	names := map[string]string{}
-	for i := range sources {
-		s := &sources[i]
+	for i := range spec.Sources {
+		s := &spec.Sources[i]
 		path := fmt.Sprintf("spec.sources[%d]", i)
 		for kind, f := range forges(s) {
 			if f != nil {
@@ -131,6 +131,9 @@ func (c *checker) sources(sources []v1alpha1.Source) {
 		}
 		if s.Directory != nil && *s.Directory == "" && !said(c.decoder, join(path, "directory")) {
 			c.wrong(join(path, "directory"), "empty")
+		}
+		if s.Directory != nil && spec.Location == "" && len(spec.Exports)+len(spec.Mirrors) > 0 {
+			c.wrong(join(path, "directory"), "it goes into restore points only, and there is no location for them")
 		}
 		name := sourceName(s)
 		if first, found := names[name]; found {

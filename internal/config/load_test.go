@@ -135,6 +135,7 @@ func TestLoadRefuses(t *testing.T) {
 		{"span", spec(plainSpec + "  schedule: {cron: '@daily', jitter: 1d}\n"), `spec.schedule.jitter: a span of the clock is expected`},
 		{"retention says nothing", spec(plainSpec + "  retention: {}\n"), `spec.retention: keeps everything`},
 		{"retention of nothing", spec("  sources: [{directory: /etc}]\n  exports: [{local: {path: /b}}]\n  retention: {last: 1}\n"), `spec.retention: it is of restore points`},
+		{"a directory into copies", spec("  sources: [{directory: /etc}]\n  exports: [{local: {path: /b}}]\n"), `spec.sources[0].directory: it goes into restore points only`},
 		{"less than 0", spec(plainSpec + "  retention: {last: -1}\n"), `spec.retention.last: less than 0`},
 		{"glob", spec("  location: vault\n  sources: [{github: {include: ['[']}}]\n"), `spec.sources[0].github.include[0]: not a glob`},
 		{"excluded, too", spec("  location: vault\n  sources: [{github: {include: [a], exclude: [a]}}]\n"), `include[0]: excluded, too`},

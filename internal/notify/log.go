@@ -3,6 +3,7 @@ package notify
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -27,19 +28,35 @@ type LogOptions struct {
 func NewLogger(w io.Writer, o LogOptions) *slog.Logger {
 	layout := cmp.Or(o.TimeFormat, time.RFC3339)
 	options := &slog.HandlerOptions{Level: o.Level, ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
-		if len(groups) == 0 && a.Key == slog.TimeKey && a.Value.Kind() == slog.KindTime {
+		switch {
+		case len(groups) > 0:
+		case a.Key == slog.TimeKey && a.Value.Kind() == slog.KindTime:
 			return slog.String(slog.TimeKey, a.Value.Time().Format(layout))
+		case a.Key == slog.MessageKey && o.JSON:
+			a.Key = "message"
+		case a.Key == slog.LevelKey && o.JSON:
+			return slog.String(slog.LevelKey, levelName(a.Value.Any()))
 		}
 		return a
 	}}
 	var handler slog.Handler = slog.NewTextHandler(w, options)
 	if o.JSON {
-		handler = slog.NewJSONHandler(w, options)
+		handler = slog.NewJSONHandler(w, options).WithAttrs([]slog.Attr{slog.Int("version", lineVersion)})
 	}
 	if o.Secrets != nil {
 		handler = o.Secrets.Handler(handler)
 	}
 	return slog.New(handler)
+}
+
+// lineVersion is the version of lines in JSON, whose names are those of docs/scripting.md.
+const lineVersion = 1
+
+func levelName(level any) string {
+	if level == slog.LevelWarn {
+		return "warning"
+	}
+	return strings.ToLower(fmt.Sprint(level))
 }
 
 // LogFileOptions says where a log file lies and how it is kept from growing.

@@ -186,6 +186,18 @@ func TestTimeFormat(t *testing.T) {
 	}
 }
 
+func TestLinesInJSONAreThoseOfScripting(t *testing.T) {
+	var out bytes.Buffer
+	log := notify.NewLogger(&out, notify.LogOptions{JSON: true, TimeFormat: "now"})
+	log.Warn("a token expires", "policy", "nightly")
+	log.Error("it expired")
+	want := `{"time":"now","level":"warning","message":"a token expires","version":1,"policy":"nightly"}` + "\n" +
+		`{"time":"now","level":"error","message":"it expired","version":1}` + "\n"
+	if out.String() != want {
+		t.Errorf("got %s, want %s", out.String(), want)
+	}
+}
+
 // files lists a directory with the sizes of its files.
 func files(t *testing.T, dir string) []string {
 	t.Helper()

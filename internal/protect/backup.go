@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/backstay/backstay/internal/fault"
@@ -52,6 +51,8 @@ func shortfall(parts []point.Part) string {
 		switch p.State {
 		case point.Failed:
 			lacks = append(lacks, fmt.Sprintf("%s failed: %s", p.Name, p.Reason))
+		case point.Vanished:
+			lacks = append(lacks, fmt.Sprintf("%s vanished: %s", p.Name, p.Reason))
 		case point.Carried:
 			lacks = append(lacks, fmt.Sprintf("%s is the copy of %s: %s", p.Name, p.CarriedFrom.UTC().Format(time.DateTime), p.Reason))
 		case point.Stored:
@@ -65,5 +66,5 @@ func shortfall(parts []point.Part) string {
 	if len(lacks) == 0 {
 		return "no part was stored"
 	}
-	return strings.Join(lacks, "; ")
+	return firstOf(lacks)
 }

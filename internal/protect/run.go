@@ -42,8 +42,9 @@ const defaultParallel = 4
 type Remark struct {
 	Level      string // "debug", "info", "warning" or "error"
 	Text       string
-	Source     string // subject
-	Repository string // "" for the source as a whole
+	Hints      []string // what to do
+	Source     string   // subject
+	Repository string   // "" for the source as a whole
 }
 
 // PlannedSource is one source of a policy.
@@ -208,8 +209,9 @@ func (r *run) capture(ctx context.Context, s PlannedSource, report *point.Source
 	return &Held{record, tree}
 }
 
-// tellParts tells of every part: loudly of those that are lacking, and of alarms.
+// tellParts tells of every part: loudly of those that are lacking, and of alarms. Where a list fails, everything lacks for one reason.
 func (r *run) tellParts(subject string, parts []point.Part, report *point.SourceRun) {
+	told := map[string]int{}
 	for _, p := range parts {
 		switch p.State {
 		case point.Stored:
@@ -221,7 +223,10 @@ func (r *run) tellParts(subject string, parts []point.Part, report *point.Source
 		case point.Skipped:
 			r.tell("debug", subject, p.Name, "skipped: "+p.Reason)
 		case point.Failed, point.Carried, point.Vanished:
-			r.tell("error", subject, p.Name, string(p.State)+": "+p.Reason)
+			text := string(p.State) + ": " + p.Reason
+			if told[text]++; told[text] <= shownShortcomings {
+				r.tell("error", subject, p.Name, text)
+			}
 			if p.State == point.Vanished {
 				report.Alarms = append(report.Alarms, p.Name+": "+p.Reason)
 			}
@@ -233,11 +238,18 @@ func (r *run) tellParts(subject string, parts []point.Part, report *point.Source
 			}
 		}
 	}
+	for _, text := range slices.Sorted(maps.Keys(told)) {
+		if more := told[text] - shownShortcomings; more > 0 {
+			r.tell("error", subject, "", fmt.Sprintf("%d more %s", more, text))
+		}
+	}
 }
 
 func (r *run) problem(report *point.SourceRun, err error) {
 	report.Problems = append(report.Problems, ProblemOf(err))
-	r.tell("error", report.Subject.Name, "", err.Error())
+	if r.plan.Tell != nil {
+		r.plan.Tell(Remark{Level: "error", Text: err.Error(), Hints: fault.Hints(err), Source: report.Subject.Name})
+	}
 }
 
 // ProblemOf is an error as reports have it.
@@ -543,7 +555,7 @@ func (r *run) finish() {
 	}
 }
 
-// shownShortcomings is how many of a run's shortcomings its error names; the report has all.
+// shownShortcomings is how many of a run's shortcomings its error names, and its log of those with one reason; the report has all.
 const shownShortcomings = 5
 
 func shortcomingsOf(report *point.Run) string {
@@ -567,11 +579,16 @@ func shortcomingsOf(report *point.Run) string {
 			all = append(all, s.Subject.Name+": the ledger is open")
 		}
 	}
-	if n := len(all); n > shownShortcomings {
-		all = append(all[:shownShortcomings], fmt.Sprintf("and %d more", n-shownShortcomings))
-	}
 	if len(all) == 0 {
 		return "not all of it was done"
+	}
+	return firstOf(all)
+}
+
+// firstOf joins shortcomings, as many as an error names.
+func firstOf(all []string) string {
+	if n := len(all); n > shownShortcomings {
+		all = append(slices.Clone(all[:shownShortcomings]), fmt.Sprintf("and %d more", n-shownShortcomings))
 	}
 	return strings.Join(all, "; ")
 }

@@ -3,6 +3,7 @@ package protect_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -178,6 +179,76 @@ func TestRunGoesOnAfterWhatFails(t *testing.T) {
 		t.Errorf("nobody was told of the full place: %q", told)
 	}
 }
+
+func TestWhatLacksForOneReasonIsToldInAFewLines(t *testing.T) {
+	a := account{name: "acme", repositories: map[string]string{}, fails: map[string]error{}}
+	for i := range 100 {
+		name := fmt.Sprintf("acme/r%d", i)
+		a.repositories[name] = "one"
+		if i > 0 {
+			a.fails[name] = errors.New("the list broke off")
+		}
+	}
+	var told []string
+	report, err := protect.Run(t.Context(), protect.Plan{
+		Policy: "p", Sources: []protect.PlannedSource{a.planned()}, Store: memory.New(daily()), Clock: daily(),
+		Tell: func(r protect.Remark) {
+			if r.Level == "error" {
+				told = append(told, r.Repository+" "+r.Text)
+			}
+		},
+	})
+	if !errors.Is(err, fault.ErrIncomplete) || !strings.Contains(err.Error(), "and 94 more") || len(report.Sources[0].Repositories) != 100 {
+		t.Errorf("%d repositories, %v", len(report.Sources[0].Repositories), err)
+	}
+	if len(told) != 6 || !strings.HasSuffix(told[0], " failed: the list broke off") || told[5] != " 94 more failed: the list broke off" {
+		t.Errorf("told %q", told)
+	}
+}
+
+func TestBackupNamesWhatVanishedAndAFewOfMany(t *testing.T) {
+	store := memory.New(daily())
+	src := func(capture func(to point.Sink) error) protect.Source { return captured{capture} }
+	stored := func(to point.Sink, name string) error {
+		w, err := to.Part(t.Context(), name, point.KindGit)
+		if err != nil {
+			return err
+		}
+		return w.Store(t.Context(), point.Part{})
+	}
+	if _, err := protect.Backup(t.Context(), store, src(func(to point.Sink) error {
+		return errors.Join(stored(to, "git/a.git"), stored(to, "git/b.git"))
+	}), "p"); err != nil {
+		t.Fatal(err)
+	}
+	_, err := protect.Backup(t.Context(), store, src(func(to point.Sink) error {
+		return errors.Join(stored(to, "git/a.git"), to.Vanish(t.Context(), "git/b.git", point.KindGit, "the forge has it no more"))
+	}), "p")
+	if !errors.Is(err, fault.ErrIncomplete) || !strings.Contains(err.Error(), "git/b.git vanished: the forge has it no more") {
+		t.Errorf("got %v", err)
+	}
+	_, err = protect.Backup(t.Context(), store, src(func(to point.Sink) error {
+		for i := range 100 {
+			w, err := to.Part(t.Context(), fmt.Sprintf("git/%d.git", i), point.KindGit)
+			if err != nil || w.Fail(t.Context(), errors.New("no route")) != nil {
+				return errors.Join(err, errors.New("not failed"))
+			}
+		}
+		return stored(to, "git/a.git")
+	}), "p")
+	if !errors.Is(err, fault.ErrIncomplete) || !strings.Contains(err.Error(), "and 95 more") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// captured is a source of whatever a function puts into the sink.
+type captured struct{ capture func(to point.Sink) error }
+
+func (captured) Subject() point.Subject {
+	return point.Subject{Kind: point.SubjectAccount, Name: "git.example.com/acme"}
+}
+
+func (c captured) Capture(_ context.Context, to point.Sink) error { return c.capture(to) }
 
 func TestRunExpiresOnlyAfterANewPointAndOnlyItsOwn(t *testing.T) {
 	clock := daily()

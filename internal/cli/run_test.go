@@ -1,0 +1,84 @@
+package cli
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/backstay/backstay/internal/point"
+	"github.com/backstay/backstay/internal/vault"
+)
+
+// directoryPolicy declares a vault inside the directory that is backed up.
+func directoryPolicy(t *testing.T) (file, location string) {
+	t.Helper()
+	dir := t.TempDir()
+	location = filepath.Join(dir, "data", "vault")
+	if err := os.MkdirAll(filepath.Join(dir, "data", "kept"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	file = filepath.Join(dir, "policy.yaml")
+	text := fmt.Sprintf(`apiVersion: backstay.io/v1alpha1
+kind: Location
+metadata: {name: main}
+spec: {url: %s, password: {env: PASSWORD}}
+---
+apiVersion: backstay.io/v1alpha1
+kind: Policy
+metadata: {name: data}
+spec:
+  location: main
+  sources: [{directory: %s, name: all}]
+`, location, filepath.Join(dir, "data"))
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file, location
+}
+
+const password = "correct horse battery"
+
+func TestRunOfADirectoryLeavesTheVaultOut(t *testing.T) {
+	file, location := directoryPolicy(t)
+	f := fixture{env: map[string]string{"PASSWORD": password, "HOME": t.TempDir(), "BACKSTAY_HOSTNAME": "here"}}
+	if exit := f.run(t.Context(), "run", "--once", "--dry-run", "-f", file); exit != 0 || !strings.Contains(f.stderr.String(), "would be backed up") {
+		t.Fatalf("dry run: exit %d: %s", exit, f.stderr.String())
+	}
+	at, err := vault.ParseLocation(location)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := vault.Create(t.Context(), at, password, vault.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if exit := f.run(t.Context(), "run", "--once", "--quiet", "-f", file); exit != 0 {
+		t.Fatalf("exit %d: %s", exit, f.stderr.String())
+	}
+	v, err := vault.Open(t.Context(), at, password, vault.Options{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.Close(t.Context()) //nolint:errcheck // nothing is written
+	points, err := v.Points(t.Context(), point.Filter{Policy: "data"})
+	if err != nil || len(points) != 1 || points[0].Subject.Name != "all" {
+		t.Fatalf("points: %+v, %v", points, err)
+	}
+	_, tree, err := v.Open(t.Context(), points[0].ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept, err := tree.List(t.Context(), "directory/here"+filepath.Dir(location))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(kept, named("kept")) || slices.ContainsFunc(kept, named("vault")) {
+		t.Errorf("the point has %v", kept)
+	}
+}
+
+func named(name string) func(point.Entry) bool {
+	return func(e point.Entry) bool { return e.Name == name }
+}
