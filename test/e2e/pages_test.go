@@ -40,6 +40,46 @@ func TestPagesOfAccounts(t *testing.T) {
 	}
 }
 
+// The page on plain copies opens with a policy, and with what lies there after a run of it.
+func TestPageOfExports(t *testing.T) {
+	const page = "docs/exports.md"
+	h := newHub(t)
+	api := h.add(t, owner, "api")
+	h.mu.Lock()
+	api.Wiki, api.Issues = true, 1
+	h.mu.Unlock()
+	git(t, h.dir, "clone", "--quiet", "--bare", newWorkTree(t), h.bare(owner, "api.wiki"))
+	home := t.TempDir()
+	policy := strings.ReplaceAll(block(t, page, "yaml"), "/srv/", home+"/")
+	script := "cat > policy.yaml <<'EOF'\n" + policy + "EOF\nbackstay run -f policy.yaml --once\n"
+	runScript(t, home, home, script, append(h.asGitHub(t), "GITHUB_TOKEN="+h.token)...)
+
+	text, err := os.ReadFile(filepath.Join(root(t), page))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(text), "After a run:\n\n```\n")
+	shown, _, found := strings.Cut(after, "```\n")
+	if !found {
+		t.Fatal("the page does not show what is there after a run")
+	}
+	above, _, _ := strings.Cut(shown, "\n")
+	dirs := []string{strings.Replace(above, "/srv", home, 1)}
+	for line := range strings.Lines(strings.TrimPrefix(shown, above+"\n")) {
+		name := strings.Fields(line)[0]
+		depth := (len(line) - len(strings.TrimLeft(line, " "))) / 2
+		dirs = append(dirs[:depth], filepath.Join(dirs[depth-1], name))
+		if strings.HasSuffix(name, "…") {
+			continue // this one has no LFS objects
+		}
+		if _, err := os.Stat(dirs[depth]); err != nil {
+			t.Errorf("the page shows %s: %v", strings.TrimSpace(line), err)
+		}
+	}
+	same(t, filepath.Join(dirs[0], "api.git"), h.bare(owner, "api"))
+	same(t, filepath.Join(dirs[0], "api.wiki.git"), h.bare(owner, "api.wiki"))
+}
+
 // The README's first command is run in a clone of the tree as it stands, and so is its session.
 func TestReadme(t *testing.T) {
 	home := t.TempDir()
