@@ -5,7 +5,8 @@ LINT    := $(GO) tool -modfile=tools/go.mod golangci-lint
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
 # The packages whose mistakes cost data run under the race detector in `make race`.
-RACE := ./internal/fault ./internal/point/... ./internal/policy ./internal/protect ./internal/git ./internal/vault/...
+RACE := ./internal/fault ./internal/point/... ./internal/policy ./internal/protect ./internal/git ./internal/vault/... \
+	./internal/forge/... ./internal/export ./internal/schedule ./internal/notify ./internal/cli
 
 .PHONY: build test race lint e2e bench verify servers debian
 
@@ -18,7 +19,7 @@ test: debian ## everything that needs no server but stock kopia and an S3 one, b
 	eval "$$(test/servers/build.sh kopia versitygw; test/recordings.sh)" && $(GO) test -timeout 20m ./...
 
 race: debian
-	eval "$$(test/servers/build.sh kopia versitygw)" && $(GO) test -race -short -timeout 20m $(RACE)
+	eval "$$(test/servers/build.sh kopia versitygw; test/recordings.sh)" && $(GO) test -race -short -timeout 20m $(RACE)
 
 e2e: debian build ## the built program against Gitea, sshd, stock kopia, and the kill signal
 	@test/servers/build.sh kopia versitygw gitea >/dev/null
