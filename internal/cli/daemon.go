@@ -1,14 +1,55 @@
 package cli
 
 import (
+	"context"
+	"crypto/sha256"
+	"encoding/gob"
+	"encoding/hex"
+	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"os/signal"
 	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
 
+	"github.com/backstay/backstay/api/v1alpha1"
+	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/forge"
 	"github.com/backstay/backstay/internal/notify"
 	"github.com/backstay/backstay/internal/point"
+	"github.com/backstay/backstay/internal/policy"
+	"github.com/backstay/backstay/internal/protect"
+	"github.com/backstay/backstay/internal/schedule"
 )
+
+// declared is what a daemon is to do.
+type declared struct {
+	policies  []v1alpha1.Policy
+	locations []v1alpha1.Location
+}
+
+// daemon runs policies: once, or at their times until it is stopped.
+type daemon struct {
+	app     *app
+	o       processOptions
+	load    func() (declared, error)
+	open    func(ctx context.Context, p v1alpha1.Policy) (store, string, error) // nil store for none; beside those that policies name
+	log     *slog.Logger
+	logFile *notify.LogFile // nil for none
+	secrets *notify.Secrets // masked wherever something is told
+	metrics *notify.Metrics
+	builder *builder
+
+	once    bool
+	mu      sync.Mutex
+	reports []point.Run // of --once
+}
 
 // newDaemon makes a daemon without anything to do yet.
 func (a *app) newDaemon(o processOptions) (*daemon, error) {
@@ -65,4 +106,278 @@ func (d *daemon) close() error {
 		return nil
 	}
 	return d.logFile.Close()
+}
+
+// run runs the policies once, or until ctx ends.
+func (d *daemon) run(ctx context.Context, once bool) error {
+	loop := &schedule.Loop{Load: d.jobs, Now: d.app.Clock, Tell: d.tellLoop, Parallel: policiesAtOnce}
+	d.once = once
+	if once {
+		err := loop.Once(ctx)
+		if len(d.reports) == 0 {
+			return err
+		}
+		return errors.Join(err, d.tellReports())
+	}
+	reload, unhook := onHangup()
+	defer unhook()
+	loop.Reload = reload
+	if d.o.listen == "" {
+		return loop.Run(ctx)
+	}
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	served := make(chan error, 1)
+	go func() {
+		err := d.metrics.Serve(ctx, d.o.listen, d.o.metricsPath, nil)
+		if err != nil {
+			stop(err)
+		}
+		served <- err
+	}()
+	err := loop.Run(ctx)
+	stop(nil)
+	return errors.Join(err, <-served)
+}
+
+// policiesAtOnce run side by side, so that a short one need not wait for a long one.
+const policiesAtOnce = 2
+
+// onHangup tells of SIGHUP, the old way to have files read again.
+func onHangup() (<-chan struct{}, func()) {
+	hangups, reload, ended := make(chan os.Signal, 1), make(chan struct{}, 1), make(chan struct{})
+	signal.Notify(hangups, syscall.SIGHUP)
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		for {
+			select {
+			case <-ended:
+				return
+			case <-hangups:
+				select {
+				case reload <- struct{}{}:
+				default: // one is due already
+				}
+			}
+		}
+	})
+	return reload, func() {
+		signal.Stop(hangups)
+		close(ended)
+		wait.Wait()
+	}
+}
+
+// jobs are the policies as declared now.
+func (d *daemon) jobs(context.Context) ([]schedule.Job, error) {
+	now, err := d.load()
+	if err != nil {
+		return nil, err
+	}
+	var (
+		jobs     []schedule.Job
+		settings []notify.PolicySettings
+	)
+	for i, p := range now.policies {
+		settings = append(settings, notify.PolicySettings{
+			Name: p.Metadata.Name, Number: i, Sources: len(p.Spec.Sources), Destinations: len(p.Spec.Exports) + len(p.Spec.Mirrors),
+		})
+		if p.Spec.Suspend {
+			continue
+		}
+		key, err := keyOf(p, now.locations)
+		if err != nil {
+			return nil, fmt.Errorf("policy %s: %w", p.Metadata.Name, err)
+		}
+		job := schedule.Job{Name: p.Metadata.Name, Key: key, Run: func(ctx context.Context) error {
+			return d.policy(ctx, p, now.locations)
+		}}
+		if s := p.Spec.Schedule; s != nil {
+			times, err := policy.ParseSchedule(s.Cron, s.TimeZone)
+			if err != nil {
+				return nil, fault.Wrap("policy "+p.Metadata.Name, nil, err, "")
+			}
+			job.Next = times.Next
+			if s.Jitter != "" {
+				if job.Jitter, err = time.ParseDuration(s.Jitter); err != nil {
+					return nil, fault.Wrap("policy "+p.Metadata.Name, fault.ErrInvalid, err, "")
+				}
+			}
+		}
+		jobs = append(jobs, job)
+	}
+	d.metrics.SetPolicies(settings)
+	return jobs, nil
+}
+
+// keyOf changes whenever the declaration of a policy does, and shows nothing of it: foreign files hold secrets in clear.
+func keyOf(p v1alpha1.Policy, locations []v1alpha1.Location) (string, error) {
+	sum := sha256.New()
+	err := gob.NewEncoder(sum).Encode(struct {
+		Policy    v1alpha1.Policy
+		Locations []v1alpha1.Location
+	}{p, locations})
+	return hex.EncodeToString(sum.Sum(nil)), err
+}
+
+func (d *daemon) tellLoop(e schedule.Event) {
+	switch e.Kind {
+	case schedule.Rejected:
+		d.log.Error("the configuration is wrong; the one before stays in effect", "error", e.Err.Error())
+	case schedule.Loaded:
+		d.log.Info("configuration read", "policies", e.Jobs)
+	case schedule.Skipped:
+		d.log.Warn("not run: the last run is not over", "policy", e.Job)
+	case schedule.Scheduled:
+		d.metrics.SetNext(e.Job, e.Time)
+		if !e.Time.IsZero() {
+			d.log.Info("next run", "policy", e.Job, "time", e.Time.UTC().Format(time.RFC3339))
+		}
+	case schedule.Started, schedule.Ended: // the run tells for itself
+	}
+}
+
+// policy runs one policy, and tells everybody who is to be told.
+func (d *daemon) policy(ctx context.Context, p v1alpha1.Policy, locations []v1alpha1.Location) error {
+	log := d.log.With("policy", p.Metadata.Name)
+	log.Info("run starts")
+	notifier, incomplete := d.builder.notifier(ctx, p.Spec.Notify)
+	if !d.o.dryRun {
+		d.metrics.Started(p.Metadata.Name)
+		warn(log, notifier.Started(ctx))
+	}
+	run, err := d.execute(ctx, p, locations, log)
+	if incomplete != nil { // the others are told that nobody was told there
+		run.Problems = append(run.Problems, protect.ProblemOf(incomplete))
+		if run.State == point.Complete {
+			run.State = point.Incomplete
+		}
+		tell(log, slog.LevelError, incomplete.Error(), hintsOf(incomplete)...)
+		err = errors.Join(err, incomplete)
+	}
+	report := d.secrets.MaskRun(*run)
+	for _, w := range report.Warnings {
+		tell(log, slog.LevelWarn, w)
+	}
+	log.Info("run ends", "state", report.State, "seconds", seconds(report.Finished.Sub(report.Started)))
+	if d.once {
+		d.mu.Lock()
+		d.reports = append(d.reports, report)
+		d.mu.Unlock()
+	}
+	if d.o.dryRun {
+		return err
+	}
+	d.metrics.Ended(report)
+	warn(log, notifier.Ended(ctx, report))
+	return err
+}
+
+func warn(log *slog.Logger, err error) {
+	if err != nil {
+		tell(log, slog.LevelWarn, err.Error())
+	}
+}
+
+// execute runs a policy. What keeps it from beginning makes a report, too.
+func (d *daemon) execute(ctx context.Context, p v1alpha1.Policy, locations []v1alpha1.Location, log *slog.Logger) (*point.Run, error) {
+	began := d.app.Clock().UTC()
+	broken := func(err error) (*point.Run, error) {
+		tell(log, slog.LevelError, err.Error(), hintsOf(err)...)
+		return &point.Run{
+			Version: point.RunVersion, Policy: p.Metadata.Name, Started: began, Finished: d.app.Clock().UTC(), State: point.Failed,
+			Sources: []point.SourceRun{}, Problems: []point.Problem{protect.ProblemOf(err)},
+		}, err
+	}
+	plan, err := d.builder.forRun(d.progress(log), locations).plan(ctx, p)
+	if err != nil {
+		return broken(err)
+	}
+	plan.Tell = func(r protect.Remark) { d.remark(log, r) }
+	if d.o.dryRun {
+		return d.list(ctx, plan)
+	}
+	s, where, err := d.store(ctx, p, locations)
+	if err != nil {
+		return broken(err)
+	}
+	if s != nil {
+		plan.Store, plan.Location = s, where
+		defer func() {
+			tidy, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTime)
+			defer cancel()
+			warn(log, s.Close(tidy))
+		}()
+	}
+	return protect.Run(ctx, plan)
+}
+
+// store opens the vault that takes a policy's points; nil where there is none.
+func (d *daemon) store(ctx context.Context, p v1alpha1.Policy, locations []v1alpha1.Location) (store, string, error) {
+	if p.Spec.Location == "" {
+		if d.open == nil {
+			return nil, "", nil
+		}
+		return d.open(ctx, p)
+	}
+	i := slices.IndexFunc(locations, func(l v1alpha1.Location) bool { return l.Metadata.Name == p.Spec.Location })
+	if i < 0 {
+		return nil, "", fault.New(fmt.Sprintf("find location %q", p.Spec.Location), fault.ErrNotFound, "", "")
+	}
+	return d.builder.openVault(ctx, locations[i].Spec)
+}
+
+// list reports what a run would take, and takes nothing.
+func (d *daemon) list(ctx context.Context, plan protect.Plan) (*point.Run, error) {
+	report := &point.Run{Version: point.RunVersion, Policy: plan.Policy, Started: plan.Clock().UTC(), State: point.Complete, Sources: []point.SourceRun{}}
+	var failed error
+	for _, s := range plan.Sources {
+		line := point.SourceRun{Subject: s.Subject(), Type: s.Type, State: point.Complete}
+		if s.Repositories == nil { // a directory
+			d.log.Info("would be backed up", "source", s.Subject().Name)
+			report.Sources = append(report.Sources, line)
+			continue
+		}
+		repositories, err := s.Repositories(ctx)
+		if err != nil {
+			line.State, report.State = point.Incomplete, point.Incomplete
+			line.Problems = append(line.Problems, protect.ProblemOf(err))
+			failed = errors.Join(failed, err)
+		}
+		for _, r := range repositories {
+			line.Listed++
+			line.Repositories = append(line.Repositories, point.RepositoryRun{Host: r.Host, Owner: r.Owner, Name: r.Name, State: point.Skipped, Reason: "dry run"})
+			d.log.Info("would be backed up", "source", s.Subject().Name, "repository", r.Host+"/"+r.Owner+"/"+r.Name)
+		}
+		report.Sources = append(report.Sources, line)
+	}
+	report.Finished = plan.Clock().UTC()
+	return report, failed
+}
+
+// remark logs what a run has to say.
+func (d *daemon) remark(log *slog.Logger, r protect.Remark) {
+	level := map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warning": slog.LevelWarn, "error": slog.LevelError}[r.Level]
+	attributes := []any{"source", r.Source}
+	if r.Repository != "" {
+		attributes = append(attributes, "repository", r.Repository)
+	}
+	if len(r.Hints) > 0 {
+		attributes = append(attributes, "hint", strings.Join(r.Hints, "; "))
+	}
+	tell(log, level, r.Text, attributes...)
+}
+
+// tell logs a text that was made elsewhere, on one line.
+func tell(log *slog.Logger, level slog.Level, text string, attributes ...any) {
+	text = strings.ReplaceAll(printable(text), "\n", "; ")
+	log.Log(context.Background(), level, text, attributes...) //nolint:sloglint // the text is what is to be told
+}
+
+func hintsOf(err error) []any {
+	hints := fault.Hints(err)
+	if len(hints) == 0 {
+		return nil
+	}
+	return []any{"hint", strings.Join(hints, "; ")}
 }
