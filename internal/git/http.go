@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -329,11 +330,17 @@ func (w *web) sayingOf(resp *http.Response) string {
 	if !strings.HasPrefix(resp.Header.Get("Content-Type"), "text/plain") {
 		return ""
 	}
-	text, err := io.ReadAll(io.LimitReader(resp.Body, sayingKept))
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 16*sayingKept)) // cut later, lest half a secret is not known as one
 	if err != nil {
 		return ""
 	}
-	return printable(fault.Redact(string(text), w.password))
+	said := fault.Redact(string(text), w.password, basicAuth(w.user, w.password))
+	return printable(strings.ToValidUTF8(said[:min(len(said), sayingKept)], ""))
+}
+
+// basicAuth is what a header says of a user and a password.
+func basicAuth(user string, password fault.Secret) fault.Secret {
+	return fault.Secret(base64.StdEncoding.EncodeToString([]byte(user + ":" + password.Reveal())))
 }
 
 // discard reads the little that is left of a body, so that the connection can be used again.

@@ -2,7 +2,6 @@ package git
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -355,9 +354,9 @@ func (p *push) access(ctx context.Context, cmd *exec.Cmd) (secrets []fault.Secre
 			return nil, err
 		}
 		if password != "" {
-			basic := base64.StdEncoding.EncodeToString([]byte(user + ":" + password.Reveal()))
-			config = append(config, "http."+p.url.String()+".extraHeader", "Authorization: Basic "+basic)
-			secrets = []fault.Secret{password, fault.Secret(basic)}
+			basic := basicAuth(user, password)
+			config = append(config, "http."+p.url.String()+".extraHeader", "Authorization: Basic "+basic.Reveal())
+			secrets = []fault.Secret{password, basic}
 		}
 		if o.CAFile != "" {
 			config = append(config, "http.sslCAInfo", o.CAFile)

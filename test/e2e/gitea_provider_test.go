@@ -247,7 +247,7 @@ func (g *gitea) gitOptions() gitclient.Options {
 // partOf makes a point of a repository, and opens it there.
 func (g *gitea) partOf(t *testing.T, address, name string) (point.Reader, point.Part) {
 	t.Helper()
-	o := gitclient.SourceOptions{Options: g.gitOptions(), Name: strings.TrimSuffix(strings.TrimPrefix(name, "git/"), ".git")}
+	o := gitclient.SourceOptions{Options: g.gitOptions(), Name: strings.TrimSuffix(strings.TrimPrefix(name, "git/"), ".git"), Scratch: t.TempDir()}
 	source, err := gitclient.NewSource(address, o)
 	if err != nil {
 		t.Fatal(err)

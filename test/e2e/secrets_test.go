@@ -4,6 +4,11 @@ package e2e
 
 import (
 	"bytes"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"net/http"
@@ -25,6 +30,7 @@ func secrets() map[string]string {
 	named := map[string]string{}
 	for _, name := range []string{
 		"VAULT", "GIT", "DAV", "S3KEY", "S3SECRET", "NTFY", "GOTIFY", "MAIL", "BEAT", "SLACK", "APPRISE", "MIRROR",
+		"LAB", "BITBUCKET", "TEA", "WRONG", "AZURE", "SAS",
 	} {
 		named[name] = "secret-of-" + strings.ToLower(name) + "-7f3a9c"
 	}
@@ -45,8 +51,12 @@ func TestSecretsStayWhereTheyBelong(t *testing.T) {
 			fmt.Fprintf(&received, "%s\n", body)
 		}
 		if strings.HasPrefix(r.URL.Path, "/failing") {
+			w.Header().Set("Content-Type", "text/plain")
 			w.WriteHeader(http.StatusForbidden)
-			fmt.Fprintf(w, "not with %s", r.Header.Get("Authorization")) // servers echo what they get
+			_, password, _ := r.BasicAuth()
+			for _, sent := range []string{password, r.Header.Get("Private-Token"), r.Header.Get("Authorization"), r.URL.String()} {
+				fmt.Fprintf(w, "not with %s\n", sent) // servers echo what they get
+			}
 		}
 	}))
 	defer listener.Close()
@@ -59,7 +69,10 @@ func TestSecretsStayWhereTheyBelong(t *testing.T) {
 	for _, place := range []string{"BEAT", "SLACK"} {
 		env = append(env, place+"_URL="+listener.URL+"/failing/"+all[place])
 	}
-	b := bareBackstay(t, env...)
+	key := appKey(t)
+	b := bareBackstay(t, append(env, "APP_KEY="+key)...)
+	all["key of an App"] = strings.Split(key, "\n")[1]
+	all["token made with the key"] = "eyJhbGciOi" // of every JWT
 	b.env = append(b.env, "BACKSTAY_PASSWORD="+all["VAULT"], "TMPDIR="+filepath.Join(b.home, "tmp"))
 	if err := os.Mkdir(filepath.Join(b.home, "tmp"), 0o700); err != nil {
 		t.Fatal(err)
@@ -87,14 +100,21 @@ func TestSecretsStayWhereTheyBelong(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd.Wait()
-	once := b.run(t, "run", "--once", "--json", "-f", filepath.Join(b.home, "policy.yaml"))
+	once := b.run(t, "run", "--once", "--json", "--log-format", "json", "-f", filepath.Join(b.home, "policy.yaml"))
+	all["CLEAR"] = "secret-in-clear-7f3a9c"
+	write(t, b.home, "conf.yml", fmt.Sprintf(`source: {gitlab: [{url: "%[1]s/failing/lab", token: %[2]s}], any: [{url: "%[1]s/failing/a/b.git", username: ann, password: %[2]s}]}
+destination: {local: [{path: %[3]s/plain}]}
+metrics: {push: {ntfy: [{url: "%[1]s/failing/t", token: %[2]s}]}}
+`, listener.URL, all["CLEAR"], b.home))
+	gickup := b.run(t, "gickup", "--debug", filepath.Join(b.home, "conf.yml"))
+	lint := b.run(t, "gickup", "--lint", "--json", filepath.Join(b.home, "conf.yml"))
 	restored := filepath.Join(b.home, "restored")
 	b.ok(t, "restore", "latest", "--to", restored)
 	shown := b.ok(t, "show", "latest", "--json")
 
 	texts := map[string]string{
 		"log": said.String(), "messages": received.String(), "metrics": scraped, "arguments and temporary files": seen(),
-		"report": once.stdout + once.stderr, "point": shown,
+		"report": once.stdout + once.stderr, "point": shown, "gickup": gickup.stdout + gickup.stderr, "lint": lint.stdout + lint.stderr,
 	}
 	for _, dir := range []string{"run.log", "plain", "restored", ".cache", "vault"} {
 		filepath.WalkDir(filepath.Join(b.home, dir), func(path string, e os.DirEntry, err error) error { //nolint:errcheck // what is not there holds nothing
@@ -108,14 +128,30 @@ func TestSecretsStayWhereTheyBelong(t *testing.T) {
 	if !strings.Contains(said.String(), "incomplete") || !strings.Contains(scraped, "backstay_") || len(texts) < 10 {
 		t.Errorf("nothing was searched: %d texts, log %s", len(texts), shorten(said.String()))
 	}
+	for _, refused := range []string{"/failing/lab", "/failing/bitbucket", "/failing/tea", "/failing/hub", "/failing/acme/api.git", ".blob."} {
+		if !strings.Contains(once.stdout, refused) {
+			t.Errorf("%s was not asked: %s", refused, shorten(once.stdout))
+		}
+	}
 	for place, text := range texts {
 		for name, secret := range all {
-			if strings.Contains(text, secret) {
-				i := strings.Index(text, secret)
-				t.Errorf("the secret %s stands in %s: …%s…", name, place, text[max(0, i-80):min(len(text), i+80)])
+			for _, spelled := range []string{secret, base64.StdEncoding.EncodeToString([]byte("ann:" + secret)), base64.StdEncoding.EncodeToString([]byte(secret))} {
+				if i := strings.Index(text, spelled); i >= 0 {
+					t.Errorf("the secret %s stands in %s: …%s…", name, place, text[max(0, i-80):min(len(text), i+80)])
+				}
 			}
 		}
 	}
+}
+
+// appKey is a private key as GitHub makes them for Apps.
+func appKey(t *testing.T) string {
+	t.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)}))
 }
 
 func secretPolicy(b *backstay, hub, dav, listener, closed string) string {
@@ -135,10 +171,20 @@ spec:
     - github: {url: "%[2]s", token: {env: HUB_SECRET}}
     - git: {url: "http://127.0.0.1:%[6]s/gone/api.git", username: ann, password: {file: %[5]s/git-password}}
     - git: {url: "%[2]s/acme/denied.git", username: ann, password: {file: %[5]s/git-password}}
+    - git: {url: "%[4]s/failing/acme/api.git", username: ann, password: {env: WRONG_SECRET}}
+    - name: lab
+      gitlab: {url: "%[4]s/failing/lab", token: {env: LAB_SECRET}}
+    - name: bitbucket
+      bitbucket: {url: "%[4]s/failing/bitbucket", username: ann, password: {env: BITBUCKET_SECRET}, organization: acme}
+    - name: tea
+      gitea: {url: "%[4]s/failing/tea", username: ann, password: {env: TEA_SECRET}}
+    - name: hub
+      github: {url: "%[4]s/failing/hub", app: {id: 1, installationID: 2, privateKey: {env: APP_KEY}}}
   exports:
     - {local: {path: %[5]s/plain}, structured: true}
     - {webdav: {url: "%[3]s", username: ann, password: {env: DAV_SECRET}}, structured: true}
     - {s3: {bucket: copies, endpoint: "127.0.0.1:%[6]s", insecure: true, accessKey: {env: S3KEY_SECRET}, secretKey: {env: S3SECRET_SECRET}}, structured: true}
+    - {azure: {url: "http://127.0.0.1:%[6]s/account.blob.local", container: copies, sas: {env: SAS_SECRET}}, structured: true}
   mirrors:
     - {gitea: {url: "%[4]s/failing", token: {env: MIRROR_SECRET}}}
   notify:
