@@ -126,15 +126,18 @@ func summary(s point.SourceRun) string {
 // failuresOf lists what went wrong, the causes first, and what can be done about it, each hint once.
 func failuresOf(run point.Run) (failures, hints []string) {
 	seen := map[string]bool{}
+	advise := func(all []string) {
+		for _, hint := range all {
+			if !seen[hint] {
+				seen[hint] = true
+				hints = append(hints, hint)
+			}
+		}
+	}
 	add := func(prefix string, problems []point.Problem) {
 		for _, p := range problems {
 			failures = append(failures, prefix+p.What)
-			for _, hint := range p.Hints {
-				if !seen[hint] {
-					seen[hint] = true
-					hints = append(hints, hint)
-				}
-			}
+			advise(p.Hints)
 		}
 	}
 	add("", run.Problems)
@@ -144,6 +147,9 @@ func failuresOf(run point.Run) (failures, hints []string) {
 	for _, s := range run.Sources {
 		for _, r := range s.Repositories {
 			failures = append(failures, failuresOfRepository(r)...)
+			for _, d := range r.Deliveries {
+				advise(d.Hints)
+			}
 		}
 	}
 	return failures, hints

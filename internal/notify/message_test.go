@@ -51,7 +51,7 @@ func badRun() point.Run {
 		Host: "github.com", Owner: "acme", Name: "web", State: point.Carried, Reason: "fetch: unavailable", LastGood: &carried,
 	}
 	s.Repositories[0].Deliveries = append(s.Repositories[0].Deliveries, point.DeliveryRun{
-		Type: "s3", Place: "s3://copies", State: point.Failed, Reason: "put object: insufficient storage",
+		Type: "s3", Place: "s3://copies", State: point.Failed, Reason: "put object: insufficient storage", Hints: []string{"make room"},
 	})
 	s.Repositories = append(s.Repositories, point.RepositoryRun{Host: "github.com", Owner: "acme", Name: "old", State: point.Vanished, Reason: "not found"})
 	return run
@@ -88,6 +88,7 @@ Failed:
 
 What to do:
 - give the token the scope read:org
+- make room
 
 Warnings:
 - github.com: the token expires on 2026-02-07`

@@ -105,7 +105,7 @@ func (s *Secrets) MaskRun(run point.Run) point.Run {
 			r.Deliveries = slices.Clone(r.Deliveries)
 			for k := range r.Deliveries {
 				d := &r.Deliveries[k]
-				d.Place, d.Reason = s.Mask(d.Place), s.Mask(d.Reason)
+				d.Place, d.Reason, d.Hints = s.Mask(d.Place), s.Mask(d.Reason), s.all(d.Hints)
 			}
 		}
 	}

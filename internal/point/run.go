@@ -52,12 +52,13 @@ type RepositoryRun struct {
 
 // DeliveryRun is how one copy of a repository fared: an export or a mirror.
 type DeliveryRun struct {
-	Type      string  `json:"type"`  // "local", "s3", "gitea"
-	Place     string  `json:"place"` // path or URL, without secrets
-	State     State   `json:"state"`
-	Unchanged bool    `json:"unchanged,omitempty"`
-	Reason    string  `json:"reason,omitempty"`
-	Seconds   float64 `json:"seconds,omitempty"`
+	Type      string   `json:"type"`  // "local", "s3", "gitea"
+	Place     string   `json:"place"` // path or URL, without secrets
+	State     State    `json:"state"`
+	Unchanged bool     `json:"unchanged,omitempty"`
+	Reason    string   `json:"reason,omitempty"`
+	Hints     []string `json:"hints,omitempty"` // what to do where it failed
+	Seconds   float64  `json:"seconds,omitempty"`
 }
 
 // Problem is what went wrong, and what to do about it.

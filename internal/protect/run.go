@@ -247,8 +247,12 @@ func (r *run) tellParts(subject string, parts []point.Part, report *point.Source
 
 func (r *run) problem(report *point.SourceRun, err error) {
 	report.Problems = append(report.Problems, ProblemOf(err))
+	r.tellError(report.Subject.Name, "", err.Error(), fault.Hints(err))
+}
+
+func (r *run) tellError(source, repository, text string, hints []string) {
 	if r.plan.Tell != nil {
-		r.plan.Tell(Remark{Level: "error", Text: err.Error(), Hints: fault.Hints(err), Source: report.Subject.Name})
+		r.plan.Tell(Remark{Level: "error", Text: text, Hints: hints, Source: source, Repository: repository})
 	}
 }
 
@@ -427,8 +431,8 @@ func (r *run) one(ctx context.Context, d Destination, repository Repository, rep
 	name := path.Join(repository.Host, repository.Owner, repository.Name)
 	switch {
 	case err != nil:
-		did.State, did.Reason = point.Failed, err.Error()
-		r.tell("error", report.Subject.Name, name, d.Type+" "+d.Place+": "+err.Error())
+		did.State, did.Reason, did.Hints = point.Failed, err.Error(), fault.Hints(err)
+		r.tellError(report.Subject.Name, name, d.Type+" "+d.Place+": "+err.Error(), did.Hints)
 	case delivery.Unchanged:
 		r.tell("debug", report.Subject.Name, name, d.Type+" "+d.Place+": unchanged")
 	default:
