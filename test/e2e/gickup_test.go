@@ -16,10 +16,11 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/net/webdav"
 )
 
-// The faults of gickup that were reproduced, each with a test that shows what Backstay makes of the same file. The one of a full
-// WebDAV server that costs the old copy is a test of package export.
+// The faults of gickup that were reproduced, each with a test that shows what Backstay makes of the same file.
 
 // drop is a Backstay that runs gickup's files, without a vault.
 type drop struct {
@@ -361,4 +362,48 @@ func TestGickupCostsWhatChanged(t *testing.T) {
 		t.Fatalf("%d copies of the one that changed, want 2 (%v)", len(kept), err)
 	}
 	same(t, d.path("copies", "api.git", kept[len(kept)-1].Name()), h.bare("acme", "api"))
+}
+
+// TestGickupFullWebDAVServer: a server that takes no more leaves the old copy whole, whichever file it refuses.
+func TestGickupFullWebDAVServer(t *testing.T) {
+	d := newDrop(t)
+	var room atomic.Int64 // files that are still taken
+	room.Store(1000)
+	dav := &webdav.Handler{FileSystem: webdav.Dir(d.path()), LockSystem: webdav.NewMemLS()}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPut && room.Add(-1) < 0 {
+			w.WriteHeader(http.StatusInsufficientStorage)
+			return
+		}
+		dav.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	beat, count := pings(t)
+	source := newWorkTree(t)
+	conf := d.conf(t, fmt.Sprintf("source: {any: [{url: %s}]}\ndestination: {webdav: [{url: %s, path: copies, structured: true}]}\n"+
+		"metrics: {heartbeat: {urls: [%s]}}\n", source, server.URL, beat))
+	d.ok(t, "gickup", conf)
+	copied := d.path("copies", "local", "git", filepath.Base(source))
+	same(t, copied, source)
+	write(t, source, "more", "than fits\n")
+	git(t, source, "add", ".")
+	git(t, source, "commit", "--quiet", "-m", "second")
+	old, refused := git(t, source, "rev-parse", "main~"), int64(0)
+	for ; ; refused++ {
+		count.Store(0)
+		room.Store(refused)
+		r := d.run(t, "gickup", conf)
+		if r.exit == 0 {
+			break
+		}
+		git(t, copied, "fsck", "--full", "--strict")
+		tip := git(t, copied, "rev-parse", "main")
+		if r.exit != 3 || count.Load() != 0 || !strings.Contains(r.stderr, "full") || tip != old && tip != git(t, source, "rev-parse", "main") {
+			t.Fatalf("after %d files: exit %d, %d heartbeats, main is %s:\n%s", refused, r.exit, count.Load(), tip, r.stderr)
+		}
+	}
+	if refused < 3 {
+		t.Errorf("only %d files were put", refused)
+	}
+	same(t, copied, source)
 }
