@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -97,6 +98,9 @@ func (a *app) runDeclared(ctx context.Context, o runOptions) error {
 		set, err := config.Load(o.files...)
 		if err != nil {
 			return declared{}, err
+		}
+		if len(set.Policies) == 0 { // a directory that is not mounted must not look like work done
+			return declared{}, fault.New("read configuration", fault.ErrInvalid, "no policy is declared in "+strings.Join(o.files, ", "), "")
 		}
 		policies, err := only(set.Policies, o.policies)
 		return declared{policies: policies, locations: set.Locations}, err
