@@ -115,7 +115,10 @@ func (d *daemon) run(ctx context.Context, once bool) error {
 	if once {
 		err := loop.Once(ctx)
 		if len(d.reports) == 0 {
-			return err
+			if err != nil {
+				return err
+			}
+			d.log.Warn("nothing was run: every policy is suspended")
 		}
 		return errors.Join(err, d.tellReports())
 	}

@@ -19,6 +19,9 @@ const (
 	lineEvery = 5 * time.Second        // elsewhere, as lines
 )
 
+// usualWidth is that of terminals, in characters.
+const usualWidth = 80
+
 // barWidth is the number of characters of a bar.
 const barWidth = 24
 
@@ -44,7 +47,9 @@ func (a *app) observer() (point.Observer, func()) {
 	}}
 	if f, ok := a.Stderr.(*os.File); ok && isTerminal(f) && !a.told.json && a.Getenv("TERM") != "dumb" {
 		p.bar = f
-		p.width, _, _ = term.GetSize(int(f.Fd()))
+		if p.width, _, _ = term.GetSize(int(f.Fd())); p.width <= 0 {
+			p.width = usualWidth // it does not say
+		}
 	}
 	return p.show, p.wipe
 }

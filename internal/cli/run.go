@@ -128,7 +128,7 @@ func only(policies []v1alpha1.Policy, names []string) ([]v1alpha1.Policy, error)
 func (d *daemon) tellReports() error {
 	a := d.app
 	if a.global.json {
-		return a.document(runsDocument{documentVersion, d.reports})
+		return a.document(runsDocument{documentVersion, append([]point.Run{}, d.reports...)})
 	}
 	for _, r := range d.reports {
 		for _, s := range r.Sources {

@@ -79,6 +79,13 @@ func TestRunOfADirectoryLeavesTheVaultOut(t *testing.T) {
 	}
 }
 
+func TestRunOfNothingIsAnError(t *testing.T) {
+	f := fixture{env: map[string]string{"HOME": t.TempDir()}}
+	if exit := f.run(t.Context(), "run", "--once", "-f", t.TempDir()); exit != 2 || !strings.Contains(f.stderr.String(), "no policy is declared") {
+		t.Errorf("exit %d: %s", exit, f.stderr.String())
+	}
+}
+
 func named(name string) func(point.Entry) bool {
 	return func(e point.Entry) bool { return e.Name == name }
 }
