@@ -175,4 +175,6 @@ func size(n int64) string {
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05") }
 
 // seconds is a span as JSON documents give it.
-func seconds(d time.Duration) float64 { return float64(d.Round(time.Millisecond).Milliseconds()) / 1000 }
+func seconds(d time.Duration) float64 {
+	return float64(d.Round(time.Millisecond).Milliseconds()) / 1000
+}
