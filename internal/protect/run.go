@@ -10,112 +10,14 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/point"
-	"github.com/backstay/backstay/internal/policy"
 )
 
-// Plan is what one run of a policy does: every source into a point of its own, each repository to every destination, and then
-// expiry.
-type Plan struct {
-	Policy       string
-	Sources      []PlannedSource
-	Store        Store // nil where only copies are made
-	Location     string
-	Retention    policy.Retention
-	Zone         *time.Location
-	Destinations []Destination
-	Parallel     int // repositories delivered at once; 0 for four
-	Clock        Clock
-	Observe      point.Observer
-	// Tell is told of what becomes known while the run goes on: a repository that failed, a source that begins. May be nil.
-	Tell func(Remark)
-}
-
 const defaultParallel = 4
-
-// Remark is one line of a run's log.
-type Remark struct {
-	Level      string // "debug", "info", "warning" or "error"
-	Text       string
-	Hints      []string // what to do
-	Source     string   // subject
-	Repository string   // "" for the source as a whole
-}
-
-// PlannedSource is one source of a policy.
-type PlannedSource struct {
-	Source
-	Type string // "github", "git": as reports name it
-	// Repositories lists what the source has, each one a source of its own. It is asked where there is no store, or a destination
-	// wants to know where a repository comes from. Those it could list come with the error.
-	Repositories func(ctx context.Context) ([]Repository, error)
-	// Stats tells what the source cost, and what it has to say; asked after its capture.
-	Stats func() SourceStats
-}
-
-// SourceStats is what a source says of itself after a run.
-type SourceStats struct {
-	Listed    int
-	Requests  int64
-	Remaining *int
-	Warnings  []string
-	Missing   []string // repositories that are asked for by name, and are not there
-}
-
-// Repository is one repository on its way to a destination.
-type Repository struct {
-	Source             // of its parts alone
-	Part        string // name of its git part
-	Host, Owner string
-	Name        string
-	// Held is the point that has it and its tree, where there is one.
-	Held *Held
-	// Origin is what the one who listed it knows of it beside; destinations that pull from the forge need it.
-	Origin any
-}
-
-// Held is a point in a store, opened.
-type Held struct {
-	Record *point.Record
-	Tree   point.Reader
-}
-
-// Destination takes copies of repositories: an export or a mirror.
-type Destination struct {
-	Type  string // "local", "s3", "gitea": as reports name it
-	Place string // path or URL, without secrets
-	// FromForge is set where the destination needs a repository as its forge lists it, not as a point has it.
-	FromForge bool
-	Deliver   func(ctx context.Context, r Repository) (Delivery, error)
-}
-
-// Delivery is what a destination did with a repository.
-type Delivery struct {
-	Unchanged bool
-	Notes     []string
-	Receipt   *point.Receipt // where the destination keeps a record; nil else
-}
-
-// Copies is the Deliver of a place of plain copies.
-func Copies(to Drafter, policyName string) func(ctx context.Context, r Repository) (Delivery, error) {
-	return func(ctx context.Context, r Repository) (Delivery, error) {
-		receipt, err := Backup(ctx, to, r.Source, policyName)
-		if receipt == nil {
-			return Delivery{}, err
-		}
-		d := Delivery{Receipt: receipt, Notes: receipt.Warnings, Unchanged: true}
-		for _, p := range receipt.Point.Parts {
-			d.Unchanged = d.Unchanged && (p.Unchanged || p.State != point.Stored || p.NewBytes == 0)
-			d.Notes = append(d.Notes, p.Notes...)
-		}
-		return d, err
-	}
-}
 
 // Run runs a plan to its end: what one source, repository or destination does wrong costs no other. The report tells all. The
 // error is fault.ErrIncomplete where anything is lacking; it is another one only where the run could not go on.
@@ -256,93 +158,6 @@ func (r *run) tellError(source, repository, text string, hints []string) {
 	}
 }
 
-// ProblemOf is an error as reports have it.
-func ProblemOf(err error) point.Problem {
-	return point.Problem{What: err.Error(), Class: fault.Of(err).Reason, Hints: fault.Hints(err)}
-}
-
-// repositoriesOf sums up the parts of a point by repository, in the order of their names.
-func repositoriesOf(record *point.Record) []point.RepositoryRun {
-	parts := byRepository(record.Point.Parts)
-	var all []point.RepositoryRun
-	for _, name := range slices.Sorted(maps.Keys(parts)) {
-		host, owner, repository := splitName(name)
-		r := point.RepositoryRun{Host: host, Owner: owner, Name: repository, State: parts[name][0].State, Unchanged: true}
-		for _, p := range parts[name] {
-			add(&r, p, record.Point.Time)
-		}
-		all = append(all, r)
-	}
-	return all
-}
-
-// byRepository groups the parts of a point by what they are of, "<host>/<owner>/<name>": a repository with its Git LFS objects, its
-// wiki and its issues. Parts that are of no repository are left out.
-func byRepository(parts []point.Part) map[string][]point.Part {
-	groups := map[string][]point.Part{}
-	for _, p := range parts {
-		if name, ok := repositoryOf(p); ok {
-			groups[name] = append(groups[name], p)
-		}
-	}
-	for name, wiki := range groups {
-		if of, is := strings.CutSuffix(name, ".wiki"); is && groups[of] != nil {
-			groups[of] = append(groups[of], wiki...)
-			delete(groups, name)
-		}
-	}
-	return groups
-}
-
-// repositoryOf is "<host>/<owner>/<name>" of what a part belongs to.
-func repositoryOf(p point.Part) (string, bool) {
-	if rest, ok := strings.CutPrefix(p.Name, "forge/"); ok && p.Kind == point.KindIssues {
-		return path.Dir(rest), true
-	}
-	rest, ok := strings.CutPrefix(p.Name, "git/")
-	if !ok {
-		return "", false
-	}
-	rest += "/"
-	end := strings.LastIndex(rest, ".git/")
-	if end < 0 {
-		return "", false
-	}
-	return rest[:end], true
-}
-
-// add counts a part of a repository: the worst state of its parts is the repository's.
-func add(r *point.RepositoryRun, p point.Part, captured time.Time) {
-	if severity(p.State) > severity(r.State) {
-		r.State = p.State
-	}
-	if p.Reason != "" && severity(p.State) >= severity(r.State) {
-		r.Reason = p.Reason
-	}
-	r.Unchanged = r.Unchanged && p.Unchanged
-	r.Bytes += p.Bytes
-	r.NewBytes += p.NewBytes
-	if p.Kind != point.KindGit {
-		return
-	}
-	switch p.State {
-	case point.Stored:
-		r.LastGood = &captured
-	case point.Carried:
-		r.LastGood = p.CarriedFrom
-	}
-}
-
-// severity orders states: the higher, the worse.
-func severity(s point.State) int {
-	return slices.Index([]point.State{point.Skipped, point.Stored, point.Carried, point.Vanished, point.Failed}, s)
-}
-
-func splitName(name string) (host, owner, repository string) {
-	host, rest, _ := strings.Cut(name, "/")
-	return host, strings.Trim(path.Dir(rest), "."), path.Base(rest)
-}
-
 // deliver takes the source's repositories to all destinations.
 func (r *run) deliver(ctx context.Context, s PlannedSource, held *Held, report *point.SourceRun) {
 	listed, err := r.listed(ctx, s, held)
@@ -383,41 +198,6 @@ func (r *run) listed(ctx context.Context, s PlannedSource, held *Held) ([]Reposi
 	return s.Repositories(ctx)
 }
 
-// withHeld joins what the forge says of repositories with what the point has of them.
-func withHeld(listed []Repository, held *Held) []Repository {
-	there := heldRepositories(held)
-	all := slices.Clone(listed)
-	for i := range all {
-		if at := slices.IndexFunc(there, func(r Repository) bool { return r.Part == all[i].Part }); at >= 0 {
-			all[i].Source, all[i].Held = there[at].Source, held
-		}
-	}
-	return all
-}
-
-// heldRepositories are those that a point has.
-func heldRepositories(held *Held) []Repository {
-	groups := byRepository(held.Record.Point.Parts)
-	var all []Repository
-	for _, name := range slices.Sorted(maps.Keys(groups)) {
-		parts := slices.DeleteFunc(groups[name], func(p point.Part) bool { return p.State == point.Vanished })
-		main := "git/" + name + ".git"
-		if !slices.ContainsFunc(parts, func(p point.Part) bool { return p.Name == main && p.State != point.Skipped }) {
-			continue
-		}
-		host, owner, repository := splitName(name)
-		subject := held.Record.Point.Subject
-		if subject.Kind != point.SubjectRepository { // else it may lie under another name than its own
-			subject = point.Subject{Kind: point.SubjectRepository, Name: name}
-		}
-		all = append(all, Repository{
-			Source: CopyOf(subject, held.Tree, parts),
-			Part:   main, Host: host, Owner: owner, Name: repository, Held: held,
-		})
-	}
-	return all
-}
-
 // one takes one repository to one destination.
 func (r *run) one(ctx context.Context, d Destination, repository Repository, report *point.SourceRun) {
 	began := r.plan.Clock()
@@ -449,65 +229,6 @@ func (r *run) one(ctx context.Context, d Destination, repository Repository, rep
 	if r.plan.Store == nil {
 		sumUp(entry, delivery, did)
 	}
-}
-
-// entryOf finds or makes the report's line of a repository.
-func entryOf(report *point.SourceRun, repository Repository) *point.RepositoryRun {
-	i := slices.IndexFunc(report.Repositories, func(e point.RepositoryRun) bool {
-		return e.Host == repository.Host && e.Owner == repository.Owner && e.Name == repository.Name
-	})
-	if i < 0 {
-		i = len(report.Repositories)
-		report.Repositories = append(report.Repositories, point.RepositoryRun{
-			Host: repository.Host, Owner: repository.Owner, Name: repository.Name, State: point.Stored, Unchanged: true,
-		})
-	}
-	return &report.Repositories[i]
-}
-
-// sumUp makes the repository's line of its deliveries, where no point says more.
-func sumUp(entry *point.RepositoryRun, delivery Delivery, did point.DeliveryRun) {
-	entry.Unchanged = entry.Unchanged && did.Unchanged
-	if did.State == point.Failed {
-		entry.State, entry.Reason = point.Failed, did.Reason
-		return
-	}
-	if delivery.Receipt == nil {
-		return
-	}
-	entry.Bytes = max(entry.Bytes, delivery.Receipt.Ledger.Bytes)
-	entry.NewBytes += delivery.Receipt.Ledger.NewBytes
-	captured := delivery.Receipt.Point.Time
-	entry.LastGood = &captured
-}
-
-// stateOf is how a source came out.
-func stateOf(s *point.SourceRun) point.State {
-	good, bad := 0, len(s.Problems)
-	for _, r := range s.Repositories {
-		switch r.State {
-		case point.Stored:
-			good++
-		case point.Skipped:
-		default:
-			bad++
-		}
-		for _, d := range r.Deliveries {
-			if d.State != point.Stored {
-				bad++
-			}
-		}
-	}
-	if s.Ledger != nil && !s.Ledger.Closed {
-		bad++
-	}
-	switch {
-	case bad == 0:
-		return point.Complete
-	case good == 0 && s.Point == "":
-		return point.Failed
-	}
-	return point.Incomplete
 }
 
 // expire applies the policy's retention to the points of its subjects.
@@ -561,38 +282,3 @@ func (r *run) finish() {
 
 // shownShortcomings is how many of a run's shortcomings its error names, and its log of those with one reason; the report has all.
 const shownShortcomings = 5
-
-func shortcomingsOf(report *point.Run) string {
-	var all []string
-	for _, s := range report.Sources {
-		for _, p := range s.Problems {
-			all = append(all, p.What)
-		}
-		for _, r := range s.Repositories {
-			name := path.Join(r.Host, r.Owner, r.Name)
-			if severity(r.State) > severity(point.Stored) && len(r.Deliveries) == 0 {
-				all = append(all, fmt.Sprintf("%s %s: %s", name, r.State, r.Reason))
-			}
-			for _, d := range r.Deliveries {
-				if d.State != point.Stored {
-					all = append(all, fmt.Sprintf("%s to %s %s: %s", name, d.Type, d.Place, d.Reason))
-				}
-			}
-		}
-		if s.Ledger != nil && !s.Ledger.Closed && len(all) == 0 {
-			all = append(all, s.Subject.Name+": the ledger is open")
-		}
-	}
-	if len(all) == 0 {
-		return "not all of it was done"
-	}
-	return firstOf(all)
-}
-
-// firstOf joins shortcomings, as many as an error names.
-func firstOf(all []string) string {
-	if n := len(all); n > shownShortcomings {
-		all = append(slices.Clone(all[:shownShortcomings]), fmt.Sprintf("and %d more", n-shownShortcomings))
-	}
-	return strings.Join(all, "; ")
-}
