@@ -76,7 +76,7 @@ var table = map[string]row{
 	"internal/forge/sourcehut": {ours: "internal/fault internal/forge", tests: "internal/forge/forgetest"},
 	"internal/export": {
 		ours:    "internal/fault internal/point",
-		foreign: "golang.org/x/sync github.com/minio/minio-go/v7 github.com/Azure/azure-sdk-for-go/sdk github.com/studio-b12/gowebdav",
+		foreign: "golang.org/x/sync golang.org/x/sys github.com/minio/minio-go/v7 github.com/Azure/azure-sdk-for-go/sdk github.com/studio-b12/gowebdav",
 		tests:   "internal/protect internal/git internal/point/memory golang.org/x/net/webdav os/exec",
 	},
 	"internal/notify": {

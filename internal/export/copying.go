@@ -50,6 +50,7 @@ type copying struct {
 	listings map[string]map[string]int64
 	parts    []*writer
 	warnings []string
+	unlock   func() // nil where the place has no locks
 }
 
 // open finds what lies in the place of a repository and prepares for changing it. Nothing is written yet.
@@ -65,6 +66,12 @@ func (e *Exporter) open(ctx context.Context, repository, origin string, now time
 	c := &copying{e: e, repository: repository, origin: origin, path: name, started: now, place: e.o.Place, listings: map[string]map[string]int64{}}
 	if t, can := c.place.(tagger); can {
 		c.place = t.Tagged(addressOf(origin))
+	}
+	if l, can := c.place.(locker); can {
+		if c.unlock, err = l.Lock(ctx, name); err != nil {
+			c.free()
+			return nil, fault.Wrap("export "+repository, nil, err, "")
+		}
 	}
 	if err := c.locate(ctx); err != nil {
 		c.free()
@@ -334,8 +341,11 @@ func (c *copying) sizeOf(ctx context.Context, in slot, name string) (int64, erro
 	return size, nil
 }
 
-// free ends the claim and removes the scratch directory.
+// free ends the claim and the lock, and removes the scratch directory.
 func (c *copying) free() {
+	if c.unlock != nil {
+		defer c.unlock()
+	}
 	c.e.release(c.path)
 	if c.stage != "" {
 		os.RemoveAll(c.stage) //nolint:errcheck // scratch

@@ -47,10 +47,15 @@ func names(t *testing.T, dir string) []string {
 	must(t, err)
 	var all []string
 	for _, e := range entries {
-		all = append(all, e.Name())
+		if e.Name() != lockFile {
+			all = append(all, e.Name())
+		}
 	}
 	return all
 }
+
+// lockFile is beside the copies in a directory.
+const lockFile = ".backstay.lock"
 
 func TestTwoRepositoriesOfOneName(t *testing.T) {
 	t.Parallel()

@@ -45,6 +45,11 @@ type renamer interface {
 	Rename(ctx context.Context, from, to string) error
 }
 
+// locker is a place where one copy can be kept from all other processes and exporters.
+type locker interface {
+	Lock(ctx context.Context, name string) (unlock func(), err error)
+}
+
 // tagger is a place that can note on each file which repository it is of.
 type tagger interface {
 	Tagged(url string) Place
