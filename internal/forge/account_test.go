@@ -428,6 +428,16 @@ func TestSameNamesUnderTwoOwners(t *testing.T) {
 	}
 }
 
+// Most forges allow no such names; one that does, or says so, must not cost the account its point.
+func TestARepositoryMayBeCalledAsADirectoryOfGit(t *testing.T) {
+	e := newEstate(t)
+	e.add(forgetest.Repo{Owner: "acme", Name: "api"})
+	e.add(forgetest.Repo{Owner: "acme", Name: "api.git"})
+	for range 2 {
+		e.good().want(t, "acme/api stored, acme/api.git stored")
+	}
+}
+
 func TestNamesThatCollideAreFailures(t *testing.T) {
 	e := newEstate(t)
 	e.add(forgetest.Repo{Owner: "acme", Name: "api"})

@@ -48,6 +48,7 @@ type Source struct {
 	url      *URL
 	o        SourceOptions
 	name     string // "<host>/<path>"
+	part     string // "git/<host>/<path>.git"
 	requests atomic.Int64
 	received atomic.Int64
 }
@@ -73,11 +74,13 @@ func NewSource(raw string, o SourceOptions) (*Source, error) {
 		o.Observe = func(point.Event) {}
 	}
 	o.Limits = o.Limits.orDefaults()
+	inPoint := o.Name
 	if o.Name == "" {
 		host, path := u.Subject(o.Hostname)
 		o.Name = host + "/" + path
+		inPoint = strings.TrimSuffix(o.Name, ".git")
 	}
-	return &Source{url: u, o: o, name: o.Name}, nil
+	return &Source{url: u, o: o, name: o.Name, part: "git/" + inPoint + ".git"}, nil
 }
 
 // Subject names the repository.
@@ -86,7 +89,7 @@ func (s *Source) Subject() point.Subject {
 }
 
 // PartName is the name of the repository's part in a point.
-func (s *Source) PartName() string { return "git/" + strings.TrimSuffix(s.name, ".git") + ".git" }
+func (s *Source) PartName() string { return s.part }
 
 // Requests counts the requests made to the repository's server so far.
 func (s *Source) Requests() int64 { return s.requests.Load() }
