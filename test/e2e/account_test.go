@@ -118,28 +118,52 @@ spec:
 
 func TestEverythingOfAServerIsLostAndComesBack(t *testing.T) {
 	g := startPeopledGitea(t)
+	want := g.refs(t, g.gitea)
+	keepers := map[string]*keeper{}
 	for _, transport := range []string{"https", "ssh"} {
-		t.Run(transport, func(t *testing.T) { testLostAndBack(t, g, transport) })
+		keepers[transport] = g.backUp(t, transport)
+	}
+	g.loseEverything(t)
+	for transport, k := range keepers {
+		t.Run(transport, func(t *testing.T) {
+			fresh := startGitea(t)
+			k.restore(t, fresh)
+			have := g.refs(t, fresh)
+			for name, refs := range want {
+				if have[name] != refs {
+					t.Errorf("refs of %s:\n got %s\nwant %s", name, have[name], refs)
+				}
+			}
+			if n := g.offeredBy(t, fresh); n != len(g.oids) {
+				t.Errorf("the fresh server offers %d of %d LFS objects", n, len(g.oids))
+			}
+		})
 	}
 }
 
-func testLostAndBack(t *testing.T, g *peopled, transport string) {
-	b := newBackstay(t, "GITEA_TOKEN="+g.token)
+// keeper has the points of a server.
+type keeper struct {
+	*backstay
+	subjects []string
+}
+
+// backUp runs a policy that takes all of the server, and checks what the report says.
+func (g *peopled) backUp(t *testing.T, transport string) *keeper {
+	t.Helper()
+	k := &keeper{backstay: newBackstay(t, "GITEA_TOKEN="+g.token)}
 	ssh := ""
 	if transport == "ssh" {
 		key, knownHosts := g.trustSSH(t)
 		ssh = fmt.Sprintf("        ssh: {keyFile: %s, knownHostsFile: %s}\n", key, knownHosts)
 	}
-	args := []string{"run", "--once", "--json", "-f", g.policy(t, b, ssh)}
 	var got runs
-	decode(t, b.ok(t, args...), &got)
-	subjects := map[string]string{}
+	decode(t, k.ok(t, "run", "--once", "--json", "-f", g.policy(t, k.backstay, ssh)), &got)
 	found := map[string]bool{}
 	for _, s := range got.Runs[0].Sources {
 		if s.State != "complete" || !s.Ledger.Closed {
-			t.Errorf("%s is %s: %+v", s.Subject.Name, s.State, s.Problems)
+			t.Errorf("over %s, %s is %s: %+v", transport, s.Subject.Name, s.State, s.Problems)
 		}
-		subjects[s.Subject.Name] = s.Point
+		k.subjects = append(k.subjects, s.Subject.Name)
 		for _, r := range s.Repositories {
 			if r.State == "stored" {
 				found[r.Owner+"/"+r.Name] = true
@@ -148,26 +172,40 @@ func testLostAndBack(t *testing.T, g *peopled, transport string) {
 	}
 	for _, name := range g.addresses {
 		if !found[strings.TrimSuffix(name, ".wiki")] {
-			t.Errorf("%s was not backed up; these were: %v", name, slices.Sorted(maps.Keys(found)))
+			t.Errorf("over %s, %s was not backed up; these were: %v", transport, name, slices.Sorted(maps.Keys(found)))
 		}
 	}
+	return k
+}
 
-	fresh := startGitea(t)
-	token := filepath.Join(b.home, "token")
-	if err := os.WriteFile(token, []byte(fresh.token+"\n"), 0o600); err != nil {
+// loseEverything deletes all repositories of the server.
+func (g *peopled) loseEverything(t *testing.T) {
+	t.Helper()
+	for _, name := range g.addresses {
+		if !strings.HasSuffix(name, ".wiki") {
+			g.call(t, http.MethodDelete, "/repos/"+name, nil, nil)
+		}
+	}
+	var left struct {
+		Data []struct {
+			FullName string `json:"full_name"`
+		} `json:"data"`
+	}
+	g.call(t, http.MethodGet, "/repos/search", nil, &left)
+	if len(left.Data) > 0 {
+		t.Fatalf("not lost: %v", left.Data)
+	}
+}
+
+// restore pushes all that there are points of to a server.
+func (k *keeper) restore(t *testing.T, to *gitea) {
+	t.Helper()
+	token := filepath.Join(k.home, "token")
+	if err := os.WriteFile(token, []byte(to.token+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for subject := range subjects {
-		b.ok(t, "restore", "latest:"+subject, "--forge", "gitea", "--to", fresh.url, "--git-token-file", token, "--ca-file", fresh.ca)
-	}
-	want, have := g.refs(t, g.gitea), g.refs(t, fresh)
-	for name, refs := range want {
-		if have[name] != refs {
-			t.Errorf("refs of %s:\n got %s\nwant %s", name, have[name], refs)
-		}
-	}
-	if n := g.offeredBy(t, fresh); n != len(g.oids) {
-		t.Errorf("the fresh server offers %d of %d LFS objects", n, len(g.oids))
+	for _, subject := range k.subjects {
+		k.ok(t, "restore", "latest:"+subject, "--forge", "gitea", "--to", to.url, "--git-token-file", token, "--ca-file", to.ca)
 	}
 }
 
