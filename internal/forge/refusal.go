@@ -94,7 +94,7 @@ func scopeHint(h http.Header) string {
 // messageOf finds a forge's own words in an answer.
 func messageOf(r *Response) string {
 	if strings.HasPrefix(r.Header.Get("Content-Type"), "text/plain") {
-		return string(r.Body[:min(len(r.Body), 4*saidLength)])
+		return string(r.Body[:min(len(r.Body), maxWords)])
 	}
 	if len(r.Body) > maxWords {
 		return ""
