@@ -1,6 +1,7 @@
 package forge
 
 import (
+	"context"
 	"net/http"
 	"net/url"
 	"strings"
@@ -50,6 +51,19 @@ func HostName(site *url.URL) string {
 func SetBasicAuth(header http.Header, username string, password fault.Secret) {
 	r := http.Request{Header: header}
 	r.SetBasicAuth(username, password.Reveal())
+}
+
+// Authorize returns a ClientOptions.Authorize: the token after its scheme ("Bearer"), or else user name and password, or nothing.
+func Authorize(scheme string, token fault.Secret, username string, password fault.Secret) func(context.Context, http.Header) error {
+	return func(_ context.Context, header http.Header) error {
+		switch {
+		case token != "":
+			header.Set("Authorization", scheme+" "+token.Reveal())
+		case password != "":
+			SetBasicAuth(header, username, password)
+		}
+		return nil
+	}
 }
 
 // PlainName reports whether a forge's name of an account or a repository is one segment of a path, of a directory and of an address for

@@ -70,23 +70,13 @@ func New(o Options) (*Provider, error) {
 	options := o.Client
 	options.Base = web.String() + "/api/v1"
 	options.Header = map[string]string{"Accept": "application/json"}
-	options.Authorize = p.authorize
+	options.Authorize = forge.Authorize("token", o.Token, o.Username, o.Password)
 	options.Secrets = []fault.Secret{o.Token, o.Password}
 	p.client, err = forge.NewClient(options)
 	if err != nil {
 		return nil, err
 	}
 	return p, nil
-}
-
-func (p *Provider) authorize(_ context.Context, header http.Header) error {
-	switch {
-	case p.o.Token != "":
-		header.Set("Authorization", "token "+p.o.Token.Reveal())
-	case p.o.Password != "":
-		forge.SetBasicAuth(header, p.o.Username, p.o.Password)
-	}
-	return nil
 }
 
 // Host implements forge.Provider.

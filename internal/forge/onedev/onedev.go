@@ -52,22 +52,12 @@ func New(o Options) (*Provider, error) {
 	p := &Provider{o: o, web: web}
 	options := o.Client
 	options.Base = web.String() + "/~api"
-	options.Authorize = p.authorize
+	options.Authorize = forge.Authorize("Bearer", o.Token, o.Username, o.Password)
 	options.Secrets = []fault.Secret{o.Token, o.Password}
 	if p.client, err = forge.NewClient(options); err != nil {
 		return nil, err
 	}
 	return p, nil
-}
-
-func (p *Provider) authorize(_ context.Context, header http.Header) error {
-	switch {
-	case p.o.Token != "":
-		header.Set("Authorization", "Bearer "+p.o.Token.Reveal())
-	case p.o.Password != "":
-		forge.SetBasicAuth(header, p.o.Username, p.o.Password)
-	}
-	return nil
 }
 
 // Host implements forge.Provider.

@@ -57,12 +57,7 @@ func New(o Options) (*Provider, error) {
 	options := o.Client
 	options.Base = web.String()
 	options.Secrets = []fault.Secret{o.Token}
-	options.Authorize = func(_ context.Context, header http.Header) error {
-		if o.Token != "" {
-			header.Set("Authorization", "Bearer "+o.Token.Reveal())
-		}
-		return nil
-	}
+	options.Authorize = forge.Authorize("Bearer", o.Token, "", "")
 	if p.client, err = forge.NewClient(options); err != nil {
 		return nil, err
 	}
