@@ -61,7 +61,7 @@ func TestRunOfADirectoryLeavesTheVaultOut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer v.Close(t.Context()) //nolint:errcheck // nothing is written
+	defer v.Close(t.Context())
 	points, err := v.Points(t.Context(), point.Filter{Policy: "data"})
 	if err != nil || len(points) != 1 || points[0].Subject.Name != "all" {
 		t.Fatalf("points: %+v, %v", points, err)
