@@ -97,7 +97,7 @@ var table = map[string]row{
 	},
 
 	// Not part of the product: they drive the built program from outside.
-	"bench":    {foreign: "os/exec"},
+	"bench": {foreign: "os/exec"},
 	"test/e2e": { // and Gitea's provider from inside, against a real one
 		tests: "os/exec golang.org/x/net/webdav internal/fault internal/forge internal/forge/gitea internal/git internal/point internal/point/memory internal/protect",
 	},

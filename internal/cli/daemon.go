@@ -304,6 +304,10 @@ func (d *daemon) execute(ctx context.Context, p v1alpha1.Policy, locations []v1a
 	if err != nil {
 		return broken(err)
 	}
+	if s == nil && len(plan.Destinations) == 0 {
+		return broken(fault.New("policy "+p.Metadata.Name, fault.ErrInvalid, "it has no destination, and there is no location for restore points",
+			"name a destination, or give --location"))
+	}
 	if s != nil {
 		plan.Store, plan.Location = s, where
 		defer func() {

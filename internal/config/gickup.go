@@ -85,7 +85,7 @@ func ReadGickup(env Environment, files ...string) (*Gickup, error) {
 		}
 		g.read(file, data)
 	}
-	if len(g.confs) == 0 {
+	if len(g.confs) == 0 && g.failed() == nil {
 		g.add(Finding{File: strings.Join(files, ", "), Severity: Error, Rule: "nothing-said", Message: "nothing is configured"})
 	}
 	g.judge()

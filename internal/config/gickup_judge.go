@@ -43,7 +43,7 @@ func (g *Gickup) judge() {
 		}
 		if len(sources) > 0 && len(destinations) == 0 {
 			g.say(d, "", Warning, "no-destination", fmt.Sprintf("document %d has no destination", d.number),
-				"copies nothing", "makes restore points with --location; refuses it without")
+				"copies nothing", "makes restore points with --location; fails without")
 		}
 		for _, e := range sources {
 			g.judgeSource(d, e)

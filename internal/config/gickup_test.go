@@ -187,6 +187,7 @@ func TestGickupFindings(t *testing.T) {
 		line       int
 	}{
 		{"nothing", "# nothing\n", "nothing-said", config.Error, 0},
+		{"only null", "~\n", "nothing-said", config.Error, 0},
 		{"fine", source("wiki: true"), "", "", 0},
 		{"unknown key", source("wikis: true"), "unknown-key", config.Warning, 1},
 		{"other case", source("Wiki: true"), "unknown-key", config.Warning, 1},

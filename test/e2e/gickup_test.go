@@ -117,6 +117,27 @@ metrics: {heartbeat: {urls: [%s]}}
 	}
 }
 
+// TestGickupWithoutDestination: what goes nowhere is no backup.
+func TestGickupWithoutDestination(t *testing.T) {
+	beat, count := pings(t)
+	d := &drop{newBackstay(t), t.TempDir()}
+	source := newWorkTree(t)
+	conf := d.conf(t, fmt.Sprintf(`
+source: {any: [{url: %[1]s}]}
+metrics: {heartbeat: {urls: [%[2]s]}}
+---
+source: {any: [{url: %[1]s}]}
+destination: {local: [{path: %[3]s, bare: true}]}
+`, source, beat, d.path("copies")))
+	if r := d.run(t, "gickup", conf); r.exit == 0 || count.Load() != 0 || !strings.Contains(r.stderr, "no destination") {
+		t.Errorf("exit %d, %d heartbeats:\n%s", r.exit, count.Load(), r.stderr)
+	}
+	same(t, d.path("copies", filepath.Base(source)+".git"), source) // of the other document
+	if d.ok(t, "gickup", "--location", "file://"+d.vault, conf); count.Load() != 1 {
+		t.Errorf("%d heartbeats after a run that made points, want 1", count.Load())
+	}
+}
+
 func TestGickupHeartbeatAfterSuccess(t *testing.T) {
 	beat, count := pings(t)
 	d := newDrop(t)
@@ -289,7 +310,7 @@ func TestGickupSlipInTheFileStopsNothing(t *testing.T) {
 
 func TestGickupWhatItIgnoresIsSaid(t *testing.T) {
 	h := newHub(t)
-	h.token = "0123"
+	h.token = "0457"
 	h.add(t, "acme", "api")
 	h.add(t, "acme", "web")
 	source := newWorkTree(t)
@@ -298,7 +319,7 @@ func TestGickupWhatItIgnoresIsSaid(t *testing.T) {
 source:
   github:
     - url: %s
-      token: 0123
+      token: 0457
       inclde: [api]
 destination: {local: [{path: %s, structured: true, bare: true}]}
 ---
@@ -316,10 +337,13 @@ destination: {local: [{path: %s, bare: true}]}
 	same(t, d.path("two", filepath.Base(source)+".git"), source) // of the document behind the empty one
 
 	lint := d.run(t, "gickup", "--lint", conf)
-	for _, want := range []string{"inclde", "0123", "document"} {
-		if want != "0123" && !strings.Contains(lint.stdout, want) {
+	for _, want := range []string{"[unknown-key]", "[number-as-text]", "[empty-document]"} {
+		if !strings.Contains(lint.stdout, want) {
 			t.Errorf("lint says nothing of %s:\n%s", want, lint.stdout)
 		}
+	}
+	if strings.Contains(lint.stdout, "0457") {
+		t.Errorf("lint tells the token:\n%s", lint.stdout)
 	}
 }
 
