@@ -228,6 +228,22 @@ func TestBarFitsItsTerminal(t *testing.T) {
 	}
 }
 
+func TestLedgerLineCountsAnAccount(t *testing.T) {
+	part := func(name, kind string, state point.State, counts ...point.Count) point.Part {
+		return point.Part{Name: name, Kind: kind, State: state, Counts: counts}
+	}
+	parts := []point.Part{
+		part("forge/h/acme/listing", point.KindListing, point.Stored, point.Count{Of: "repositories", Expected: 4, Stored: 4}),
+		part("git/h/acme/api.git", point.KindGit, point.Stored, point.Count{Of: "refs", Expected: 3, Stored: 3}),
+		part("git/h/acme/api.wiki.git", point.KindGit, point.Stored, point.Count{Of: "refs", Expected: 1, Stored: 1}),
+		part("git/h/acme/gone.git", point.KindGit, point.Vanished),
+	}
+	got := ledgerLine(parts, point.Ledger{Vanished: 1})
+	if want := "1 repository, 1 wiki, 4 refs, 1 vanished, 0 B, 0 B new"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestSize(t *testing.T) {
 	for n, want := range map[int64]string{
 		0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1536: "1.5 KiB", 1<<20 - 1: "1.0 MiB", 5 << 30: "5.0 GiB", 1<<63 - 1: "8.0 EiB",

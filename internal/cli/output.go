@@ -93,14 +93,21 @@ func isTerminal(stream any) bool {
 // ledgerLine says in one line what a point holds: "1 repository, 12 refs, 1.2 MiB, 300 KiB new".
 func ledgerLine(parts []point.Part, l point.Ledger) string {
 	var said []string
-	repositories := 0
+	repositories, wikis := 0, 0
 	for _, p := range parts {
-		if p.Kind == point.KindGit && (p.State == point.Stored || p.State == point.Carried) {
+		switch {
+		case p.Kind != point.KindGit || (p.State != point.Stored && p.State != point.Carried):
+		case strings.HasSuffix(p.Name, ".wiki.git"):
+			wikis++
+		default:
 			repositories++
 		}
 	}
 	if repositories > 0 {
 		said = append(said, plural(int64(repositories), "repository", "repositories"))
+	}
+	if wikis > 0 {
+		said = append(said, plural(int64(wikis), "wiki", "wikis"))
 	}
 	for _, c := range totals(parts) {
 		if c.Of == "repositories" && c.Stored == c.Expected && repositories > 0 {

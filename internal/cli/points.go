@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -193,6 +194,7 @@ func (a *app) tellRecord(r *point.Record) error {
 		}
 	}
 	fmt.Fprintln(a.Stdout)
+	p.Parts = slices.SortedFunc(slices.Values(p.Parts), func(a, b point.Part) int { return strings.Compare(a.Name, b.Name) })
 	rows := make([][]string, len(p.Parts))
 	for i, part := range p.Parts {
 		rows[i] = []string{part.Name, part.Kind, string(part.State), size(part.Bytes), size(part.NewBytes), countsOf(part)}
