@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"net/url"
 	"path/filepath"
@@ -252,13 +253,9 @@ func (g *Gickup) source(e entry) v1alpha1.Source {
 	return s
 }
 
-// git maps a repository by its URL. Its owner's label is the user, or "git".
+// git maps a repository by its URL. Its owner's label is the user, the name to log in with, or "git".
 func (g *Gickup) git(r *gickupRepo) *v1alpha1.Git {
-	owner := r.User
-	if owner == "" {
-		owner = "git"
-	}
-	repository := &v1alpha1.Git{Access: g.access(r, "any"), Owner: owner, Wiki: r.Wiki}
+	repository := &v1alpha1.Git{Access: g.access(r, "any"), Owner: cmp.Or(r.User, r.Username, "git"), Wiki: r.Wiki}
 	repository.URL = expandHome(repository.URL, g.env.Home)
 	return repository
 }

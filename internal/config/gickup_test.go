@@ -330,6 +330,19 @@ func TestGickupSelection(t *testing.T) {
 	}
 }
 
+// TestGickupOwnerOfURL: directories of copies are named after it.
+func TestGickupOwnerOfURL(t *testing.T) {
+	for access, owner := range map[string]string{
+		"": "git", "user: ann": "ann", "username: bob, password: p": "bob", "user: ann, username: bob": "ann",
+	} {
+		g := readGickup(t, "source: {any: [{url: 'https://h.example/acme/api', "+access+"}]}\ndestination: {local: [{path: /b}]}\n", nil)
+		policies, err := g.Policies()
+		if err != nil || policies[0].Spec.Sources[0].Git.Owner != owner {
+			t.Errorf("%s: %+v, %v; want %s", access, policies, err, owner)
+		}
+	}
+}
+
 // TestGickupConvert: the native files load, and mean what gickup's file means.
 func TestGickupConvert(t *testing.T) {
 	for name, read := range map[string]func(*testing.T) *config.Gickup{

@@ -180,8 +180,8 @@ func TestGickupSameNameByURL(t *testing.T) {
 	conf := d.conf(t, strings.NewReplacer("URL", h.url, "TOKEN", h.token, "COPIES", d.path("copies")).Replace(`
 source:
   any:
-    - {url: URL/acme/api.git, username: x, password: TOKEN}
-    - {url: URL/widgets/api.git, username: x, password: TOKEN}
+    - {url: URL/acme/api.git, user: git, username: x, password: TOKEN}
+    - {url: URL/widgets/api.git, user: git, username: x, password: TOKEN}
 destination: {local: [{path: COPIES, structured: true, bare: true}]}
 `))
 	host := strings.ReplaceAll(strings.TrimPrefix(h.url, "http://"), ":", "_")
