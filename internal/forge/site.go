@@ -47,6 +47,24 @@ func HostName(site *url.URL) string {
 	return host
 }
 
+// OnSite moves an address for git that a server has listed to the site that was asked, and gives "" for one that is not of it. Servers behind
+// a proxy often list themselves under a name or scheme that does not work from outside, and credentials go nowhere else.
+func OnSite(site *url.URL, listed string) string {
+	u, err := url.Parse(listed)
+	if err != nil || !strings.HasPrefix(u.Path, site.Path+"/") {
+		return ""
+	}
+	return (&url.URL{Scheme: site.Scheme, Host: site.Host, Path: u.Path}).String()
+}
+
+// WikiBeside is the address of a repository's wiki on most forges: "…/api.git" → "…/api.wiki.git", and "" of "".
+func WikiBeside(repository string) string {
+	if repository == "" {
+		return ""
+	}
+	return strings.TrimSuffix(repository, ".git") + ".wiki.git"
+}
+
 // SetBasicAuth adds a user name and a password to a request's header.
 func SetBasicAuth(header http.Header, username string, password fault.Secret) {
 	r := http.Request{Header: header}

@@ -47,3 +47,23 @@ func TestParseSite(t *testing.T) {
 		}
 	}
 }
+
+func TestOnSite(t *testing.T) {
+	for _, test := range []struct{ site, listed, want string }{
+		{"https://git.example.com", "http://internal:3000/ann/api.git", "https://git.example.com/ann/api.git"},
+		{"https://git.example.com", "https://ann:pass-word@git.example.com/ann/api.git?x=y", "https://git.example.com/ann/api.git"},
+		{"https://git.example.com/sub", "https://git.example.com/sub/ann/api.git", "https://git.example.com/sub/ann/api.git"},
+		{"https://git.example.com/sub", "https://git.example.com/ann/api.git", ""},
+		{"https://git.example.com", "git@git.example.com:ann/api.git", ""},
+		{"https://git.example.com", "", ""},
+		{"https://git.example.com", "::", ""},
+	} {
+		site, err := forge.ParseSite(test.site)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := forge.OnSite(site, test.listed); got != test.want {
+			t.Errorf("%s listed by %s: %q", test.listed, test.site, got)
+		}
+	}
+}

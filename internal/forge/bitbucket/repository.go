@@ -1,9 +1,9 @@
 package bitbucket
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
-	"net/url"
 	"strings"
 	"time"
 
@@ -75,18 +75,15 @@ func (p *Provider) decode(raw json.RawMessage, wikis bool) (forge.Repository, er
 // clones are the addresses for git: over https certainly on the site, for the token goes nowhere else, and without the user's name
 // that Bitbucket puts into them.
 func (p *Provider) clones(l links, path string) (overHTTP, overSSH string) {
-	overHTTP = p.site.JoinPath(path).String()
 	for _, clone := range l.Clone {
 		switch clone.Name {
 		case "https", "http":
-			if u, err := url.Parse(clone.Href); err == nil && strings.HasPrefix(u.Path, p.site.Path+"/") {
-				overHTTP = (&url.URL{Scheme: p.site.Scheme, Host: p.site.Host, Path: u.Path}).String()
-			}
+			overHTTP = forge.OnSite(p.site, clone.Href)
 		case "ssh":
 			overSSH = clone.Href
 		}
 	}
-	return overHTTP, overSSH
+	return cmp.Or(overHTTP, p.site.JoinPath(path).String()), overSSH
 }
 
 func wikiURL(repository string) string {

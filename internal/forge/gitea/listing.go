@@ -102,7 +102,7 @@ func (p *Provider) list(ctx context.Context, l listing, wikis bool) forge.Reposi
 		r.Class = l.class
 		// Wikis are only said to be enabled, as every new repository's is; HasWiki tells more.
 		if wikis && d.hasWiki() {
-			r.WikiHTTPURL, r.WikiSSHURL = wikiURL(r.HTTPURL), wikiURL(r.SSHURL)
+			r.WikiHTTPURL, r.WikiSSHURL = forge.WikiBeside(r.HTTPURL), forge.WikiBeside(r.SSHURL)
 		}
 		return r, err
 	}))
@@ -190,7 +190,7 @@ func (p *Provider) HasWiki(ctx context.Context, r forge.Repository) (bool, error
 // wikiHead reads the HEAD of a wiki's repository, "" where it cannot be read.
 func (p *Provider) wikiHead(ctx context.Context, owner, name string) (head string, found bool, err error) {
 	unclear := []int{http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound}
-	answer, err := p.client.Do(ctx, http.MethodGet, wikiURL(p.repositoryURL(owner, name))+"/HEAD", nil, nil, nil, unclear...)
+	answer, err := p.client.Do(ctx, http.MethodGet, forge.WikiBeside(p.repositoryURL(owner, name))+"/HEAD", nil, nil, nil, unclear...)
 	if err != nil {
 		return "", false, scoped(err)
 	}
@@ -198,14 +198,6 @@ func (p *Provider) wikiHead(ctx context.Context, owner, name string) (head strin
 		head = strings.TrimSpace(string(answer.Body[:min(len(answer.Body), 1024)]))
 	}
 	return head, answer.Status != http.StatusNotFound, nil
-}
-
-// wikiURL is the address of a repository's wiki: "…/api.git" → "…/api.wiki.git".
-func wikiURL(address string) string {
-	if address == "" {
-		return ""
-	}
-	return strings.TrimSuffix(address, ".git") + ".wiki.git"
 }
 
 // languages are all languages of a repository, the main one first.

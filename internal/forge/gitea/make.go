@@ -113,7 +113,7 @@ const (
 // MakeWiki implements forge.WikiMaker. Gitea makes a wiki's repository with its first page; over https it takes no push before that.
 func (p *Provider) MakeWiki(ctx context.Context, r forge.Repository) (forge.NewWiki, error) {
 	op := "make wiki of " + r.FullName()
-	w := forge.NewWiki{HTTPURL: wikiURL(r.HTTPURL), SSHURL: wikiURL(r.SSHURL)}
+	w := forge.NewWiki{HTTPURL: forge.WikiBeside(r.HTTPURL), SSHURL: forge.WikiBeside(r.SSHURL)}
 	if p.o.Gogs {
 		return w, nil // it has no such call
 	}

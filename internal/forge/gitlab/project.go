@@ -1,6 +1,7 @@
 package gitlab
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/url"
@@ -64,7 +65,7 @@ func (p *Provider) decodeProject(raw json.RawMessage, wikis bool) (forge.Reposit
 		Raw: raw,
 	}
 	if wikis && in.hasWiki() {
-		r.WikiHTTPURL, r.WikiSSHURL = wikiURL(r.HTTPURL), wikiURL(r.SSHURL)
+		r.WikiHTTPURL, r.WikiSSHURL = forge.WikiBeside(r.HTTPURL), forge.WikiBeside(r.SSHURL)
 	}
 	return r, nil
 }
@@ -80,13 +81,6 @@ func (in project) hasWiki() bool {
 		return in.WikiAccess != "disabled"
 	}
 	return in.WikiEnabled == nil || *in.WikiEnabled
-}
-
-func wikiURL(repository string) string {
-	if repository == "" {
-		return ""
-	}
-	return strings.TrimSuffix(repository, ".git") + ".wiki.git"
 }
 
 // snippet is what is read of a snippet, personal or of a project.
@@ -128,12 +122,7 @@ func (p *Provider) decodeSnippet(raw json.RawMessage) (forge.Repository, error) 
 	}, nil
 }
 
-// onSite is an address for git that certainly is the configured server's: servers behind a proxy often list themselves under a name
-// or scheme that does not work from outside, and the token goes nowhere else. path is used where the server lists no address.
+// onSite is an address for git that certainly is the configured server's. path is used where the server lists none.
 func (p *Provider) onSite(listed, path string) string {
-	u, err := url.Parse(listed)
-	if err != nil || listed == "" || !strings.HasPrefix(u.Path, p.site.Path+"/") {
-		return p.site.JoinPath(path).String()
-	}
-	return (&url.URL{Scheme: p.site.Scheme, Host: p.site.Host, Path: u.Path}).String()
+	return cmp.Or(forge.OnSite(p.site, listed), p.site.JoinPath(path).String())
 }
