@@ -227,7 +227,7 @@ func testGiteaMake(t *testing.T, g *gitea, p *giteaforge.Provider) {
 			t.Fatal(err)
 		}
 		r, err := p.Make(t.Context(), forge.NewRepository{Owner: "fresh", Name: "x", Visibility: "public", DefaultBranch: "trunk"})
-		if err != nil || r.Private || r.DefaultBranch != "trunk" {
+		if err != nil || !r.Private || r.DefaultBranch != "trunk" { // not more public than its owner
 			t.Errorf("made %+v, %v", r, err)
 		}
 	}
