@@ -75,7 +75,7 @@ func add(r *point.RepositoryRun, p point.Part, captured time.Time) {
 	if p.Reason != "" && severity(p.State) >= severity(r.State) {
 		r.Reason = p.Reason
 	}
-	r.Unchanged = r.Unchanged && p.Unchanged
+	r.Unchanged = r.Unchanged && (p.Unchanged || p.State == point.Skipped) // a wiki that nobody has begun
 	r.Bytes += p.Bytes
 	r.NewBytes += p.NewBytes
 	if p.Kind != point.KindGit {

@@ -82,6 +82,10 @@ func (s single) Capture(ctx context.Context, to point.Sink) error {
 	if err := s.fails[s.repository]; err != nil {
 		return w.Fail(ctx, err)
 	}
+	to.Skip("git/git.example.com/"+s.repository+".wiki.git", point.KindGit, "there is no wiki")
+	if prior := w.Prior(); prior != nil && prior.Part.Revision == s.repositories[s.repository] {
+		return errors.Join(w.Keep(ctx, "."), w.Store(ctx, point.Part{Revision: prior.Part.Revision, Unchanged: true}))
+	}
 	if _, err := w.Put(ctx, point.Entry{Name: "packed-refs"}, strings.NewReader(s.repositories[s.repository]), point.Text); err != nil {
 		return err
 	}
@@ -133,6 +137,16 @@ func TestRunTakesEveryRepositoryToThePointAndToEveryDestination(t *testing.T) {
 		got := contents(t, copies)
 		if len(got) != 3 || got["git.example.com/acme/api"] != "1" || got["git.example.com/other/api"] != "3" {
 			t.Errorf("with points %v: copies %v", withPoints, got)
+		}
+		if withPoints {
+			again, err := protect.Run(t.Context(), plan)
+			must(t, err)
+			for _, r := range again.Sources[0].Repositories {
+				if !r.Unchanged {
+					t.Errorf("changed, it is said: %+v", r)
+				}
+			}
+			reads -= 3
 		}
 		if reads != 3 {
 			t.Errorf("with points %v: the repositories were captured %d times, want 3: copies come from the point", withPoints, reads)
