@@ -76,8 +76,8 @@ func (a *app) hold(ctx context.Context, ref string, o holdOptions) error {
 
 const expireHelp = `
 Expire deletes the restore points that no rule keeps. A rule such as --keep-daily 7 keeps the newest point of each of the
-newest seven days that have one; each subject is judged for itself. Whatever the rules, the newest complete point of a
-subject and points on hold stay. Incomplete points never cost a complete one its place.
+newest seven days that have one; each subject is judged for itself, and each policy's points of it. Whatever the rules, the newest
+complete point of these and points on hold stay. Incomplete points never cost a complete one its place.
 
 The space is given back by ` + "`backstay maintain`" + `. In a location with object lock it stays occupied until the lock ends.`
 

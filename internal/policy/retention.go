@@ -35,14 +35,16 @@ type Decision struct {
 	Reasons []string // every reason to keep it; none where it expires
 }
 
-// Decide judges points, each subject for itself: sorted by subject, then newest first. Periods are those of zone. Whatever the
-// rules say, these are kept: points on hold, the newest complete point of a subject (while there is none, its newest point), and
-// points later than now, which a wrong clock has made and which must not push out good ones.
+// Decide judges points, each subject for itself, and of a subject each policy's, for they may take different things of it: sorted by
+// subject and policy, then newest first. Periods are those of zone. Whatever the rules say, these are kept: points on hold, the newest
+// complete point of a subject and policy (while there is none, the newest), and points later than now, which a wrong clock has made
+// and which must not push out good ones.
 func (r Retention) Decide(points []point.Point, now time.Time, zone *time.Location) []Decision {
 	sorted := slices.SortedStableFunc(slices.Values(points), func(a, b point.Point) int {
 		return cmp.Or(
 			cmp.Compare(a.Subject.Kind, b.Subject.Kind),
 			cmp.Compare(a.Subject.Name, b.Subject.Name),
+			cmp.Compare(a.Policy, b.Policy),
 			b.Time.Compare(a.Time),
 			cmp.Compare(a.ID, b.ID))
 	})
@@ -52,17 +54,19 @@ func (r Retention) Decide(points []point.Point, now time.Time, zone *time.Locati
 	}
 	for start := 0; start < len(decisions); {
 		end := start
-		for end < len(decisions) && decisions[end].Point.Subject == decisions[start].Point.Subject {
+		for end < len(decisions) && alike(decisions[end].Point, decisions[start].Point) {
 			end++
 		}
-		r.decideSubject(decisions[start:end], now, zone)
+		r.decideAlike(decisions[start:end], now, zone)
 		start = end
 	}
 	return decisions
 }
 
-// decideSubject fills in the decisions on one subject's points, newest first.
-func (r Retention) decideSubject(all []Decision, now time.Time, zone *time.Location) {
+func alike(a, b point.Point) bool { return a.Subject == b.Subject && a.Policy == b.Policy }
+
+// decideAlike fills in the decisions on the points of one subject and policy, newest first.
+func (r Retention) decideAlike(all []Decision, now time.Time, zone *time.Location) {
 	for i := range all {
 		d := &all[i]
 		if r.IsEmpty() {

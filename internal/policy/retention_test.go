@@ -211,6 +211,26 @@ func kept(decisions []Decision) []string {
 	return ids
 }
 
+// Two policies may take different repositories of one account: the newest point of one has nothing of what the other's has.
+func TestDecideJudgesEachPolicy(t *testing.T) {
+	var points []point.Point
+	for i, policy := range []string{"daily", "hourly", "hourly", ""} {
+		points = append(points, point.Point{
+			ID: fmt.Sprint(i), Subject: point.Subject{Kind: point.SubjectAccount, Name: "a"}, Policy: policy,
+			Time: now.Add(time.Duration(i-9) * time.Hour), State: point.Complete,
+		})
+	}
+	var kept []string
+	for _, d := range (Retention{Last: 1}).Decide(points, now, time.UTC) {
+		if d.Keep {
+			kept = append(kept, d.Point.ID)
+		}
+	}
+	if !slices.Equal(kept, []string{"3", "0", "2"}) {
+		t.Errorf("kept %v", kept)
+	}
+}
+
 // TestDecideProperties tries random histories against random rules.
 func TestDecideProperties(t *testing.T) {
 	for seed := range uint64(2000) {
