@@ -168,12 +168,14 @@ func TestThousandRepositories(t *testing.T) {
 func (b *backstay) many(t *testing.T, args []string) runs {
 	t.Helper()
 	cmd := b.command(t.Context(), args...)
+	began := time.Now()
 	r := finish(t, cmd)
+	took := time.Since(began)
 	if r.exit != 0 {
 		t.Fatalf("exit %d\n%s\n%s", r.exit, shorten(r.stdout), r.stderr)
 	}
 	usage, _ := cmd.ProcessState.SysUsage().(*syscall.Rusage)
-	t.Logf("%d MiB of memory at most, %v of CPU", usage.Maxrss>>10, cmd.ProcessState.UserTime()+cmd.ProcessState.SystemTime())
+	t.Logf("%v, %d MiB of memory at most, %v of CPU", took, usage.Maxrss>>10, cmd.ProcessState.UserTime()+cmd.ProcessState.SystemTime())
 	if usage.Maxrss>>10 > 200 {
 		t.Errorf("%d MiB of memory, want 200 at most", usage.Maxrss>>10)
 	}

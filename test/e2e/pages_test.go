@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -91,13 +92,38 @@ func TestReadme(t *testing.T) {
 	}
 	runScript(t, home, clone, goRun)
 
-	var session strings.Builder
-	for line := range strings.Lines(block(t, "README.md", "console")) {
-		if command, ok := strings.CutPrefix(line, "$ "); ok {
-			session.WriteString(command)
+	runScript(t, t.TempDir(), clone, commands(block(t, "README.md", "console")))
+}
+
+// The README's session with an account runs as it stands, and tells what the README shows.
+func TestReadmeOfAnAccount(t *testing.T) {
+	text := block(t, "README.md", "console account")
+	h := newHub(t)
+	api := h.add(t, owner, "api")
+	h.add(t, owner, "web")
+	h.mu.Lock()
+	api.Wiki = true
+	h.mu.Unlock()
+	git(t, h.dir, "clone", "--quiet", "--bare", newWorkTree(t), h.bare(owner, "api.wiki"))
+	env := append(h.asGitHub(t), "GITHUB_TOKEN="+h.token)
+	home := t.TempDir()
+	said := runScript(t, home, home, commands(text), env...)
+	for _, shown := range regexp.MustCompile(`(?m)^(complete: .* refs|restored .*)`).FindAllString(text, -1) {
+		if !strings.Contains(said, shown) {
+			t.Errorf("the README shows %q; it is %s", shown, said)
 		}
 	}
-	runScript(t, t.TempDir(), clone, session.String())
+}
+
+// commands are what a session types.
+func commands(session string) string {
+	var typed strings.Builder
+	for line := range strings.Lines(session) {
+		if command, ok := strings.CutPrefix(line, "$ "); ok {
+			typed.WriteString(command)
+		}
+	}
+	return typed.String()
 }
 
 // block is the first fenced block of a language in a page.
@@ -125,7 +151,7 @@ func root(t *testing.T) string {
 }
 
 // runScript runs a script of sh in dir, with backstay and kopia among the programs.
-func runScript(t *testing.T, home, dir, script string, env ...string) {
+func runScript(t *testing.T, home, dir, script string, env ...string) string {
 	t.Helper()
 	bin := t.TempDir()
 	for name, variable := range map[string]string{"backstay": "BACKSTAY_TEST_BINARY", "kopia": "BACKSTAY_TEST_KOPIA"} {
@@ -140,9 +166,11 @@ func runScript(t *testing.T, home, dir, script string, env ...string) {
 	cmd.Dir = dir
 	cmd.Env = append(cleanEnv(), "HOME="+home, "PATH="+bin+":"+os.Getenv("PATH"), "KOPIA_CHECK_FOR_UPDATES=false")
 	cmd.Env = append(append(cmd.Env, goCaches(t)...), env...)
-	if r := finish(t, cmd); r.exit != 0 {
+	r := finish(t, cmd)
+	if r.exit != 0 {
 		t.Errorf("exit %d\n%s%s", r.exit, r.stdout, r.stderr)
 	}
+	return r.stdout
 }
 
 // goCaches lets `go run` use what was compiled already, although the script's home is new.
