@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/backstay/backstay/internal/fault"
@@ -21,7 +22,7 @@ type account struct {
 	name         string
 	repositories map[string]string // "owner/name" to content
 	fails        map[string]error
-	reads        *int // how often a repository was captured
+	reads        *atomic.Int64 // how often a repository was captured
 }
 
 func (a account) Subject() point.Subject {
@@ -73,7 +74,7 @@ func (s single) Subject() point.Subject {
 
 func (s single) Capture(ctx context.Context, to point.Sink) error {
 	if s.reads != nil {
-		*s.reads++
+		s.reads.Add(1)
 	}
 	w, err := to.Part(ctx, "git/git.example.com/"+s.repository+".git", point.KindGit)
 	if err != nil {
@@ -112,7 +113,7 @@ func contents(t *testing.T, store protect.Store) map[string]string {
 
 func TestRunTakesEveryRepositoryToThePointAndToEveryDestination(t *testing.T) {
 	clock := daily()
-	reads := 0
+	var reads atomic.Int64
 	a := account{name: "acme", repositories: map[string]string{"acme/api": "1", "acme/web": "2", "other/api": "3"}, reads: &reads}
 	for _, withPoints := range []bool{true, false} {
 		vault, copies := memory.New(clock), memory.New(clock)
@@ -123,7 +124,7 @@ func TestRunTakesEveryRepositoryToThePointAndToEveryDestination(t *testing.T) {
 		if withPoints {
 			plan.Store = vault
 		}
-		reads = 0
+		reads.Store(0)
 		report, err := protect.Run(t.Context(), plan)
 		must(t, err)
 		if report.State != point.Complete || len(report.Sources) != 1 || len(report.Sources[0].Repositories) != 3 {
@@ -146,10 +147,10 @@ func TestRunTakesEveryRepositoryToThePointAndToEveryDestination(t *testing.T) {
 					t.Errorf("changed, it is said: %+v", r)
 				}
 			}
-			reads -= 3
+			reads.Add(-3)
 		}
-		if reads != 3 {
-			t.Errorf("with points %v: the repositories were captured %d times, want 3: copies come from the point", withPoints, reads)
+		if n := reads.Load(); n != 3 {
+			t.Errorf("with points %v: the repositories were captured %d times, want 3: copies come from the point", withPoints, n)
 		}
 	}
 }
