@@ -164,6 +164,9 @@ func (a *app) accountSource(ctx context.Context, address string, o backupOptions
 	if o.directory {
 		return nil, fault.New("backup", fault.ErrInvalid, "--directory and --forge are given", "give one of them")
 	}
+	if o.account.user != "" && o.account.organization != "" {
+		return nil, fault.New("backup", fault.ErrInvalid, "--user and --organization are given", "give one of them")
+	}
 	access, err := a.forgeAccess(address, o.gitOptions)
 	if err != nil {
 		return nil, err

@@ -86,6 +86,14 @@ func TestRunOfNothingIsAnError(t *testing.T) {
 	}
 }
 
+func TestAnAccountIsAUserOrAnOrganization(t *testing.T) {
+	f := newFixture(t)
+	exit := f.run(t.Context(), "backup", "--forge", "gitea", "--user", "ann", "--organization", "acme", "http://127.0.0.1:1")
+	if exit != 2 || !strings.Contains(f.stderr.String(), "--user and --organization are given") {
+		t.Errorf("exit %d: %s", exit, f.stderr.String())
+	}
+}
+
 func named(name string) func(point.Entry) bool {
 	return func(e point.Entry) bool { return e.Name == name }
 }

@@ -20,7 +20,7 @@ import (
 func (a *Account) Capture(ctx context.Context, to point.Sink) error {
 	l, err := a.list(ctx)
 	if err != nil {
-		return fault.Wrap(a.o.Name, nil, err, "")
+		return err
 	}
 	c, err := a.newCapture(ctx, to)
 	if err != nil {

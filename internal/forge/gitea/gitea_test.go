@@ -349,3 +349,13 @@ func FuzzAnswers(f *testing.F) {
 		}
 	})
 }
+
+func TestNobodyHasNoTokenToWarnOf(t *testing.T) {
+	p, err := gitea.New(gitea.Options{URL: "http://127.0.0.1:1"}) // where nothing is to be asked
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c, err := p.Inspect(t.Context()); err != nil || len(c.Missing) > 0 {
+		t.Errorf("got %+v, %v", c, err)
+	}
+}

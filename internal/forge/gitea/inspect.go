@@ -15,6 +15,9 @@ import (
 // needs it. What would write is asked for with a body that is none.
 func (p *Provider) Inspect(ctx context.Context) (forge.Credentials, error) {
 	var c forge.Credentials
+	if p.o.Token == "" && p.o.Password == "" {
+		return c, nil
+	}
 	name, err := p.whoami(ctx)
 	if c.Missing = missingScopes(err); err != nil && len(c.Missing) == 0 {
 		return c, err
