@@ -21,7 +21,8 @@ type Plan struct {
 	Parallel     int // repositories delivered at once; 0 for four
 	Clock        Clock
 	Observe      point.Observer
-	// Tell is told of what becomes known while the run goes on: a repository that failed, a source that begins. May be nil.
+	// Tell is told of what becomes known while the run goes on: a repository that failed, a source that begins; one remark at a
+	// time. May be nil.
 	Tell func(Remark)
 }
 

@@ -46,15 +46,25 @@ func Run(ctx context.Context, p Plan) (*point.Run, error) {
 
 // run is one run of a plan.
 type run struct {
-	plan   Plan
-	report *point.Run
-	mu     sync.Mutex // over what deliveries report
+	plan    Plan
+	report  *point.Run
+	mu      sync.Mutex // over what deliveries report
+	telling sync.Mutex // over the plan's Tell
 }
 
 func (r *run) tell(level, source, repository, text string) {
-	if r.plan.Tell != nil && text != "" {
-		r.plan.Tell(Remark{Level: level, Text: text, Source: source, Repository: repository})
+	if text != "" {
+		r.remark(Remark{Level: level, Text: text, Source: source, Repository: repository})
 	}
+}
+
+func (r *run) remark(m Remark) {
+	if r.plan.Tell == nil {
+		return
+	}
+	r.telling.Lock()
+	defer r.telling.Unlock()
+	r.plan.Tell(m)
 }
 
 // source runs one source of the plan.
@@ -153,9 +163,7 @@ func (r *run) problem(report *point.SourceRun, err error) {
 }
 
 func (r *run) tellError(source, repository, text string, hints []string) {
-	if r.plan.Tell != nil {
-		r.plan.Tell(Remark{Level: "error", Text: text, Hints: hints, Source: source, Repository: repository})
-	}
+	r.remark(Remark{Level: "error", Text: text, Hints: hints, Source: source, Repository: repository})
 }
 
 // deliver takes the source's repositories to all destinations.
