@@ -303,7 +303,7 @@ func (c *copying) dropUnfinished(ctx context.Context, entries []point.Entry) err
 	return nil
 }
 
-// drop removes a copy, its record first, so that what a crash leaves of it is never taken for whole.
+// drop removes a copy, its record and its name first, so that what a crash leaves of it is never taken for whole.
 func (c *copying) drop(ctx context.Context, at site) error {
 	if c.e.o.Layout.Zip {
 		return c.place.Remove(ctx, at.top()+".zip")
@@ -314,6 +314,13 @@ func (c *copying) drop(ctx context.Context, at site) error {
 	}
 	if err := c.place.Remove(ctx, at.path(slotIssues, ".")); err != nil {
 		return err
+	}
+	if place, renames := c.place.(renamer); renames {
+		named := at.top()
+		at.leaf = point.UnfinishedPrefix + at.leaf
+		if err := place.Rename(ctx, named, at.top()); err != nil {
+			return err
+		}
 	}
 	return c.place.Remove(ctx, at.top())
 }

@@ -185,6 +185,41 @@ func davServer(t *testing.T) (place *export.WebDAV, dir string, fail *atomic.Int
 	return place, dir, fail
 }
 
+// killed is a directory whose process is killed while it removes another.
+type killed struct{ *export.Local }
+
+func (k killed) Remove(ctx context.Context, name string) error {
+	if strings.HasSuffix(name, ".issues") {
+		return k.Local.Remove(ctx, name)
+	}
+	for _, file := range []string{".backstay", "HEAD"} {
+		if err := k.Local.Remove(ctx, name+"/"+file); err != nil {
+			return err
+		}
+	}
+	return errFull
+}
+
+func TestCopiesThatAreDroppedGoAtOnce(t *testing.T) {
+	t.Parallel()
+	place, dir := local(t)
+	u := newUpstream(t, "example.com/acme/api")
+	o := export.Options{Place: place, Layout: export.Layout{Keep: 1}}
+	backUp(t, exporter(t, o), u)
+	u.commit(t)
+	o.Place = killed{place}
+	if _, err := protect.Backup(t.Context(), exporter(t, o), u.source(t), ""); !errors.Is(err, fault.ErrRefused) {
+		t.Fatalf("got %v", err)
+	}
+	left, err := filepath.Glob(filepath.Join(dir, "api.git", "[0-9]*"))
+	if must(t, err); len(left) != 1 {
+		t.Errorf("%q are left, want the newest", left)
+	}
+	for _, copied := range left {
+		run(t, copied, "fsck", "--full")
+	}
+}
+
 func TestFullWebDAVServerKeepsTheOldCopy(t *testing.T) {
 	t.Parallel()
 	place, dir, fail := davServer(t)
