@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"path/filepath"
@@ -88,8 +89,12 @@ func (b *builder) plan(ctx context.Context, p v1alpha1.Policy) (protect.Plan, er
 	names := map[string]bool{}
 	for i, s := range p.Spec.Sources {
 		source, err := b.source(ctx, s, p.Spec)
+		if ctx.Err() != nil {
+			return plan, ctx.Err()
+		}
 		if err != nil {
-			return plan, fault.Wrap(fmt.Sprintf("source %d of policy %s", i+1, p.Metadata.Name), nil, err, "")
+			kind, _ := forgeOf(s)
+			source = unready(cmp.Or(kind, "git"), cmp.Or(s.Name, fmt.Sprintf("source %d", i+1)), err)
 		}
 		name := source.Subject().Name
 		if names[name] && p.Spec.Location != "" {
@@ -115,6 +120,23 @@ func (b *builder) plan(ctx context.Context, p v1alpha1.Policy) (protect.Plan, er
 	}
 	return plan, nil
 }
+
+// unready is a source that is known beforehand to fail: its token cannot be read, say. The others of its policy go on.
+func unready(kind, name string, err error) protect.PlannedSource {
+	return protect.PlannedSource{
+		Source: failing{point.Subject{Kind: point.SubjectAccount, Name: name}, err}, Type: kind,
+		Repositories: func(context.Context) ([]protect.Repository, error) { return nil, err },
+	}
+}
+
+type failing struct {
+	subject point.Subject
+	err     error
+}
+
+func (f failing) Subject() point.Subject { return f.subject }
+
+func (f failing) Capture(context.Context, point.Sink) error { return f.err }
 
 func retention(r *v1alpha1.Retention) (policy.Retention, error) {
 	if r == nil {
