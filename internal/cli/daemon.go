@@ -2,9 +2,6 @@ package cli
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/gob"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -12,7 +9,9 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -45,6 +44,7 @@ type daemon struct {
 	secrets *notify.Secrets // masked wherever something is told
 	metrics *notify.Metrics
 	builder *builder
+	last    map[string]declaration // by policy; only jobs looks at it
 
 	once    bool
 	mu      sync.Mutex
@@ -53,7 +53,7 @@ type daemon struct {
 
 // newDaemon makes a daemon without anything to do yet.
 func (a *app) newDaemon(o processOptions) (*daemon, error) {
-	d := &daemon{app: a, o: o, secrets: &notify.Secrets{}, metrics: notify.NewMetrics(a.Version)}
+	d := &daemon{app: a, o: o, secrets: &notify.Secrets{}, metrics: notify.NewMetrics(a.Version), last: map[string]declaration{}}
 	var lines []io.Writer
 	if !o.silent {
 		lines = append(lines, a.Stderr)
@@ -188,11 +188,7 @@ func (d *daemon) jobs(context.Context) ([]schedule.Job, error) {
 		if p.Spec.Suspend {
 			continue
 		}
-		key, err := keyOf(p, now.locations)
-		if err != nil {
-			return nil, fmt.Errorf("policy %s: %w", p.Metadata.Name, err)
-		}
-		job := schedule.Job{Name: p.Metadata.Name, Key: key, Run: func(ctx context.Context) error {
+		job := schedule.Job{Name: p.Metadata.Name, Key: d.keyOf(p, now.locations), Run: func(ctx context.Context) error {
 			return d.policy(ctx, p, now.locations)
 		}}
 		if s := p.Spec.Schedule; s != nil {
@@ -213,14 +209,21 @@ func (d *daemon) jobs(context.Context) ([]schedule.Job, error) {
 	return jobs, nil
 }
 
-// keyOf changes whenever the declaration of a policy does, and shows nothing of it: foreign files hold secrets in clear.
-func keyOf(p v1alpha1.Policy, locations []v1alpha1.Location) (string, error) {
-	sum := sha256.New()
-	err := gob.NewEncoder(sum).Encode(struct {
-		Policy    v1alpha1.Policy
-		Locations []v1alpha1.Location
-	}{p, locations})
-	return hex.EncodeToString(sum.Sum(nil)), err
+// keyOf numbers the declarations of a policy: one that differs from the last in anything has another number.
+func (d *daemon) keyOf(p v1alpha1.Policy, locations []v1alpha1.Location) string {
+	last := d.last[p.Metadata.Name]
+	if !reflect.DeepEqual(last.policy, p) || !reflect.DeepEqual(last.locations, locations) {
+		last = declaration{p, locations, last.number + 1}
+		d.last[p.Metadata.Name] = last
+	}
+	return strconv.Itoa(last.number)
+}
+
+// declaration is a policy as it was declared last.
+type declaration struct {
+	policy    v1alpha1.Policy
+	locations []v1alpha1.Location
+	number    int
 }
 
 func (d *daemon) tellLoop(e schedule.Event) {

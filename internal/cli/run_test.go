@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/backstay/backstay/api/v1alpha1"
+	"github.com/backstay/backstay/internal/notify"
 	"github.com/backstay/backstay/internal/point"
 	"github.com/backstay/backstay/internal/vault"
 )
@@ -96,4 +98,36 @@ func TestAnAccountIsAUserOrAnOrganization(t *testing.T) {
 
 func named(name string) func(point.Entry) bool {
 	return func(e point.Entry) bool { return e.Name == name }
+}
+
+func TestJobKeepsItsKeyUntilItsDeclarationChanges(t *testing.T) {
+	declare := func(token string) declared {
+		credentials := map[string]v1alpha1.Secret{}
+		for _, name := range strings.Fields("A B C D E F G H") {
+			credentials[name] = v1alpha1.Secret{Env: name}
+		}
+		source := v1alpha1.Source{GitHub: &v1alpha1.Forge{Access: v1alpha1.Access{Token: &v1alpha1.Secret{Value: token}}}}
+		return declared{
+			policies:  []v1alpha1.Policy{{Metadata: v1alpha1.Metadata{Name: "p"}, Spec: v1alpha1.PolicySpec{Sources: []v1alpha1.Source{source}}}},
+			locations: []v1alpha1.Location{{Spec: v1alpha1.LocationSpec{Credentials: credentials}}},
+		}
+	}
+	d := &daemon{metrics: notify.NewMetrics("test"), last: map[string]declaration{}}
+	key := func(token string) string {
+		d.load = func() (declared, error) { return declare(token), nil }
+		jobs, err := d.jobs(t.Context())
+		if err != nil || len(jobs) != 1 {
+			t.Fatalf("%d jobs: %v", len(jobs), err)
+		}
+		return jobs[0].Key
+	}
+	first := key("one")
+	for range 20 { // maps come in another order each time
+		if again := key("one"); again != first {
+			t.Fatalf("the key went from %s to %s, and nothing had changed", first, again)
+		}
+	}
+	if key("another") == first {
+		t.Error("another token has the same key")
+	}
 }
