@@ -13,6 +13,7 @@ import (
 
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/forge"
+	"github.com/backstay/backstay/internal/forge/forgetest"
 	"github.com/backstay/backstay/internal/forge/github"
 )
 
@@ -84,7 +85,7 @@ func checkQuery(types map[string]graphType, of string, tokens []string) ([]strin
 var graphToken = regexp.MustCompile(`[{}():\[\]]|[$\w!]+`)
 
 func TestQueriesFitTheSchema(t *testing.T) {
-	content, err := os.ReadFile(needs(t, "BACKSTAY_TEST_GITHUB_GRAPHQL"))
+	content, err := os.ReadFile(forgetest.Recordings(t, "BACKSTAY_TEST_GITHUB_GRAPHQL"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,6 +19,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/backstay/backstay/internal/forge/forgetest"
 )
 
 // description is GitHub's OpenAPI description, as far as it is read: parsed piece by piece, for the whole has 13 MB.
@@ -86,25 +88,12 @@ var readDescription = sync.OnceValues(func() (*description, error) {
 // openAPI is the description that test/recordings.sh fetches.
 func openAPI(t testing.TB) *description {
 	t.Helper()
-	needs(t, "BACKSTAY_TEST_GITHUB_OPENAPI")
+	forgetest.Recordings(t, "BACKSTAY_TEST_GITHUB_OPENAPI")
 	d, err := readDescription()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return d
-}
-
-// needs skips a test without the thing that a variable names; in CI it fails.
-func needs(t testing.TB, variable string) string {
-	t.Helper()
-	value := os.Getenv(variable)
-	if value == "" {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("%s is not set: eval \"$(test/recordings.sh)\"", variable)
-		}
-		t.Skipf("%s is not set: eval \"$(test/recordings.sh)\"", variable)
-	}
-	return value
 }
 
 // undocumented are paths that GitHub's own links and redirects lead to, and the paths whose answers they give.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/forge"
+	"github.com/backstay/backstay/internal/forge/forgetest"
 	"github.com/backstay/backstay/internal/forge/github"
 )
 
@@ -35,7 +36,7 @@ type player struct {
 
 func record(t *testing.T, scenario string) *player {
 	t.Helper()
-	content, err := os.ReadFile(filepath.Join(needs(t, "BACKSTAY_TEST_GITHUB_RECORDINGS"), scenario, "normalized-fixture.json"))
+	content, err := os.ReadFile(filepath.Join(forgetest.Recordings(t, "BACKSTAY_TEST_GITHUB_RECORDINGS"), scenario, "normalized-fixture.json"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,21 +16,13 @@ import (
 	"testing"
 
 	"github.com/backstay/backstay/internal/forge"
+	"github.com/backstay/backstay/internal/forge/forgetest"
 )
 
 // recordings is the directory of GitLab's Go client, whose tests carry answers of GitLab's.
 func recordings(t *testing.T) string {
 	t.Helper()
-	const variable = "BACKSTAY_TEST_GITLAB_RECORDINGS"
-	dir := os.Getenv(variable)
-	switch {
-	case dir != "":
-	case os.Getenv("CI") == "true":
-		t.Fatalf("%s is not set: eval \"$(test/recordings.sh)\"", variable)
-	default:
-		t.Skipf("%s is not set: eval \"$(test/recordings.sh)\"", variable)
-	}
-	return dir
+	return forgetest.Recordings(t, "BACKSTAY_TEST_GITLAB_RECORDINGS")
 }
 
 // objects finds the JSON objects that have all of some keys, at any depth, in files and in the string literals of Go files.
