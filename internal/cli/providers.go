@@ -48,23 +48,30 @@ type entry struct {
 	client          forge.ClientOptions
 }
 
+// forgeField is where a source names a forge of a kind.
+type forgeField struct {
+	kind string
+	f    **v1alpha1.Forge
+}
+
+func forgeFields(s *v1alpha1.Source) []forgeField {
+	return []forgeField{
+		{kindGitHub, &s.GitHub},
+		{kindGitLab, &s.GitLab},
+		{kindGitea, &s.Gitea},
+		{kindForgejo, &s.Forgejo},
+		{kindGogs, &s.Gogs},
+		{kindBitbucket, &s.Bitbucket},
+		{kindOneDev, &s.OneDev},
+		{kindSourcehut, &s.Sourcehut},
+	}
+}
+
 // forgeOf returns the forge that a source names, and its kind; nil for none.
 func forgeOf(s v1alpha1.Source) (kind string, f *v1alpha1.Forge) {
-	for _, set := range []struct {
-		kind string
-		f    *v1alpha1.Forge
-	}{
-		{kindGitHub, s.GitHub},
-		{kindGitLab, s.GitLab},
-		{kindGitea, s.Gitea},
-		{kindForgejo, s.Forgejo},
-		{kindGogs, s.Gogs},
-		{kindBitbucket, s.Bitbucket},
-		{kindOneDev, s.OneDev},
-		{kindSourcehut, s.Sourcehut},
-	} {
-		if set.f != nil {
-			return set.kind, set.f
+	for _, field := range forgeFields(&s) {
+		if *field.f != nil {
+			return field.kind, *field.f
 		}
 	}
 	return "", nil
@@ -72,15 +79,13 @@ func forgeOf(s v1alpha1.Source) (kind string, f *v1alpha1.Forge) {
 
 // setForge sets the forge of a kind in a source.
 func setForge(s *v1alpha1.Source, kind string, f *v1alpha1.Forge) error {
-	field := map[string]**v1alpha1.Forge{
-		kindGitHub: &s.GitHub, kindGitLab: &s.GitLab, kindGitea: &s.Gitea, kindForgejo: &s.Forgejo, kindGogs: &s.Gogs,
-		kindBitbucket: &s.Bitbucket, kindOneDev: &s.OneDev, kindSourcehut: &s.Sourcehut,
-	}[kind]
-	if field == nil {
-		return unknownForge(kind)
+	for _, field := range forgeFields(s) {
+		if field.kind == kind {
+			*field.f = f
+			return nil
+		}
 	}
-	*field = f
-	return nil
+	return unknownForge(kind)
 }
 
 // mirrorOf returns the forge that a mirror is on, and its kind; nil for none.
@@ -105,8 +110,11 @@ func mirrorOf(m v1alpha1.Mirror) (kind string, access *v1alpha1.Access) {
 }
 
 func unknownForge(kind string) error {
-	return fault.New(fmt.Sprintf("forge %q", kind), fault.ErrInvalid, "not known",
-		"one of "+strings.Join([]string{kindGitHub, kindGitLab, kindGitea, kindForgejo, kindGogs, kindBitbucket, kindOneDev, kindSourcehut}, ", "))
+	var kinds []string
+	for _, field := range forgeFields(&v1alpha1.Source{}) {
+		kinds = append(kinds, field.kind)
+	}
+	return fault.New(fmt.Sprintf("forge %q", kind), fault.ErrInvalid, "not known", "one of "+strings.Join(kinds, ", "))
 }
 
 // provider makes the provider of a forge.

@@ -101,11 +101,14 @@ func splitName(name string) (host, owner, repository string) {
 
 // withHeld joins what the forge says of repositories with what the point has of them.
 func withHeld(listed []Repository, held *Held) []Repository {
-	there := heldRepositories(held)
+	there := map[string]Source{}
+	for _, r := range heldRepositories(held) {
+		there[r.Part] = r.Source
+	}
 	all := slices.Clone(listed)
 	for i := range all {
-		if at := slices.IndexFunc(there, func(r Repository) bool { return r.Part == all[i].Part }); at >= 0 {
-			all[i].Source, all[i].Held = there[at].Source, held
+		if source, has := there[all[i].Part]; has {
+			all[i].Source, all[i].Held = source, held
 		}
 	}
 	return all
