@@ -27,6 +27,10 @@ type row struct {
 // doors are standard packages that need leave like a foreign library.
 var doors = []string{"os/exec", "plugin", "unsafe", "C"}
 
+// kubernetes is what speaks to clusters.
+const kubernetes = "k8s.io/api k8s.io/apimachinery k8s.io/client-go sigs.k8s.io/controller-runtime sigs.k8s.io/yaml " +
+	"github.com/kubernetes-csi/external-snapshotter/client/v8"
+
 // table is the architecture: docs/design.md, "The house". Arrows point down. A change here is a commit of its own, with its reason.
 var table = map[string]row{
 	"cmd/backstay": {ours: "internal/cli", tests: "github.com/rogpeppe/go-internal/testscript"},
@@ -83,16 +87,38 @@ var table = map[string]row{
 		ours: "internal/fault internal/point", foreign: "github.com/prometheus/client_golang",
 	},
 	"internal/schedule": {ours: "internal/fault"},
+	"internal/kube": {
+		ours: "api/v1alpha1 internal/fault internal/point", foreign: kubernetes,
+		tests: "internal/kube/kubetest internal/point/memory internal/protect",
+	},
+	"internal/kube/kubetest": {foreign: "os/exec " + kubernetes}, // test support: a kube-apiserver with its etcd
+	"internal/kube/volume": {
+		ours: "api/v1alpha1 internal/fault internal/point internal/kube", foreign: kubernetes,
+		tests: "internal/kube/kubetest",
+	},
+	"internal/kube/restore": {
+		ours: "api/v1alpha1 internal/fault internal/point internal/kube internal/kube/volume", foreign: kubernetes + " github.com/evanphx/json-patch/v5",
+		tests: "internal/kube/kubetest internal/point/memory internal/protect",
+	},
 
 	// Front ends.
-	"api/v1alpha1":    {},
-	"internal/config": {ours: "api/v1alpha1 internal/fault internal/policy", foreign: "go.yaml.in/yaml/v3"},
+	"api/v1alpha1":    {foreign: "k8s.io/apimachinery", tests: "internal/kube/kubetest " + kubernetes},
+	"internal/config": {ours: "api/v1alpha1 internal/fault internal/policy", foreign: "go.yaml.in/yaml/v3 k8s.io/apimachinery"},
+	"internal/controller": {
+		ours: "api/v1alpha1 internal/fault internal/policy internal/kube", foreign: kubernetes + " github.com/prometheus/client_golang",
+		tests: "internal/kube/kubetest",
+	},
+	"internal/worker": { // the other half of the controller: it runs in Jobs, and knows protect
+		ours:    "api/v1alpha1 internal/fault internal/point internal/policy internal/protect internal/kube internal/kube/volume internal/kube/restore",
+		foreign: kubernetes + " golang.org/x/sync", tests: "internal/kube/kubetest internal/point/memory",
+	},
 	"internal/cli": {
 		ours: "api/v1alpha1 internal/config internal/fault internal/point internal/policy internal/protect internal/vault internal/git " +
 			"internal/export internal/notify internal/schedule internal/forge internal/forge/bitbucket internal/forge/gitea " +
-			"internal/forge/github internal/forge/gitlab internal/forge/onedev internal/forge/sourcehut",
+			"internal/forge/github internal/forge/gitlab internal/forge/onedev internal/forge/sourcehut " +
+			"internal/kube internal/kube/volume internal/controller internal/worker",
 		// os/exec: --password-command runs what the user names.
-		foreign: "github.com/spf13/cobra github.com/spf13/pflag golang.org/x/term os/exec",
+		foreign: "github.com/spf13/cobra github.com/spf13/pflag golang.org/x/term os/exec " + kubernetes,
 		tests:   "internal/point/memory",
 	},
 

@@ -3,7 +3,7 @@ package v1alpha1
 import _ "embed" // schema.json
 
 //go:embed schema.json
-var schema string
+var document string
 
 // Schema returns the JSON Schema (draft 7) of the files, for editors.
-func Schema() []byte { return []byte(schema) }
+func Schema() []byte { return []byte(document) }

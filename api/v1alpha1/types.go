@@ -1,5 +1,6 @@
-// Package v1alpha1 is the shape of what users declare: the kinds Location and Policy of the group backstay.io, the same in files
-// off the cluster and as custom resources on it. It holds types only; package config reads and checks them.
+// Package v1alpha1 is the shape of what users declare: the kinds Location, Policy, Backup, RestorePoint and Restore of the group
+// backstay.io. Location and Policy are the same in files off the cluster and as custom resources on it. It holds types only; package
+// config reads and checks files, and the API server checks objects by the definitions made from these types.
 //
 // Three tags beside json say what a value may be. The reader and the schema both follow them:
 //
@@ -7,7 +8,11 @@
 //	enum:"a,b"      the value is one of these words
 //	check:"name"    the value, or each of a list, is a: name, url, cron, zone, duration (30d, 1y6m: of the calendar),
 //	                span (90s, 8h: of the clock), count (not negative)
+//
+// +kubebuilder:object:generate=true
 package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 // Group and Version make the apiVersion of every document.
 const (
@@ -15,17 +20,12 @@ const (
 	Version    = "v1alpha1"
 	APIVersion = Group + "/" + Version
 
-	KindLocation = "Location"
-	KindPolicy   = "Policy"
+	KindLocation     = "Location"
+	KindPolicy       = "Policy"
+	KindBackup       = "Backup"
+	KindRestorePoint = "RestorePoint"
+	KindRestore      = "Restore"
 )
-
-// Metadata names an object.
-type Metadata struct {
-	// Lowercase letters, digits and dashes; unique among objects of its kind.
-	Name string `json:"name" check:"name"`
-	// Free for use; Backstay reads none.
-	Labels map[string]string `json:"labels,omitempty"`
-}
 
 // Secret says where a secret is. Exactly one field is set.
 type Secret struct {
@@ -51,15 +51,16 @@ type SecretKeyRef struct {
 }
 
 // Location is where a vault lives.
+//
+// +kubebuilder:object:root=true
 type Location struct {
-	// backstay.io/v1alpha1
-	APIVersion string `json:"apiVersion"`
-	// Location
-	Kind string `json:"kind"`
-	// Its name.
-	Metadata Metadata `json:"metadata"`
+	metav1.TypeMeta `json:",inline"`
+	// Its name, and on a cluster its namespace; labels and annotations are free for use.
+	metav1.ObjectMeta `json:"metadata"`
 	// What it says.
 	Spec LocationSpec `json:"spec"`
+	// What became of it; the controller's alone.
+	Status LocationStatus `json:"status,omitzero" file:"-"`
 }
 
 // LocationSpec says where a vault lives and how it is opened.
@@ -73,15 +74,16 @@ type LocationSpec struct {
 }
 
 // Policy says what is backed up, when, where to, and how long it is kept.
+//
+// +kubebuilder:object:root=true
 type Policy struct {
-	// backstay.io/v1alpha1
-	APIVersion string `json:"apiVersion"`
-	// Policy
-	Kind string `json:"kind"`
-	// Its name.
-	Metadata Metadata `json:"metadata"`
+	metav1.TypeMeta `json:",inline"`
+	// Its name, and on a cluster its namespace; labels and annotations are free for use.
+	metav1.ObjectMeta `json:"metadata"`
 	// What it says.
 	Spec PolicySpec `json:"spec"`
+	// What became of it; the controller's alone.
+	Status PolicyStatus `json:"status,omitzero" file:"-"`
 }
 
 // PolicySpec is what a policy says. It has sources, and a location, exports or mirrors for them.
@@ -102,8 +104,12 @@ type PolicySpec struct {
 	Mirrors []Mirror `json:"mirrors,omitempty"`
 	// Who is told how a run went.
 	Notify *Notify `json:"notify,omitempty"`
-	// Repositories captured at once from one host. Default 4.
+	// Repositories captured at once from one host, or applications of the cluster. Default 4.
 	Parallel int `json:"parallel,omitempty" check:"count"`
+	// Service account that captures applications, of the policy's namespace, for a Policy outside Backstay's own. Default backstay.
+	ServiceAccountName string `json:"serviceAccountName,omitempty" check:"name"`
+	// A Backup of the policy fails when it has taken so long. Default 4h.
+	Deadline string `json:"deadline,omitempty" check:"span"`
 }
 
 // Schedule says when a policy runs.
@@ -160,6 +166,8 @@ type Source struct {
 	Git *Git `json:"git,omitempty" oneof:"forge"`
 	// A directory of this machine, as it is.
 	Directory *string `json:"directory,omitempty" oneof:"forge"`
+	// Applications of the cluster; on a cluster only.
+	Applications *Applications `json:"applications,omitempty" oneof:"forge"`
 }
 
 // Access says how a forge or a git server is reached.

@@ -75,7 +75,7 @@ func (b *builder) home(p string) string {
 // plan is what a run of a policy does, but for the vault.
 func (b *builder) plan(ctx context.Context, p v1alpha1.Policy) (protect.Plan, error) {
 	plan := protect.Plan{
-		Policy: p.Metadata.Name, Clock: b.app.Clock, Observe: b.observe, Parallel: p.Spec.Parallel, Zone: time.Local,
+		Policy: p.Name, Clock: b.app.Clock, Observe: b.observe, Parallel: p.Spec.Parallel, Zone: time.Local,
 	}
 	var err error
 	if plan.Retention, err = retention(p.Spec.Retention); err != nil {
@@ -98,23 +98,23 @@ func (b *builder) plan(ctx context.Context, p v1alpha1.Policy) (protect.Plan, er
 		}
 		name := source.Subject().Name
 		if names[name] && p.Spec.Location != "" {
-			return plan, fault.New(fmt.Sprintf("source %d of policy %s", i+1, p.Metadata.Name), fault.ErrInvalid,
+			return plan, fault.New(fmt.Sprintf("source %d of policy %s", i+1, p.Name), fault.ErrInvalid,
 				"another source is "+name+", too", "give it a name of its own with name:")
 		}
 		names[name] = true
 		plan.Sources = append(plan.Sources, source)
 	}
 	for i, e := range p.Spec.Exports {
-		destination, err := b.export(ctx, e, p.Metadata.Name)
+		destination, err := b.export(ctx, e, p.Name)
 		if err != nil {
-			return plan, fault.Wrap(fmt.Sprintf("export %d of policy %s", i+1, p.Metadata.Name), nil, err, "")
+			return plan, fault.Wrap(fmt.Sprintf("export %d of policy %s", i+1, p.Name), nil, err, "")
 		}
 		plan.Destinations = append(plan.Destinations, destination)
 	}
 	for i, m := range p.Spec.Mirrors {
 		destination, err := b.mirror(ctx, m)
 		if err != nil {
-			return plan, fault.Wrap(fmt.Sprintf("mirror %d of policy %s", i+1, p.Metadata.Name), nil, err, "")
+			return plan, fault.Wrap(fmt.Sprintf("mirror %d of policy %s", i+1, p.Name), nil, err, "")
 		}
 		plan.Destinations = append(plan.Destinations, destination)
 	}

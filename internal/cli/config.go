@@ -67,10 +67,10 @@ func (a *app) checkConfig(files []string) error {
 	}
 	doc := configDocument{documentVersion, set.Files, []string{}, []string{}, []string{}}
 	for _, p := range set.Policies {
-		doc.Policies = append(doc.Policies, p.Metadata.Name)
+		doc.Policies = append(doc.Policies, p.Name)
 	}
 	for _, l := range set.Locations {
-		doc.Locations = append(doc.Locations, l.Metadata.Name)
+		doc.Locations = append(doc.Locations, l.Name)
 	}
 	for _, n := range set.Notes {
 		doc.Notes = append(doc.Notes, n.String())

@@ -183,23 +183,23 @@ func (d *daemon) jobs(context.Context) ([]schedule.Job, error) {
 	)
 	for i, p := range now.policies {
 		settings = append(settings, notify.PolicySettings{
-			Name: p.Metadata.Name, Number: i, Sources: len(p.Spec.Sources), Destinations: len(p.Spec.Exports) + len(p.Spec.Mirrors),
+			Name: p.Name, Number: i, Sources: len(p.Spec.Sources), Destinations: len(p.Spec.Exports) + len(p.Spec.Mirrors),
 		})
 		if p.Spec.Suspend {
 			continue
 		}
-		job := schedule.Job{Name: p.Metadata.Name, Key: d.keyOf(p, now.locations), Run: func(ctx context.Context) error {
+		job := schedule.Job{Name: p.Name, Key: d.keyOf(p, now.locations), Run: func(ctx context.Context) error {
 			return d.policy(ctx, p, now.locations)
 		}}
 		if s := p.Spec.Schedule; s != nil {
 			times, err := policy.ParseSchedule(s.Cron, s.TimeZone)
 			if err != nil {
-				return nil, fault.Wrap("policy "+p.Metadata.Name, nil, err, "")
+				return nil, fault.Wrap("policy "+p.Name, nil, err, "")
 			}
 			job.Next = times.Next
 			if s.Jitter != "" {
 				if job.Jitter, err = time.ParseDuration(s.Jitter); err != nil {
-					return nil, fault.Wrap("policy "+p.Metadata.Name, fault.ErrInvalid, err, "")
+					return nil, fault.Wrap("policy "+p.Name, fault.ErrInvalid, err, "")
 				}
 			}
 		}
@@ -211,10 +211,10 @@ func (d *daemon) jobs(context.Context) ([]schedule.Job, error) {
 
 // keyOf numbers the declarations of a policy: one that differs from the last in anything has another number.
 func (d *daemon) keyOf(p v1alpha1.Policy, locations []v1alpha1.Location) string {
-	last := d.last[p.Metadata.Name]
+	last := d.last[p.Name]
 	if !reflect.DeepEqual(last.policy, p) || !reflect.DeepEqual(last.locations, locations) {
 		last = declaration{p, locations, last.number + 1}
-		d.last[p.Metadata.Name] = last
+		d.last[p.Name] = last
 	}
 	return strconv.Itoa(last.number)
 }
@@ -245,11 +245,11 @@ func (d *daemon) tellLoop(e schedule.Event) {
 
 // policy runs one policy, and tells everybody who is to be told.
 func (d *daemon) policy(ctx context.Context, p v1alpha1.Policy, locations []v1alpha1.Location) error {
-	log := d.log.With("policy", p.Metadata.Name)
+	log := d.log.With("policy", p.Name)
 	log.Info("run starts")
 	notifier, incomplete := d.builder.notifier(ctx, p.Spec.Notify)
 	if !d.o.dryRun {
-		d.metrics.Started(p.Metadata.Name)
+		d.metrics.Started(p.Name)
 		warn(log, notifier.Started(ctx))
 	}
 	run, err := d.execute(ctx, p, locations, log)
@@ -291,7 +291,7 @@ func (d *daemon) execute(ctx context.Context, p v1alpha1.Policy, locations []v1a
 	broken := func(err error) (*point.Run, error) {
 		tell(log, slog.LevelError, err.Error(), hintsOf(err)...)
 		return &point.Run{
-			Version: point.RunVersion, Policy: p.Metadata.Name, Started: began, Finished: d.app.Clock().UTC(), State: point.Failed,
+			Version: point.RunVersion, Policy: p.Name, Started: began, Finished: d.app.Clock().UTC(), State: point.Failed,
 			Sources: []point.SourceRun{}, Problems: []point.Problem{protect.ProblemOf(err)},
 		}, err
 	}
@@ -308,7 +308,7 @@ func (d *daemon) execute(ctx context.Context, p v1alpha1.Policy, locations []v1a
 		return broken(err)
 	}
 	if s == nil && len(plan.Destinations) == 0 {
-		return broken(fault.New("policy "+p.Metadata.Name, fault.ErrInvalid, "it has no destination, and there is no location for restore points",
+		return broken(fault.New("policy "+p.Name, fault.ErrInvalid, "it has no destination, and there is no location for restore points",
 			"name a destination, or give --location"))
 	}
 	if s != nil {
@@ -330,7 +330,7 @@ func (d *daemon) store(ctx context.Context, p v1alpha1.Policy, locations []v1alp
 		}
 		return d.open(ctx, p)
 	}
-	i := slices.IndexFunc(locations, func(l v1alpha1.Location) bool { return l.Metadata.Name == p.Spec.Location })
+	i := slices.IndexFunc(locations, func(l v1alpha1.Location) bool { return l.Name == p.Spec.Location })
 	if i < 0 {
 		return nil, "", fault.New(fmt.Sprintf("find location %q", p.Spec.Location), fault.ErrNotFound, "", "")
 	}

@@ -115,7 +115,7 @@ func only(policies []v1alpha1.Policy, names []string) ([]v1alpha1.Policy, error)
 	}
 	var chosen []v1alpha1.Policy
 	for _, name := range names {
-		i := slices.IndexFunc(policies, func(p v1alpha1.Policy) bool { return p.Metadata.Name == name })
+		i := slices.IndexFunc(policies, func(p v1alpha1.Policy) bool { return p.Name == name })
 		if i < 0 {
 			return nil, fault.New(fmt.Sprintf("find policy %q", name), fault.ErrNotFound, "", "")
 		}

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/notify"
 	"github.com/backstay/backstay/internal/point"
@@ -108,7 +110,7 @@ func TestJobKeepsItsKeyUntilItsDeclarationChanges(t *testing.T) {
 		}
 		source := v1alpha1.Source{GitHub: &v1alpha1.Forge{Access: v1alpha1.Access{Token: &v1alpha1.Secret{Value: token}}}}
 		return declared{
-			policies:  []v1alpha1.Policy{{Metadata: v1alpha1.Metadata{Name: "p"}, Spec: v1alpha1.PolicySpec{Sources: []v1alpha1.Source{source}}}},
+			policies:  []v1alpha1.Policy{{ObjectMeta: metav1.ObjectMeta{Name: "p"}, Spec: v1alpha1.PolicySpec{Sources: []v1alpha1.Source{source}}}},
 			locations: []v1alpha1.Location{{Spec: v1alpha1.LocationSpec{Credentials: credentials}}},
 		}
 	}

@@ -36,7 +36,7 @@ func (c *checker) policy(p *v1alpha1.Policy, set *Set) {
 		if _, found := set.Location(spec.Location); !found {
 			var names []string
 			for _, l := range set.Locations {
-				names = append(names, l.Metadata.Name)
+				names = append(names, l.Name)
 			}
 			c.wrong("spec.location", "no Location of this name is declared%s", didYouMean(spec.Location, names))
 		}

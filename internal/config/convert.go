@@ -35,20 +35,20 @@ func (g *Gickup) Convert(dir string) (*Conversion, error) {
 	}
 	for _, p := range policies {
 		if len(p.Spec.Exports)+len(p.Spec.Mirrors) == 0 && p.Spec.Location == "" {
-			return nil, fault.New(op, fault.ErrInvalid, p.Metadata.Name+" has no destination", "write its policy by hand, with a location")
+			return nil, fault.New(op, fault.ErrInvalid, p.Name+" has no destination", "write its policy by hand, with a location")
 		}
 	}
 	w := conversion{dir: dir, contents: map[string][]byte{}}
 	for i := range policies {
-		w.hide(reflect.ValueOf(&policies[i]).Elem(), policies[i].Metadata.Name)
+		w.hide(reflect.ValueOf(&policies[i]).Elem(), policies[i].Name)
 		data, err := encode(policies[i])
 		if err == nil {
-			err = readable(policies[i].Metadata.Name+".yaml", data)
+			err = readable(policies[i].Name+".yaml", data)
 		}
 		if err != nil {
 			return nil, fault.Wrap(op, nil, err, "native files are read more strictly: mend this in gickup's file first")
 		}
-		w.Files = append(w.Files, w.add(policies[i].Metadata.Name+".yaml", data))
+		w.Files = append(w.Files, w.add(policies[i].Name+".yaml", data))
 	}
 	if err := w.write(); err != nil {
 		return nil, fault.Wrap(op, nil, err, "")

@@ -9,6 +9,8 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/backstay/backstay/api/v1alpha1"
 )
 
@@ -266,21 +268,36 @@ type field struct {
 	tag      reflect.StructTag
 }
 
+// Of what Kubernetes has in every object, files say no more than this.
+const named = reflect.StructTag(`check:"name"`)
+
+var ofObjects = map[reflect.Type]map[string]field{ //nolint:gochecknoglobals // a constant
+	reflect.TypeFor[metav1.TypeMeta]():   {"Kind": {required: true}, "APIVersion": {required: true}},
+	reflect.TypeFor[metav1.ObjectMeta](): {"Name": {required: true, tag: named}, "Namespace": {tag: named}, "Labels": {}, "Annotations": {}},
+}
+
 // fieldsOf lists the fields of a struct, those of inlined structs among them.
 func fieldsOf(t reflect.Type) []field {
 	var all []field
+	allowed := ofObjects[t]
 	for i := range t.NumField() {
 		f := t.Field(i)
 		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if allowed != nil {
+			if g, ok := allowed[f.Name]; ok {
+				all = append(all, field{name, []int{i}, g.required, g.tag})
+			}
+			continue
+		}
 		switch {
-		case name == "-":
+		case name == "-", f.Tag.Get("file") == "-":
 		case options == "inline":
 			for _, inner := range fieldsOf(f.Type) {
 				inner.index = append([]int{i}, inner.index...)
 				all = append(all, inner)
 			}
 		case name != "":
-			all = append(all, field{name, []int{i}, options != "omitempty", f.Tag})
+			all = append(all, field{name, []int{i}, options == "", f.Tag})
 		}
 	}
 	return all

@@ -72,11 +72,11 @@ func FuzzGickup(f *testing.F) {
 			t.Errorf("%v, %v", err, g.Lint())
 		}
 		for _, p := range policies {
-			if checkName(p.Metadata.Name) != nil {
-				t.Errorf("name %q", p.Metadata.Name)
+			if checkName(p.Name) != nil {
+				t.Errorf("name %q", p.Name)
 			}
 			w := conversion{dir: "/new", contents: map[string][]byte{}}
-			w.hide(reflect.ValueOf(&p).Elem(), p.Metadata.Name)
+			w.hide(reflect.ValueOf(&p).Elem(), p.Name)
 			written, err := encode(p)
 			if err != nil {
 				t.Fatal(err)

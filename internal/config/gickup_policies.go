@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/policy"
 )
@@ -91,8 +93,8 @@ func (g *Gickup) Policies() ([]v1alpha1.Policy, error) {
 	for i := range g.confs {
 		if d := &g.confs[i]; len(d.conf.Source.entries()) > 0 {
 			all = append(all, v1alpha1.Policy{
-				APIVersion: v1alpha1.APIVersion, Kind: v1alpha1.KindPolicy,
-				Metadata: v1alpha1.Metadata{Name: policyName(d, names)}, Spec: g.spec(d, i),
+				TypeMeta:   metav1.TypeMeta{APIVersion: v1alpha1.APIVersion, Kind: v1alpha1.KindPolicy},
+				ObjectMeta: metav1.ObjectMeta{Name: policyName(d, names)}, Spec: g.spec(d, i),
 			})
 		}
 	}

@@ -68,8 +68,8 @@ func TestGickupEveryKey(t *testing.T) {
 		what      string
 		got, want any
 	}{
-		{"name", policies[0].Metadata.Name, "every-key"},
-		{"second name", policies[1].Metadata.Name, "every-key-2"},
+		{"name", policies[0].Name, "every-key"},
+		{"second name", policies[1].Name, "every-key-2"},
 		{"cron", spec.Schedule.Cron, "0 22 * * *"},
 		{"cron inherited", policies[1].Spec.Schedule.Cron, "0 22 * * *"},
 		{"token", f.Token.Env, "TEST_GITHUB_TOKEN"},

@@ -15,6 +15,8 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/fault"
 )
@@ -30,7 +32,7 @@ type Set struct {
 
 // Location finds a location by its name.
 func (s *Set) Location(name string) (v1alpha1.Location, bool) {
-	i := slices.IndexFunc(s.Locations, func(l v1alpha1.Location) bool { return l.Metadata.Name == name })
+	i := slices.IndexFunc(s.Locations, func(l v1alpha1.Location) bool { return l.Name == name })
 	if i < 0 {
 		return v1alpha1.Location{}, false
 	}
@@ -172,13 +174,13 @@ func (l *loader) object(doc document) {
 	case kind == v1alpha1.KindLocation:
 		var object v1alpha1.Location
 		if fill(d, doc.root, &object) {
-			l.declare(d, kind, object.Metadata.Name)
+			l.declare(d, kind, object.Name)
 			l.set.Locations = append(l.set.Locations, object)
 		}
 	case kind == v1alpha1.KindPolicy:
 		var object v1alpha1.Policy
 		if fill(d, doc.root, &object) {
-			l.declare(d, kind, object.Metadata.Name)
+			l.declare(d, kind, object.Name)
 			l.policies = append(l.policies, declared{&object, d})
 		}
 	default:
@@ -208,9 +210,9 @@ func (l *loader) declare(d *decoder, kind, name string) {
 
 // finish checks the objects against each other and puts them in order.
 func (l *loader) finish() (*Set, error) {
-	byName := func(a, b v1alpha1.Metadata) int { return strings.Compare(a.Name, b.Name) }
-	slices.SortStableFunc(l.set.Locations, func(a, b v1alpha1.Location) int { return byName(a.Metadata, b.Metadata) })
-	slices.SortStableFunc(l.policies, func(a, b declared) int { return byName(a.policy.Metadata, b.policy.Metadata) })
+	byName := func(a, b metav1.ObjectMeta) int { return strings.Compare(a.Name, b.Name) }
+	slices.SortStableFunc(l.set.Locations, func(a, b v1alpha1.Location) int { return byName(a.ObjectMeta, b.ObjectMeta) })
+	slices.SortStableFunc(l.policies, func(a, b declared) int { return byName(a.policy.ObjectMeta, b.policy.ObjectMeta) })
 	for _, p := range l.policies {
 		c := checker{decoder: p.at}
 		known := len(p.at.problems)

@@ -73,7 +73,7 @@ func TestLoad(t *testing.T) {
 	}
 	var names []string
 	for _, p := range set.Policies {
-		names = append(names, p.Metadata.Name)
+		names = append(names, p.Name)
 	}
 	if got := strings.Join(names, " "); got != "another json nightly" {
 		t.Errorf("policies: %s", got)

@@ -16,6 +16,9 @@ const (
 	KindDir     = "dir"     // a directory tree with attributes
 	KindListing = "listing" // what a forge says of the repositories of an account, as it answered
 	KindIssues  = "issues"  // the issues of a repository, as its forge answered
+	KindObjects = "objects" // Kubernetes objects of one namespace, or of the cluster, one file each
+	KindVolume  = "volume"  // the file tree in a Kubernetes volume, as KindDir
+	KindBlock   = "block"   // the bytes of a Kubernetes volume in block mode: one file, image
 )
 
 // Kinds of subjects.
@@ -23,6 +26,8 @@ const (
 	SubjectRepository = "repository"
 	SubjectDirectory  = "directory"
 	SubjectAccount    = "account" // repositories of a forge that are listed together
+	// SubjectApplication is what runs on a Kubernetes cluster and belongs together; its name is CLUSTER/APPLICATION.
+	SubjectApplication = "application"
 )
 
 // Subject is what a restore point is of.
