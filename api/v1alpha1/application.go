@@ -238,6 +238,8 @@ type Instant struct {
 	ResourceVersion string `json:"resourceVersion,omitempty"`
 	// When that version was read.
 	Versioned metav1.MicroTime `json:"versioned"`
+	// The last moment that a list of objects is of; nil until they are listed.
+	Listed *metav1.MicroTime `json:"listed,omitempty"`
 }
 
 // RestingPod is a container in which a hook's first command was begun.

@@ -66,6 +66,7 @@ type Part struct {
 	ID          string     `json:"id,omitempty"`          // the source's name of the thing itself, the same over renames: "github.com:1296269"
 	Mark        string     `json:"mark,omitempty"`        // the source's word for the state captured: while it says the same, nothing moved
 	Checked     *time.Time `json:"checked,omitempty"`     // when the source itself was last asked, for parts that a Mark may spare
+	Captured    *time.Time `json:"captured,omitempty"`    // the moment that the content is of, where the source knows it; parts of one instant differ by the skew
 	Counts      []Count    `json:"counts,omitempty"`      // expected against stored
 	Notes       []string   `json:"notes,omitempty"`       // findings that take nothing away from the part: fsck warnings, alarms
 }
@@ -152,6 +153,24 @@ type Point struct {
 	Parts   []Part    `json:"parts,omitempty"`
 	// Revisions the point was taken at, by what they are of: {"git/github.com/acme/api.git": "<commit>"}.
 	Revisions map[string]string `json:"revisions,omitempty"`
+}
+
+// Skew is the time between the first and the last moment that parts are of; 0 where fewer than two say so. Parts that are copies of
+// an earlier time do not count.
+func Skew(parts []Part) time.Duration {
+	var first, last time.Time
+	for _, p := range parts {
+		if p.Captured == nil || p.State != Stored {
+			continue
+		}
+		if first.IsZero() || p.Captured.Before(first) {
+			first = *p.Captured
+		}
+		if p.Captured.After(last) {
+			last = *p.Captured
+		}
+	}
+	return last.Sub(first)
 }
 
 // Hold keeps a point from expiring.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/point"
@@ -15,9 +16,10 @@ import (
 // written by WriteShard and put into its point by Composed.
 type Shard struct {
 	Name, Kind string
-	Mark       string // of the copy that is meant; another one, of an earlier capture, does not do
-	Failed     error  // why there is no such copy
-	Skipped    string // why there is not meant to be one
+	Mark       string     // of the copy that is meant; another one, of an earlier capture, does not do
+	Captured   *time.Time // the moment that the content is of
+	Failed     error      // why there is no such copy
+	Skipped    string     // why there is not meant to be one
 }
 
 // WriteShard captures parts of a point that is composed later, and makes them last without publishing them. It returns how each part
@@ -82,7 +84,9 @@ func (s Shard) compose(ctx context.Context, w point.PartWriter) error {
 	if err := w.Keep(ctx, "."); err != nil {
 		return err
 	}
-	return w.Store(ctx, prior.Part)
+	stored := prior.Part
+	stored.Captured = s.Captured
+	return w.Store(ctx, stored)
 }
 
 // Found reports which of the shards are in the vault already, by name: who takes a run up again need not capture them again.
