@@ -217,6 +217,8 @@ type BackupStatus struct {
 	Instant *Instant `json:"instant,omitempty"`
 	// Hooks that were begun and not undone yet. Who takes the work up undoes them first.
 	Resting []RestingPod `json:"resting,omitempty"`
+	// Why the application could not be brought to rest.
+	HookProblem string `json:"hookProblem,omitempty"`
 	// Claims of the application and how each fares.
 	Volumes []VolumeStatus `json:"volumes,omitempty"`
 	// Parts of the point by state.
@@ -269,6 +271,8 @@ type VolumeStatus struct {
 	Stored bool `json:"stored,omitempty"`
 	// Why it is not captured.
 	Problem string `json:"problem,omitempty"`
+	// It is left out on purpose, for the reason that Problem says.
+	Skipped bool `json:"skipped,omitempty"`
 	// A Restore: the volume that was behind the claim, and is kept.
 	OldVolume string `json:"oldVolume,omitempty"`
 	// A Restore: the volume that is now behind it.
