@@ -233,9 +233,10 @@ type Instant struct {
 	Begun metav1.MicroTime `json:"begun"`
 	// When the application ran again.
 	Released metav1.MicroTime `json:"released"`
-	// When the first and the last snapshot were taken, as their driver says.
+	// When the first snapshot was taken, as its driver says.
 	FirstSnapshot *metav1.MicroTime `json:"firstSnapshot,omitempty"`
-	LastSnapshot  *metav1.MicroTime `json:"lastSnapshot,omitempty"`
+	// When the last one was.
+	LastSnapshot *metav1.MicroTime `json:"lastSnapshot,omitempty"`
 	// Version of the cluster's state right after the last snapshot, at which objects are listed.
 	ResourceVersion string `json:"resourceVersion,omitempty"`
 	// When that version was read.
@@ -246,17 +247,22 @@ type Instant struct {
 
 // RestingPod is a container in which a hook's first command was begun.
 type RestingPod struct {
+	// Of the pod.
 	Namespace string `json:"namespace"`
-	Pod       string `json:"pod"`
+	// Its name.
+	Pod string `json:"pod"`
+	// Of the pod; empty for its default.
 	Container string `json:"container,omitempty"`
-	// Number of the hook.
+	// Number of the hook, from 0.
 	Hook int `json:"hook"`
 }
 
 // VolumeStatus is how one claim fares.
 type VolumeStatus struct {
+	// Of the claim.
 	Namespace string `json:"namespace"`
-	Claim     string `json:"claim"`
+	// Its name.
+	Claim string `json:"claim"`
 	// Name of its part in the point.
 	Part string `json:"part"`
 	// snapshot, group, live or none.
@@ -265,9 +271,9 @@ type VolumeStatus struct {
 	Snapshot string `json:"snapshot,omitempty"`
 	// When it was taken, as its driver says.
 	Taken *metav1.MicroTime `json:"taken,omitempty"`
-	// Of it.
+	// The claim is a block device.
 	Block bool `json:"block,omitempty"`
-	// Stored once its data is in the location.
+	// Its data is in the location.
 	Stored bool `json:"stored,omitempty"`
 	// Why it is not captured.
 	Problem string `json:"problem,omitempty"`
@@ -289,13 +295,21 @@ const (
 
 // PartsStatus counts the parts of a point.
 type PartsStatus struct {
-	Expected int   `json:"expected"`
-	Stored   int   `json:"stored"`
-	Carried  int   `json:"carried,omitempty"`
-	Skipped  int   `json:"skipped,omitempty"`
-	Failed   int   `json:"failed,omitempty"`
-	Vanished int   `json:"vanished,omitempty"`
-	Bytes    int64 `json:"bytes"`
+	// All that the point should hold.
+	Expected int `json:"expected"`
+	// In the point, of this run.
+	Stored int `json:"stored"`
+	// In the point, as an older copy.
+	Carried int `json:"carried,omitempty"`
+	// Left out, as was asked for.
+	Skipped int `json:"skipped,omitempty"`
+	// Not in the point.
+	Failed int `json:"failed,omitempty"`
+	// Gone at the source.
+	Vanished int `json:"vanished,omitempty"`
+	// Of all files in the point.
+	Bytes int64 `json:"bytes"`
+	// Of those that the location did not have.
 	NewBytes int64 `json:"newBytes"`
 }
 
@@ -423,10 +437,13 @@ type Transform struct {
 
 // PatchOperation is one operation of a JSON Patch.
 type PatchOperation struct {
-	Op   string `json:"op" enum:"add,remove,replace,move,copy,test"`
-	Path string `json:"path"`
-	From string `json:"from,omitempty"`
-	// As JSON text: "\"blue\"", "3", "{\"a\":1}".
+	// add, remove, replace, move, copy or test.
+	Op string `json:"op" enum:"add,remove,replace,move,copy,test"`
+	// A JSON Pointer: /spec/replicas, /metadata/labels/example.com~1tier.
+	Path string `json:"path" check:"pointer"`
+	// Of move and copy: a JSON Pointer.
+	From string `json:"from,omitempty" check:"pointer"`
+	// Of add, replace and test, as JSON text: "\"blue\"", "3", "{\"a\":1}".
 	Value string `json:"value,omitempty"`
 }
 
@@ -462,11 +479,18 @@ type RestoreStatus struct {
 
 // PlanStatus counts what a plan does.
 type PlanStatus struct {
-	Create   int `json:"create"`
-	Replace  int `json:"replace"`
-	Keep     int `json:"keep"`
-	Same     int `json:"same"`
+	// Objects that are missing.
+	Create int `json:"create"`
+	// Objects that differ, and become as in the point.
+	Replace int `json:"replace"`
+	// Objects that differ, and stay.
+	Keep int `json:"keep"`
+	// Objects that are as in the point.
+	Same int `json:"same"`
+	// Objects that differ, where existing is fail.
 	Conflict int `json:"conflict"`
-	Skip     int `json:"skip"`
-	Volumes  int `json:"volumes"`
+	// Objects that are not brought back, each with a reason in the plan.
+	Skip int `json:"skip"`
+	// Volumes that are filled.
+	Volumes int `json:"volumes"`
 }

@@ -2,12 +2,14 @@
 // backstay.io. Location and Policy are the same in files off the cluster and as custom resources on it. It holds types only; package
 // config reads and checks files, and the API server checks objects by the definitions made from these types.
 //
-// Three tags beside json say what a value may be. The reader and the schema both follow them:
+// Tags beside json say what a value may be. The reader, the schema and the definitions of custom resources follow them:
 //
 //	oneof:"group"   exactly one field of the struct's fields of that group is set
 //	enum:"a,b"      the value is one of these words
 //	check:"name"    the value, or each of a list, is a: name, url, cron, zone, duration (30d, 1y6m: of the calendar),
-//	                span (90s, 8h: of the clock), count (not negative)
+//	                span (90s, 8h: of the clock), count (not negative), pointer (/spec/replicas: a JSON Pointer)
+//	cluster:"-"     not on a cluster: the definition of the custom resource refuses the field
+//	file:"-"        not in files: the controller's alone
 //
 // +kubebuilder:object:generate=true
 package v1alpha1

@@ -107,7 +107,7 @@ func TestLoadRefuses(t *testing.T) {
 	spec := func(s string) string { return policyFile(s) }
 	tests := []struct{ name, text, want string }{
 		{"unknown field", spec("  locaton: vault\n  sources: [{directory: /etc}]\n"), `:6:3: spec: no such field: "locaton"; did you mean location?`},
-		{"unknown field, nothing near", spec(plainSpec + "  colour: red\n"), `:9:3: spec: no such field: "colour"; known are exports, location`},
+		{"unknown field, nothing near", spec(plainSpec + "  colour: red\n"), `:9:3: spec: no such field: "colour"; known are deadline, exports, location`},
 		{"other case", spec("  location: vault\n  sources: [{GitHub: {}}]\n"), `did you mean github?`},
 		{"wrong type", spec(plainSpec + "  parallel: many\n"), `:9:13: spec.parallel: a whole number is expected`},
 		{"yes is no bool", spec(plainSpec + "  suspend: yes\n"), `:9:12: spec.suspend: true or false is expected`},

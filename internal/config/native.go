@@ -185,6 +185,8 @@ func checks(name string) func(string) error {
 		return checkURL
 	case "span":
 		return checkSpan
+	case "pointer":
+		return checkPointer
 	case "duration":
 		return func(text string) error { _, err := policy.ParseDuration(text); return err }
 	case "cron":
@@ -232,6 +234,15 @@ func hasPassword(u *url.URL) bool {
 func checkGlob(text string) error {
 	if _, err := path.Match(text, ""); err != nil || text == "" {
 		return fmt.Errorf("not a glob: * ? and [a-z] are, and \\ before each for the letter itself")
+	}
+	return nil
+}
+
+var pointerFormat = regexp.MustCompile(`^(/([^/~]|~[01])*)+$`)
+
+func checkPointer(text string) error {
+	if !pointerFormat.MatchString(text) {
+		return fmt.Errorf("a JSON Pointer is expected: /spec/replicas (in names, ~1 stands for / and ~0 for ~)")
 	}
 	return nil
 }
