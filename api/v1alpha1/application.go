@@ -77,9 +77,9 @@ type Hook struct {
 	// Default: the pod's default container, or its first.
 	Container string `json:"container,omitempty"`
 	// Brings to rest. A failure leaves the point incomplete.
-	Before []string `json:"before"`
+	Before []string `json:"before" max:"65536"`
 	// Undoes it; always run when Before was begun, whatever became of it.
-	After []string `json:"after,omitempty"`
+	After []string `json:"after,omitempty" max:"65536"`
 	// Of each command. Default 30s.
 	Timeout string `json:"timeout,omitempty" check:"span"`
 }
@@ -444,7 +444,7 @@ type PatchOperation struct {
 	// Of move and copy: a JSON Pointer.
 	From string `json:"from,omitempty" check:"pointer"`
 	// Of add, replace and test, as JSON text: "\"blue\"", "3", "{\"a\":1}".
-	Value string `json:"value,omitempty"`
+	Value string `json:"value,omitempty" max:"65536"`
 }
 
 // RestoreStatus is how a Restore stands.
@@ -476,6 +476,12 @@ type RestoreStatus struct {
 	// What went wrong, the first few.
 	Problems []string `json:"problems,omitempty"`
 }
+
+// PlanText is the key of a plan's ConfigMap that holds it as people read it; PlanJSON holds it for programs.
+const (
+	PlanText = "plan.txt"
+	PlanJSON = "plan.json"
+)
 
 // PlanStatus counts what a plan does.
 type PlanStatus struct {

@@ -32,11 +32,11 @@ const (
 // Secret says where a secret is. Exactly one field is set.
 type Secret struct {
 	// Name of the environment variable that holds it.
-	Env string `json:"env,omitempty" oneof:"place"`
+	Env string `json:"env,omitempty" oneof:"place" cluster:"-"`
 	// Path of the file that holds it; a line break at its end is dropped.
-	File string `json:"file,omitempty" oneof:"place"`
+	File string `json:"file,omitempty" oneof:"place" cluster:"-"`
 	// Shell command that prints it.
-	Command string `json:"command,omitempty" oneof:"place"`
+	Command string `json:"command,omitempty" oneof:"place" cluster:"-"`
 	// Key of a Kubernetes Secret in the same namespace; on a cluster only.
 	SecretKeyRef *SecretKeyRef `json:"secretKeyRef,omitempty" oneof:"place"`
 
@@ -101,11 +101,11 @@ type PolicySpec struct {
 	// Where repositories come from; at least one.
 	Sources []Source `json:"sources"`
 	// Plain copies, in the ordinary formats, beside the restore points.
-	Exports []Export `json:"exports,omitempty"`
+	Exports []Export `json:"exports,omitempty" cluster:"-"`
 	// Live copies on other forges.
-	Mirrors []Mirror `json:"mirrors,omitempty"`
+	Mirrors []Mirror `json:"mirrors,omitempty" cluster:"-"`
 	// Who is told how a run went.
-	Notify *Notify `json:"notify,omitempty"`
+	Notify *Notify `json:"notify,omitempty" cluster:"-"`
 	// Repositories captured at once from one host, or applications of the cluster. Default 4.
 	Parallel int `json:"parallel,omitempty" check:"count"`
 	// Service account that captures applications, of the policy's namespace, for a Policy outside Backstay's own. Default backstay.
@@ -149,25 +149,25 @@ type Source struct {
 	// different names.
 	Name string `json:"name,omitempty"`
 	// github.com, or GitHub Enterprise Server with a URL.
-	GitHub *Forge `json:"github,omitempty" oneof:"forge"`
+	GitHub *Forge `json:"github,omitempty" oneof:"forge" cluster:"-"`
 	// gitlab.com, or an instance of one's own with a URL.
-	GitLab *Forge `json:"gitlab,omitempty" oneof:"forge"`
+	GitLab *Forge `json:"gitlab,omitempty" oneof:"forge" cluster:"-"`
 	// gitea.com, or an instance of one's own with a URL.
-	Gitea *Forge `json:"gitea,omitempty" oneof:"forge"`
+	Gitea *Forge `json:"gitea,omitempty" oneof:"forge" cluster:"-"`
 	// codeberg.org, or an instance of one's own with a URL.
-	Forgejo *Forge `json:"forgejo,omitempty" oneof:"forge"`
+	Forgejo *Forge `json:"forgejo,omitempty" oneof:"forge" cluster:"-"`
 	// An instance; its URL must be said.
-	Gogs *Forge `json:"gogs,omitempty" oneof:"forge"`
+	Gogs *Forge `json:"gogs,omitempty" oneof:"forge" cluster:"-"`
 	// Bitbucket Cloud.
-	Bitbucket *Forge `json:"bitbucket,omitempty" oneof:"forge"`
+	Bitbucket *Forge `json:"bitbucket,omitempty" oneof:"forge" cluster:"-"`
 	// code.onedev.io, or an instance of one's own with a URL.
-	OneDev *Forge `json:"onedev,omitempty" oneof:"forge"`
+	OneDev *Forge `json:"onedev,omitempty" oneof:"forge" cluster:"-"`
 	// git.sr.ht, or an instance of one's own with a URL.
-	Sourcehut *Forge `json:"sourcehut,omitempty" oneof:"forge"`
+	Sourcehut *Forge `json:"sourcehut,omitempty" oneof:"forge" cluster:"-"`
 	// One repository, by its URL.
-	Git *Git `json:"git,omitempty" oneof:"forge"`
+	Git *Git `json:"git,omitempty" oneof:"forge" cluster:"-"`
 	// A directory of this machine, as it is.
-	Directory *string `json:"directory,omitempty" oneof:"forge"`
+	Directory *string `json:"directory,omitempty" oneof:"forge" cluster:"-"`
 	// Applications of the cluster; on a cluster only.
 	Applications *Applications `json:"applications,omitempty" oneof:"forge"`
 }
