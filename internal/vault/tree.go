@@ -84,6 +84,16 @@ func RestoreTree(ctx context.Context, r point.Reader, dest string) error {
 	return restoreAttributes(ctx, r, dest)
 }
 
+// RestoreTreeInto writes a tree that CaptureTree captured into a directory that exists and is empty, as the root of a new file system
+// is: lost+found and what an earlier restore into it left unfinished do not count. The directory itself is given the mode, owner and
+// attributes of the tree's. It may be killed and called again at any time. Errors are those of RestoreTree, and fault.ErrExists.
+func RestoreTreeInto(ctx context.Context, r point.Reader, dir string) error {
+	return restoreInto(ctx, r, dir)
+}
+
+// lostFound is where fsck of ext file systems puts what it finds; each has it at its root.
+const lostFound = "lost+found"
+
 func openTree(dir string) (*os.File, error) {
 	op := "open directory " + quote(dir)
 	f, err := os.Open(dir)

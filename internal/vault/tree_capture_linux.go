@@ -37,6 +37,7 @@ type capture struct {
 	links   map[inode]linked
 
 	files, dirs, symlinks, specials, xattrs point.Count
+	bytes                                   int64 // of the files
 	remarks                                 remarks
 }
 
@@ -68,7 +69,7 @@ func captureTree(ctx context.Context, w point.PartWriter, root *os.File, exclude
 }
 
 func (c *capture) part() point.Part {
-	p := point.Part{Counts: []point.Count{c.files, c.dirs}, Notes: c.remarks.all()}
+	p := point.Part{Bytes: c.bytes, Counts: []point.Count{c.files, c.dirs}, Notes: c.remarks.all()}
 	for _, n := range []point.Count{c.symlinks, c.specials, c.xattrs} {
 		if n.Expected > 0 {
 			p.Counts = append(p.Counts, n)
@@ -231,6 +232,7 @@ func (c *capture) fileOnce(ctx context.Context, dir *os.File, name string, befor
 			return nil, err
 		}
 	}
+	c.bytes += st.Size
 	return nil, c.attributes(ctx, f, name, &st, c.link(name, &st))
 }
 

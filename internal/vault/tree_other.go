@@ -22,3 +22,7 @@ func restoreAttributes(ctx context.Context, r point.Reader, dest string) error {
 	_ = f.Close() // opened for reading
 	return fault.New("restore attributes in "+quote(dest), fault.ErrIncomplete, "attributes are restored on Linux only", "")
 }
+
+func restoreInto(context.Context, point.Reader, string) error {
+	return fault.New("restore into a directory", fault.ErrUnsupported, "that is done on Linux only", "")
+}
