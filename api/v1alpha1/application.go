@@ -21,6 +21,8 @@ const (
 	LabelRun = Group + "/run"
 	// AnnotationScaled is on a workload that a Restore holds at zero, beside LabelOwner, and says how it was: replicas and the like.
 	AnnotationScaled = Group + "/scaled"
+	// AnnotationRunNow on a Policy has it run once for each new value, whatever its schedule says.
+	AnnotationRunNow = Group + "/run-now"
 	// FinalizerRunning is on Backups and Restores that are under way, so that what they touched is put right when they are deleted. It
 	// goes with the run, at the latest when the deadline is over.
 	FinalizerRunning = Group + "/running"
@@ -34,22 +36,22 @@ type Applications struct {
 	Name string `json:"name,omitempty" check:"name"`
 	// Globs over names of namespaces: shop, team-*. Default in a Policy outside Backstay's own namespace: that of the Policy, the only
 	// one allowed there.
-	Namespaces []string `json:"namespaces,omitempty"`
+	Namespaces []string `json:"namespaces,omitempty" check:"glob"`
 	// Globs over namespaces that are not taken; exclude beats the others. kube-* and Backstay's own are never taken by a glob.
-	ExcludeNamespaces []string `json:"excludeNamespaces,omitempty"`
+	ExcludeNamespaces []string `json:"excludeNamespaces,omitempty" check:"glob"`
 	// Namespaces by their labels, beside those by name.
 	NamespaceSelector *metav1.LabelSelector `json:"namespaceSelector,omitempty"`
 	// Of the namespaces only the objects with such labels, and what they need: claims that chosen pods mount, service accounts.
 	Selector *metav1.LabelSelector `json:"selector,omitempty"`
 	// Of the namespaces only these objects, as KIND.GROUP/NAME or KIND/NAME: deployment.apps/web, configmap/web; and what they need.
-	Objects []string `json:"objects,omitempty"`
+	Objects []string `json:"objects,omitempty" check:"object"`
 	Capture `json:",inline"`
 }
 
 // Capture says how an application is captured.
 type Capture struct {
 	// Kinds that are left out, as PLURAL.GROUP: events.events.k8s.io. * stands for all of a group: *.metrics.k8s.io.
-	ExcludeKinds []string `json:"excludeKinds,omitempty"`
+	ExcludeKinds []string `json:"excludeKinds,omitempty" check:"kinds"`
 	// Objects of the cluster that the application needs (definitions of its kinds, cluster roles bound in it, storage classes) are
 	// captured beside it: needed (default) or none.
 	ClusterObjects string `json:"clusterObjects,omitempty" enum:"needed,none"`
@@ -87,7 +89,7 @@ type Hook struct {
 // VolumeCapture says how the data in claims is captured.
 type VolumeCapture struct {
 	// Claims that are left out: names or globs.
-	Exclude []string `json:"exclude,omitempty"`
+	Exclude []string `json:"exclude,omitempty" check:"glob"`
 	// VolumeSnapshotClass. Default: the driver's default, or its only one.
 	SnapshotClass string `json:"snapshotClass,omitempty"`
 	// What is done with a claim whose driver takes no snapshots: fail (default), skip, or live, which reads the volume where a running
@@ -133,6 +135,8 @@ type PolicyStatus struct {
 	LastGood *metav1.Time `json:"lastGood,omitempty"`
 	// When it runs next.
 	NextRun *metav1.Time `json:"nextRun,omitempty"`
+	// Value of the annotation backstay.io/run-now that was obeyed last.
+	RunNow string `json:"runNow,omitempty"`
 }
 
 // Types of conditions, as kstatus reads them.
@@ -384,7 +388,7 @@ type RestoreSpec struct {
 	// data: only what is in claims; config: only objects. Default both.
 	Only string `json:"only,omitempty" enum:"data,config"`
 	// Objects that are taken, as KIND.GROUP/NAME, or KIND.GROUP for all of a kind. Default all.
-	Objects []string `json:"objects,omitempty"`
+	Objects []string `json:"objects,omitempty" check:"objects"`
 	// Claims whose data is taken, by name. Default all.
 	Claims []string `json:"claims,omitempty"`
 	// What happens to objects that are there and differ: keep (default), replace, or fail before anything is touched.
@@ -430,7 +434,7 @@ const (
 // Transform changes objects before they are applied.
 type Transform struct {
 	// As KIND.GROUP/NAME, KIND.GROUP for all of a kind, or * for every object.
-	Objects string `json:"objects"`
+	Objects string `json:"objects" check:"every"`
 	// JSON Patch (RFC 6902). An object it does not fit is left as it is and named, unless the patch has a test.
 	Patch []PatchOperation `json:"patch"`
 }

@@ -122,7 +122,7 @@ type rule struct{ holds, message string }
 // rules of structs, beside those that tags make. internal/config says the same of files.
 func rules(name string) []rule {
 	named := rule{
-		fmt.Sprintf("self.metadata.name.matches(%q)", namePattern),
+		fmt.Sprintf("self.metadata.name.matches('%s')", namePattern),
 		"a name has lowercase letters, digits and dashes, at most 63, and neither begins nor ends with a dash",
 	}
 	switch name {
@@ -132,6 +132,8 @@ func rules(name string) []rule {
 		return []rule{
 			{"has(self.location)", "location is missing: the Location that takes the points of applications"},
 		}
+	case "Source":
+		return []rule{{"!has(self.name) || !has(self.applications)", "applications are named by applications.name, or by their namespaces"}}
 	case "Retention":
 		return []rule{{
 			"has(self.last) || has(self.hourly) || has(self.daily) || has(self.weekly) || has(self.monthly) || has(self.yearly) || has(self.within)",
@@ -147,6 +149,10 @@ func rules(name string) []rule {
 				"undo puts back what a Restore exchanged; nothing is chosen or changed with it",
 			},
 			{"!has(self.only) || self.only != 'data' || !(has(self.objects) || has(self.transforms))", "only data is asked for: objects and transforms go with configuration"},
+			{
+				fmt.Sprintf("!has(self.namespaces) || self.namespaces.all(from, from.matches('%[1]s') && self.namespaces[from].matches('%[1]s'))", namePattern),
+				"names of namespaces are expected, those in the point to those on the cluster",
+			},
 			{"!has(self.only) || self.only != 'config' || !has(self.claims)", "only configuration is asked for: claims go with data"},
 		}
 	case "PatchOperation":
@@ -401,7 +407,7 @@ func text(f structField, bounded bool) object {
 	case "span", "duration":
 		p["maxLength"] = maxSpan
 	}
-	if f.required {
+	if f.required || check == "glob" {
 		p["minLength"] = 1
 	}
 	if enum := f.tag.Get("enum"); enum != "" {

@@ -203,11 +203,15 @@ var patterns = map[string]string{
 	"duration": "^([0-9]+y)?([0-9]+m)?([0-9]+w)?([0-9]+d)?([0-9]+h)?$",
 	"span":     `^([0-9]+(\.[0-9]+)?(h|m|s|ms))+$`,
 	"pointer":  `^(/([^/~]|~[01])*)+$`,
+	"object":   `^[^*/\s.][^*/\s]*/[^/\s]+$`,
+	"objects":  `^[^*/\s.][^*/\s]*(/[^/\s]+)?$`,
+	"every":    `^(\*|[^*/\s.][^*/\s]*(/[^/\s]+)?)$`,
+	"kinds":    `^(\*\.)?[^*/\s.][^*/\s]*$`,
 }
 
 func stringSchema(f structField) object {
 	p := object{"type": "string"}
-	if f.required {
+	if f.required || f.tag.Get("check") == "glob" {
 		p["minLength"] = 1
 	}
 	if enum := f.tag.Get("enum"); enum != "" {

@@ -7,7 +7,9 @@
 //	oneof:"group"   exactly one field of the struct's fields of that group is set
 //	enum:"a,b"      the value is one of these words
 //	check:"name"    the value, or each of a list, is a: name, url, cron, zone, duration (30d, 1y6m: of the calendar),
-//	                span (90s, 8h: of the clock), count (not negative), pointer (/spec/replicas: a JSON Pointer)
+//	                span (90s, 8h: of the clock), count (not negative), pointer (/spec/replicas: a JSON Pointer), glob,
+//	                object (KIND.GROUP/NAME), objects (that, or KIND.GROUP), every (that, or *), kinds (PLURAL.GROUP, *.GROUP)
+//	max:"N"         the value, or each of a list, may be longer on a cluster than text is otherwise
 //	cluster:"-"     not on a cluster: the definition of the custom resource refuses the field
 //	file:"-"        not in files: the controller's alone
 //

@@ -32,15 +32,7 @@ func (c *checker) policy(p *v1alpha1.Policy, set *Set) {
 	if len(spec.Sources) > 0 && spec.Location == "" && len(spec.Exports) == 0 && len(spec.Mirrors) == 0 {
 		c.wrong("spec", "nowhere to keep anything: location, exports or mirrors is missing")
 	}
-	if spec.Location != "" {
-		if _, found := set.Location(spec.Location); !found {
-			var names []string
-			for _, l := range set.Locations {
-				names = append(names, l.Name)
-			}
-			c.wrong("spec.location", "no Location of this name is declared%s", didYouMean(spec.Location, names))
-		}
-	}
+	c.location(p, set)
 	c.retention(spec)
 	c.schedule(spec.Schedule)
 	c.sources(spec)
@@ -59,6 +51,28 @@ func (c *checker) policy(p *v1alpha1.Policy, set *Set) {
 		}
 	}
 	c.notify(spec.Notify)
+}
+
+// location judges the name of a policy's location. What only a cluster takes may lie there already.
+func (c *checker) location(p *v1alpha1.Policy, set *Set) {
+	if p.Spec.Location == "" {
+		return
+	}
+	var names, namespaces []string
+	for _, l := range set.Locations {
+		names = append(names, l.Name)
+		if l.Name == p.Spec.Location {
+			namespaces = append(namespaces, l.Namespace)
+		}
+	}
+	switch here := runsHere(p); {
+	case here && len(namespaces) == 0:
+		c.wrong("spec.location", "no Location of this name is declared%s", didYouMean(p.Spec.Location, names))
+	case here && len(namespaces) > 1:
+		c.wrong("spec.location", "Locations of this name are declared in several namespaces, and a run knows no namespaces")
+	case !here && !slices.Contains(namespaces, p.Namespace):
+		c.note("spec.location", "no Location of this name and namespace is declared: it must be on the cluster%s", didYouMean(p.Spec.Location, names))
+	}
 }
 
 // place is an export with no more of its layout than decides on the names of copies.
@@ -129,6 +143,9 @@ func (c *checker) sources(spec *v1alpha1.PolicySpec) {
 			}
 			c.access(&s.Git.Access, "git", join(path, "git"))
 		}
+		if s.Applications != nil {
+			c.source(s, spec, path)
+		}
 		if s.Directory != nil && *s.Directory == "" && !said(c.decoder, join(path, "directory")) {
 			c.wrong(join(path, "directory"), "empty")
 		}
@@ -159,6 +176,8 @@ func sourceName(s *v1alpha1.Source) string {
 		return cmp.Or(addressName(s.Git.URL), s.Git.URL)
 	case s.Directory != nil:
 		return *s.Directory
+	case s.Applications != nil:
+		return applicationNames(s.Applications)
 	}
 	return ""
 }

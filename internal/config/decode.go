@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 
@@ -78,6 +79,10 @@ func (d *decoder) decode(n *yaml.Node, into reflect.Value, path string, depth in
 		d.style.null(d, n, path)
 		return true
 	}
+	if at, ok := into.Addr().Interface().(*metav1.Time); ok {
+		d.time(n, at, path)
+		return true
+	}
 	switch into.Kind() {
 	case reflect.Pointer:
 		into.Set(reflect.New(into.Type().Elem()))
@@ -96,6 +101,16 @@ func (d *decoder) decode(n *yaml.Node, into reflect.Value, path string, depth in
 		d.style.scalar(d, n, into, path)
 		return true
 	}
+}
+
+// time reads a moment as Kubernetes writes it.
+func (d *decoder) time(n *yaml.Node, into *metav1.Time, path string) {
+	t, err := time.Parse(time.RFC3339, n.Value)
+	if n.Kind != yaml.ScalarNode || err != nil {
+		d.problem(n, path, "a time is expected: 2026-03-01T02:30:00Z")
+		return
+	}
+	into.Time = t
 }
 
 // count reports whether the document is within its limits with so many nodes more.

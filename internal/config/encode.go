@@ -5,8 +5,11 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
+	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // encode writes objects as the documents of one YAML file. What is left out when it is empty is left out.
@@ -31,6 +34,9 @@ func nodeOf(v reflect.Value) *yaml.Node {
 	case reflect.Pointer:
 		return nodeOf(v.Elem())
 	case reflect.Struct:
+		if t, ok := v.Interface().(metav1.Time); ok {
+			return text(t.UTC().Format(time.RFC3339))
+		}
 		n := &yaml.Node{Kind: yaml.MappingNode}
 		for _, f := range fieldsOf(v.Type()) {
 			if value := v.FieldByIndex(f.index); f.required || !isEmpty(value) {

@@ -16,6 +16,8 @@ import (
 func FuzzLoad(f *testing.F) {
 	for _, seed := range []string{
 		"apiVersion: backstay.io/v1alpha1\nkind: Policy\nmetadata: {name: a}\nspec:\n  sources: [{github: {token: {env: A}, include: ['a*']}}]\n  exports: [{local: {path: /b}, keep: 3}]\n  schedule: {cron: '@daily', jitter: 1m}\n",
+		"apiVersion: backstay.io/v1alpha1\nkind: Policy\nmetadata: {name: a, namespace: b}\nspec:\n  location: v\n  sources: [{applications: {namespaces: ['a*'], selector: {matchExpressions: [{key: a, operator: Exists}]}, hooks: [{selector: {}, before: [x]}], volumes: {keepSnapshots: 1}}}]\n",
+		"apiVersion: backstay.io/v1alpha1\nkind: Restore\nmetadata: {name: a}\nspec:\n  latest: {location: v, application: a, asOf: 2026-03-01T02:30:00Z}\n  transforms: [{objects: '*', patch: [{op: test, path: /a, value: '1'}]}]\n",
 		"apiVersion: backstay.io/v1alpha1\nkind: Location\nmetadata: {name: a}\nspec: {url: /v, password: secret}\n",
 		"---\n---\na: &a [*a, *a]\n<<: *a\n", "\ufeff{}", "a: b: c", "[[[[[[", "? [a]\n: b\n", "token: *secret", "- ~\n- !!binary x\n",
 		"apiVersion: backstay.io/v1alpha1\nkind: Policy\nspec: {sources: [{git: {url: 'https://u:secret@h/x'}}]}",

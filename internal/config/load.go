@@ -3,6 +3,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -97,6 +98,11 @@ type declared struct {
 	at     *decoder
 }
 
+// kinds are all that files may hold; run takes the first two, a cluster all of them.
+func kinds() []string {
+	return []string{v1alpha1.KindLocation, v1alpha1.KindPolicy, v1alpha1.KindBackup, v1alpha1.KindRestorePoint, v1alpha1.KindRestore}
+}
+
 // files lists the files that a path means. Entries that begin with a dot are left out: Kubernetes mounts a ConfigMap as symbolic
 // links into such directories.
 func (l *loader) files(path string) ([]string, error) {
@@ -174,18 +180,32 @@ func (l *loader) object(doc document) {
 	case kind == v1alpha1.KindLocation:
 		var object v1alpha1.Location
 		if fill(d, doc.root, &object) {
-			l.declare(d, kind, object.Name)
+			l.declare(d, kind, object.ObjectMeta)
 			l.set.Locations = append(l.set.Locations, object)
 		}
 	case kind == v1alpha1.KindPolicy:
 		var object v1alpha1.Policy
 		if fill(d, doc.root, &object) {
-			l.declare(d, kind, object.Name)
+			l.declare(d, kind, object.ObjectMeta)
 			l.policies = append(l.policies, declared{&object, d})
 		}
+	case kind == v1alpha1.KindBackup:
+		var object v1alpha1.Backup
+		if fill(d, doc.root, &object) {
+			l.forCluster(d, doc, kind, object.ObjectMeta, func(c *checker) { c.backup(&object.Spec) })
+		}
+	case kind == v1alpha1.KindRestorePoint:
+		var object v1alpha1.RestorePoint
+		if fill(d, doc.root, &object) {
+			l.forCluster(d, doc, kind, object.ObjectMeta, func(*checker) {})
+		}
+	case kind == v1alpha1.KindRestore:
+		var object v1alpha1.Restore
+		if fill(d, doc.root, &object) {
+			l.forCluster(d, doc, kind, object.ObjectMeta, func(c *checker) { c.restore(&object.Spec) })
+		}
 	default:
-		d.problem(doc.root, "kind", "files declare %s and %s%s", v1alpha1.KindLocation, v1alpha1.KindPolicy,
-			didYouMean(kind, []string{v1alpha1.KindLocation, v1alpha1.KindPolicy}))
+		d.problem(doc.root, "kind", "files declare %s%s", list(kinds()), didYouMean(kind, kinds()))
 	}
 	l.problems = append(l.problems, d.problems...)
 }
@@ -195,28 +215,41 @@ func fill(d *decoder, root *yaml.Node, object any) bool {
 	return d.decode(root, reflect.ValueOf(object).Elem(), "", 0)
 }
 
-// declare notes the place of an object. Two of one kind and name are an error.
-func (l *loader) declare(d *decoder, kind, name string) {
-	if name == "" {
+// forCluster checks an object that only a cluster does something with.
+func (l *loader) forCluster(d *decoder, doc document, kind string, meta metav1.ObjectMeta, check func(*checker)) {
+	l.declare(d, kind, meta)
+	check(&checker{decoder: d})
+	l.set.Notes = append(l.set.Notes, d.at(doc.root, "", "left out: a "+kind+" is for a cluster: kubectl apply"))
+}
+
+// declare notes the place of an object. Two of one kind, namespace and name are an error.
+func (l *loader) declare(d *decoder, kind string, meta metav1.ObjectMeta) {
+	if meta.Name == "" {
 		return
 	}
 	here := d.at(d.node("metadata.name"), "metadata.name", "")
-	if first, found := l.places[kind+"/"+name]; found {
-		d.problem(d.node("metadata.name"), "metadata.name", "%s %s is declared at %s:%d, too", kind, name, first.File, first.Line)
+	id := strings.Join([]string{kind, meta.Namespace, meta.Name}, "/")
+	if first, found := l.places[id]; found {
+		d.problem(d.node("metadata.name"), "metadata.name", "%s %s is declared at %s:%d, too", kind, meta.Name, first.File, first.Line)
 		return
 	}
-	l.places[kind+"/"+name] = here
+	l.places[id] = here
 }
 
 // finish checks the objects against each other and puts them in order.
 func (l *loader) finish() (*Set, error) {
-	byName := func(a, b metav1.ObjectMeta) int { return strings.Compare(a.Name, b.Name) }
+	byName := func(a, b metav1.ObjectMeta) int {
+		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Namespace, b.Namespace))
+	}
 	slices.SortStableFunc(l.set.Locations, func(a, b v1alpha1.Location) int { return byName(a.ObjectMeta, b.ObjectMeta) })
 	slices.SortStableFunc(l.policies, func(a, b declared) int { return byName(a.policy.ObjectMeta, b.policy.ObjectMeta) })
-	for _, p := range l.policies {
+	for i, p := range l.policies {
 		c := checker{decoder: p.at}
 		known := len(p.at.problems)
 		c.policy(p.policy, l.set)
+		if i > 0 && runsHere(p.policy) && l.policies[i-1].policy.Name == p.policy.Name {
+			c.wrong("metadata.name", "another namespace has a Policy of this name, and a run knows no namespaces")
+		}
 		l.problems = append(l.problems, p.at.problems[known:]...)
 		l.set.Notes = append(l.set.Notes, c.notes...)
 		l.set.Policies = append(l.set.Policies, *p.policy)

@@ -149,7 +149,7 @@ func TestLoadRefuses(t *testing.T) {
 		{"empty heartbeat", spec(plainSpec + "  notify: {heartbeats: [{}]}\n"), `success, start or failure is missing`},
 		{"two of a name", spec(plainSpec) + "---\n" + spec(plainSpec), `:13:3: metadata.name: Policy nightly is declared at`},
 		{"next version", "apiVersion: backstay.io/v2\nkind: Policy\n", `apiVersion: this program reads backstay.io/v1alpha1`},
-		{"unknown kind", "apiVersion: backstay.io/v1alpha1\nkind: Polcy\n", `kind: files declare Location and Policy; did you mean Policy?`},
+		{"unknown kind", "apiVersion: backstay.io/v1alpha1\nkind: Polcy\n", `kind: files declare Location, Policy, Backup, RestorePoint or Restore; did you mean Policy?`},
 		{"no version", "kind: Policy\n", `apiVersion: missing`},
 		{"gickup's", "source: {}\n", `this is gickup's configuration`},
 		{"no object", "- a\n", `a list where an object is expected`},

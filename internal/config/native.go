@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"net/url"
 	"path"
@@ -186,7 +187,17 @@ func checks(name string) func(string) error {
 	case "span":
 		return checkSpan
 	case "pointer":
-		return checkPointer
+		return form(pointerFormat, "a JSON Pointer is expected: /spec/replicas (in names, ~1 stands for / and ~0 for ~)")
+	case "glob":
+		return checkGlob
+	case "object":
+		return form(objectFormat, "KIND.GROUP/NAME is expected: deployment.apps/web, configmap/settings")
+	case "objects":
+		return form(objectsFormat, "KIND.GROUP/NAME is expected, or KIND.GROUP for all of a kind: deployment.apps/web, configmap")
+	case "every":
+		return form(everyFormat, "KIND.GROUP/NAME is expected, KIND.GROUP for all of a kind, or * for every object")
+	case "kinds":
+		return form(kindsFormat, "PLURAL.GROUP is expected, or *.GROUP for all of a group: events.events.k8s.io, *.metrics.k8s.io")
 	case "duration":
 		return func(text string) error { _, err := policy.ParseDuration(text); return err }
 	case "cron":
@@ -238,13 +249,23 @@ func checkGlob(text string) error {
 	return nil
 }
 
-var pointerFormat = regexp.MustCompile(`^(/([^/~]|~[01])*)+$`)
+// Forms of text. The definitions of custom resources have the same.
+var (
+	pointerFormat = regexp.MustCompile(`^(/([^/~]|~[01])*)+$`)
+	objectFormat  = regexp.MustCompile(`^[^*/\s.][^*/\s]*/[^/\s]+$`)
+	objectsFormat = regexp.MustCompile(`^[^*/\s.][^*/\s]*(/[^/\s]+)?$`)
+	everyFormat   = regexp.MustCompile(`^(\*|[^*/\s.][^*/\s]*(/[^/\s]+)?)$`)
+	kindsFormat   = regexp.MustCompile(`^(\*\.)?[^*/\s.][^*/\s]*$`)
+)
 
-func checkPointer(text string) error {
-	if !pointerFormat.MatchString(text) {
-		return fmt.Errorf("a JSON Pointer is expected: /spec/replicas (in names, ~1 stands for / and ~0 for ~)")
+// form checks text against a pattern, and says what is expected.
+func form(format *regexp.Regexp, expected string) func(string) error {
+	return func(text string) error {
+		if !format.MatchString(text) {
+			return errors.New(expected)
+		}
+		return nil
 	}
-	return nil
 }
 
 func checkSpan(text string) error {
