@@ -4,6 +4,7 @@ package kube
 import (
 	"context"
 	"fmt"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -25,6 +26,24 @@ type Cluster struct {
 	Config    *rest.Config
 	Client    client.Client // reads and writes at the API server, without a cache; knows core kinds, snapshots and Backstay's own
 	Discovery discovery.CachedDiscoveryInterface
+	Clock     func() time.Time // time.Now where nil
+
+	process *Cluster // the cluster with the process's own rights, where these are those of another
+}
+
+// own is the cluster with the process's own rights.
+func (c *Cluster) own() *Cluster {
+	if c.process != nil {
+		return c.process
+	}
+	return c
+}
+
+func (c *Cluster) now() time.Time {
+	if c.Clock != nil {
+		return c.Clock()
+	}
+	return time.Now() //nolint:forbidigo // the default; tests give another
 }
 
 // Requests a second that one process may make, and how many at once, before it slows down by itself.
@@ -77,14 +96,19 @@ func New(config *rest.Config) (*Cluster, error) {
 	return &Cluster{Config: config, Client: c, Discovery: memory.NewMemCacheClient(d)}, nil
 }
 
-// As is the same cluster with the rights of a service account.
+// As is the same cluster with the rights of a service account. The API server adds the groups of service accounts by itself; to name
+// them would ask for the right to be any group.
 func (c *Cluster) As(namespace, serviceAccount string) (*Cluster, error) {
 	config := rest.CopyConfig(c.Config)
 	config.Impersonate = rest.ImpersonationConfig{
 		UserName: "system:serviceaccount:" + namespace + ":" + serviceAccount,
-		Groups:   []string{"system:serviceaccounts", "system:serviceaccounts:" + namespace, "system:authenticated"},
 	}
-	return New(config)
+	as, err := New(config)
+	if err != nil {
+		return nil, err
+	}
+	as.Clock, as.process = c.Clock, c.own()
+	return as, nil
 }
 
 // Name tells clusters apart that share a vault: the first eight digits of the uid of the namespace kube-system. Clusters that are

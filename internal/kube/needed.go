@@ -1,0 +1,88 @@
+package kube
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/backstay/backstay/internal/fault"
+)
+
+// ofCluster captures the objects of the cluster that those captured before need: first what names others, then what is named.
+func (p *part) ofCluster(ctx context.Context) error {
+	choosers := map[string]func(*unstructured.Unstructured) bool{
+		"clusterrolebindings." + rbacGroup:                             p.binds,
+		"apiservices.apiregistration.k8s.io":                           p.serves,
+		"mutatingwebhookconfigurations.admissionregistration.k8s.io":   p.calls,
+		"validatingwebhookconfigurations.admissionregistration.k8s.io": p.calls,
+	}
+	var named []kind
+	for _, k := range p.kinds {
+		chooses := choosers[k.String()]
+		switch {
+		case k.namespaced || p.excluded(k):
+		case chooses == nil:
+			named = append(named, k)
+		default:
+			if err := p.lackOfCluster(ctx, k, p.clusterKind(ctx, k, "", chooses)); err != nil {
+				return err
+			}
+		}
+	}
+	all := func(*unstructured.Unstructured) bool { return true }
+	for _, k := range named {
+		for _, name := range p.needs.names(k.GroupResource()) {
+			if err := p.lackOfCluster(ctx, k, p.clusterKind(ctx, k, "metadata.name="+name, all)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// clusterKind captures those objects of a kind of the cluster that are chosen.
+func (p *part) clusterKind(ctx context.Context, k kind, selector string, chooses func(*unstructured.Unstructured) bool) error {
+	return p.list(ctx, k, "", selector, func(u *unstructured.Unstructured) error {
+		switch {
+		case !chooses(u):
+			p.mu.Lock()
+			p.objects.Excluded++
+			p.mu.Unlock()
+			return nil
+		case u.GetLabels()["kubernetes.io/bootstrapping"] == "rbac-defaults":
+			p.leave("left out by rule, roles that every cluster has")
+			return nil
+		}
+		return p.write(ctx, k, u)
+	})
+}
+
+// lackOfCluster is lack, but a service account that may not read objects of the cluster does without: they would not be restored with its
+// rights either.
+func (p *part) lackOfCluster(ctx context.Context, k kind, err error) error {
+	if errors.Is(err, fault.ErrDenied) && p.cluster.process != nil {
+		p.note("not readable for the service account, lists of " + k.String())
+		return nil
+	}
+	return p.lack(ctx, k.String(), err)
+}
+
+// serves reports whether a service of the application answers for the group of an APIService.
+func (c *capture) serves(u *unstructured.Unstructured) bool {
+	return c.hasService(u.Object, "spec", "service")
+}
+
+// calls reports whether one of a configuration's webhooks is a service of the application.
+func (c *capture) calls(u *unstructured.Unstructured) bool {
+	return slices.ContainsFunc(items(u.Object, "webhooks"), func(hook map[string]any) bool {
+		return c.hasService(hook, "clientConfig", "service")
+	})
+}
+
+func (c *capture) hasService(object map[string]any, fields ...string) bool {
+	service, _ := field(object, fields...).(map[string]any)
+	return c.has(schema.GroupResource{Resource: "services"}, text(service, "namespace"), text(service, "name"))
+}
