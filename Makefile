@@ -8,7 +8,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 RACE := ./internal/fault ./internal/point/... ./internal/policy ./internal/protect ./internal/git ./internal/vault/... \
 	./internal/forge/... ./internal/export ./internal/schedule ./internal/notify ./internal/cli
 
-.PHONY: build test race lint e2e bench verify servers debian
+.PHONY: build test race lint generate e2e bench verify servers debian
 
 build: ## bin/backstay
 	$(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/backstay ./cmd/backstay
@@ -33,7 +33,11 @@ bench: build debian ## measures against git, stock kopia and restic; docs/perfor
 	eval "$$(test/servers/build.sh kopia)" && $(GO) run ./bench -backstay bin/backstay -kopia "$$BACKSTAY_TEST_KOPIA"
 	$(GO) test -run '^$$' -bench . -benchtime 3x ./internal/vault
 
-verify: lint ## what is generated, formatted or tidied must be committed that way
+generate: ## what is made of the types of api/v1alpha1: deep copies, the schema, the reference, the custom resources' definitions
+	$(GO) tool -modfile=tools/go.mod controller-gen object paths=./api/v1alpha1
+	$(GO) test ./api/v1alpha1 -run OfTheTypes -count=1 -update
+
+verify: lint generate ## what is generated, formatted or tidied must be committed that way
 	$(LINT) fmt --diff ./...
 	$(GO) mod tidy -diff
 	$(GO) mod verify >/dev/null
