@@ -1,3 +1,203 @@
 // Package worker is what runs in the Jobs that the controller starts: it works on Backups, Restores and Locations, with the cluster on
 // one side and a vault on the other. Killed at any instant, it takes the work up again.
 package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/backstay/backstay/api/v1alpha1"
+	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/kube"
+	"github.com/backstay/backstay/internal/kube/volume"
+	"github.com/backstay/backstay/internal/policy"
+	"github.com/backstay/backstay/internal/protect"
+)
+
+// Options are what a worker needs.
+type Options struct {
+	Cluster *kube.Cluster
+	System  string         // Backstay's own namespace, in which Jobs run
+	Name    string         // of the cluster, in points
+	Volumes volume.Options // of movers; what belongs to one Backup or Restore is filled in
+	// Open opens the vault at a location. With create it is made where there is none.
+	Open func(ctx context.Context, l volume.Location, create bool) (Store, error)
+	// Maintain frees space at an open location and extends locks.
+	Maintain func(ctx context.Context, s Store) error
+	// Retention reads what a policy says of it.
+	Retention func(r *v1alpha1.Retention) (policy.Retention, error)
+	Now       protect.Clock
+	Log       *slog.Logger
+}
+
+// Store is an open vault.
+type Store interface {
+	protect.Store
+	Close(ctx context.Context) error
+}
+
+// Worker works on the objects of one cluster.
+type Worker struct {
+	Options
+}
+
+// New makes a worker.
+func New(o Options) *Worker { return &Worker{o} }
+
+// keeper makes and removes what an owner's volumes need. series is what the points of one application and policy have in common.
+func (w *Worker) keeper(owner, series string) *volume.Keeper {
+	o := w.Volumes
+	o.Cluster, o.System, o.Owner, o.Series, o.Now = w.Cluster, w.System, owner, series, w.Now
+	o.Note = func(text string) { w.Log.Info(text, "owner", owner) }
+	return volume.New(o)
+}
+
+// Bounds.
+const (
+	defaultDeadline       = 4 * time.Hour
+	defaultServiceAccount = "backstay"
+	tidyTime              = 2 * time.Minute // for putting right what a failure left, after the time for the work itself is over
+	volumesAtOnce         = 4               // movers of one application
+	applicationsAtOnce    = 4               // of one run, unless its policy says otherwise
+	maxProblems           = 10              // in a status
+	maxProblem            = 1000            // bytes of one
+)
+
+// tenant is the cluster with the rights that an object of a namespace gives: the worker's own in Backstay's namespace, else those of a
+// service account of that namespace.
+func (w *Worker) tenant(namespace, serviceAccount string) (*kube.Cluster, error) {
+	if namespace == w.System {
+		return w.Cluster, nil
+	}
+	if serviceAccount == "" {
+		serviceAccount = defaultServiceAccount
+	}
+	return w.Cluster.As(namespace, serviceAccount)
+}
+
+// open opens the vault of a Location. Only the worker reads its secrets, and only for the time of the work.
+func (w *Worker) open(ctx context.Context, namespace, name string, create bool) (Store, volume.Location, error) {
+	op := fmt.Sprintf("open location %s/%s", namespace, name)
+	var l v1alpha1.Location
+	if err := w.Cluster.Client.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, &l); err != nil {
+		return nil, volume.Location{}, fault.Wrap(op, classOf(err), err, "create it with `kubectl apply`; docs/kubernetes.md has an example")
+	}
+	location, err := w.secrets(ctx, &l)
+	if err != nil {
+		return nil, volume.Location{}, fault.Wrap(op, nil, err, "")
+	}
+	store, err := w.Open(ctx, location, create)
+	if err != nil {
+		return nil, volume.Location{}, fault.Wrap(op, nil, err, "")
+	}
+	return store, location, nil
+}
+
+// secrets reads what opens a location.
+func (w *Worker) secrets(ctx context.Context, l *v1alpha1.Location) (volume.Location, error) {
+	password, err := w.secret(ctx, l.Namespace, l.Spec.Password)
+	if err != nil {
+		return volume.Location{}, err
+	}
+	location := volume.Location{URL: l.Spec.URL, Password: password, Credentials: map[string]string{}}
+	for name, s := range l.Spec.Credentials {
+		if location.Credentials[name], err = w.secret(ctx, l.Namespace, s); err != nil {
+			return volume.Location{}, err
+		}
+	}
+	return location, nil
+}
+
+func (w *Worker) secret(ctx context.Context, namespace string, s v1alpha1.Secret) (string, error) {
+	if s.SecretKeyRef == nil {
+		return "", fault.New("read secret", fault.ErrInvalid, "on a cluster secrets are in Secrets", "say secretKeyRef: {name: NAME, key: KEY}")
+	}
+	op := fmt.Sprintf("read key %s of secret %s/%s", s.SecretKeyRef.Key, namespace, s.SecretKeyRef.Name)
+	var secret corev1.Secret
+	if err := w.Cluster.Client.Get(ctx, types.NamespacedName{Namespace: namespace, Name: s.SecretKeyRef.Name}, &secret); err != nil {
+		return "", fault.Wrap(op, classOf(err), err, "")
+	}
+	value, found := secret.Data[s.SecretKeyRef.Key]
+	if !found {
+		return "", fault.New(op, fault.ErrNotFound, "the secret has no such key", "")
+	}
+	return string(value), nil
+}
+
+// persist writes an object's status, and goes on trying while the API server is away: what the status says must not be lost. change is
+// made anew on what is there, so that others may write beside.
+func (w *Worker) persist(ctx context.Context, o client.Object, change func()) error {
+	change()
+	for wait := 500 * time.Millisecond; ; wait = min(2*wait, 10*time.Second) {
+		err := w.Cluster.Client.Status().Update(ctx, o)
+		switch {
+		case err == nil:
+			return nil
+		case isConflict(err):
+			if err := w.Cluster.Client.Get(ctx, client.ObjectKeyFromObject(o), o); err != nil && !transient(err) {
+				return err
+			}
+			change()
+			continue
+		case !transient(err):
+			return fmt.Errorf("write status of %s: %w", o.GetName(), err)
+		}
+		w.Log.Warn("the API server does not answer; trying again", "error", err.Error())
+		if err := pause(ctx, wait); err != nil {
+			return errors.Join(err, context.Cause(ctx))
+		}
+	}
+}
+
+// limit is the time that work may take, counted from its first process.
+func (w *Worker) limit(ctx context.Context, op string, started *metav1.Time, span string) (context.Context, context.CancelFunc) {
+	deadline, begun := defaultDeadline, w.Now()
+	if d, err := time.ParseDuration(span); err == nil {
+		deadline = d
+	}
+	if started != nil {
+		begun = started.Time
+	}
+	return context.WithDeadlineCause(ctx, begun.Add(deadline), &tooLong{op, deadline})
+}
+
+// tooLong ends work for good whose time is over.
+type tooLong struct {
+	op       string
+	deadline time.Duration
+}
+
+func (t *tooLong) Error() string { return t.op + ": it took longer than " + t.deadline.String() }
+
+// again reports whether work that ended with err should be taken up by another process: this one was told to stop, or something was
+// away that may be back.
+func again(ctx context.Context, err error) bool {
+	var over *tooLong
+	if errors.As(context.Cause(ctx), &over) {
+		return false
+	}
+	return ctx.Err() != nil || fault.Of(err).Retry
+}
+
+func sortedKeys(set map[string]bool) []string { return slices.Sorted(maps.Keys(set)) }
+
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}

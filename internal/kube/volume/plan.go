@@ -58,7 +58,7 @@ func (k *Keeper) Plan(ctx context.Context, claims []corev1.PersistentVolumeClaim
 }
 
 // PartName is the name of a claim's part in a point.
-func PartName(namespace, claim string) string { return "volumes/" + namespace + "/" + claim }
+func PartName(namespace, claim string) string { return partPrefix + namespace + "/" + claim }
 
 // survey is what one plan knows of the cluster.
 type survey struct {

@@ -3,8 +3,23 @@
 package volume
 
 import (
+	"strings"
+
 	"github.com/backstay/backstay/internal/point"
 )
+
+// ClaimOf is the claim whose data a part holds.
+func ClaimOf(part string) (namespace, claim string, is bool) {
+	rest, is := strings.CutPrefix(part, partPrefix)
+	if !is {
+		return "", "", false
+	}
+	namespace, claim, is = strings.Cut(rest, "/")
+	return namespace, claim, is
+}
+
+// partPrefix begins the names of parts.
+const partPrefix = "volumes/"
 
 // Task is the whole input of a mover, a pod that has claims mounted and no access to the cluster. It is handed over as the file
 // TaskFile in a Secret that goes with the Job.

@@ -1,0 +1,522 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/backstay/backstay/api/v1alpha1"
+	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/kube"
+	"github.com/backstay/backstay/internal/kube/volume"
+	"github.com/backstay/backstay/internal/point"
+	"github.com/backstay/backstay/internal/policy"
+	"github.com/backstay/backstay/internal/protect"
+)
+
+// Parts of a point that hold nothing, and fail where the moment that the point is of is not what was asked for.
+const (
+	partHooks   = "instant/hooks"
+	partSkew    = "instant/skew"
+	kindInstant = "instant"
+)
+
+// Backup works on the Backups of one run until each has ended. It returns an error where the work should be taken up again: the vault or
+// the API server cannot be reached, or the process is to stop.
+func (w *Worker) Backup(ctx context.Context, namespace, run string) error {
+	var all v1alpha1.BackupList
+	err := w.Cluster.Client.List(ctx, &all, client.InNamespace(namespace), client.MatchingLabels{v1alpha1.LabelRun: run})
+	if err != nil {
+		return fault.Wrap("list backups of run "+run, classOf(err), err, "")
+	}
+	byLocation := map[string][]*v1alpha1.Backup{}
+	atOnce := applicationsAtOnce
+	for i := range all.Items {
+		b := &all.Items[i]
+		if b.Status.Phase.Final() {
+			continue
+		}
+		declared, location, err := w.locationOf(ctx, b)
+		if err != nil {
+			if err := w.fail(ctx, b, err); err != nil {
+				return err
+			}
+			continue
+		}
+		if declared != nil && declared.Spec.Parallel > 0 {
+			atOnce = declared.Spec.Parallel
+		}
+		byLocation[location] = append(byLocation[location], b)
+	}
+	var failed []error
+	for location, backups := range byLocation {
+		failed = append(failed, w.backupsTo(ctx, namespace, location, backups, atOnce))
+	}
+	return errors.Join(failed...)
+}
+
+// locationOf is the policy of a Backup, nil for none, and its location.
+func (w *Worker) locationOf(ctx context.Context, b *v1alpha1.Backup) (*v1alpha1.Policy, string, error) {
+	if b.Spec.Policy == "" {
+		if b.Spec.Location == "" {
+			return nil, "", fault.New("backup "+b.Name, fault.ErrInvalid, "it names neither a policy nor a location", "")
+		}
+		return nil, b.Spec.Location, nil
+	}
+	var p v1alpha1.Policy
+	if err := w.Cluster.Client.Get(ctx, types.NamespacedName{Namespace: b.Namespace, Name: b.Spec.Policy}, &p); err != nil {
+		return nil, "", fault.Wrap("read policy "+b.Spec.Policy, classOf(err), err, "")
+	}
+	if b.Spec.Location != "" {
+		return &p, b.Spec.Location, nil
+	}
+	return &p, p.Spec.Location, nil
+}
+
+// backupsTo works on Backups that go to one location, several at once, through one connection to it.
+func (w *Worker) backupsTo(ctx context.Context, namespace, location string, backups []*v1alpha1.Backup, atOnce int) error {
+	store, secrets, err := w.open(ctx, namespace, location, true)
+	if err != nil {
+		if fault.Of(err).Retry {
+			return err
+		}
+		for _, b := range backups {
+			if err := w.fail(ctx, b, err); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(atOnce)
+	for _, b := range backups {
+		group.Go(func() error {
+			return (&backup{Worker: w, object: b, store: store, location: location, secrets: secrets}).run(groupCtx)
+		})
+	}
+	err = group.Wait()
+	tidy, cancel := context.WithTimeout(context.WithoutCancel(ctx), tidyTime)
+	defer cancel()
+	return errors.Join(err, store.Close(tidy))
+}
+
+// backup is the work on one Backup.
+type backup struct {
+	*Worker
+	object   *v1alpha1.Backup
+	store    Store
+	location string
+	secrets  volume.Location
+
+	policy  *v1alpha1.Policy
+	rights  *kube.Cluster // with which the application is read
+	app     kube.Application
+	volumes *volume.Keeper
+
+	mu sync.Mutex // of object.Status
+}
+
+// run works on a Backup. What is wrong with the application, or with the Backup, ends it as Failed and is no error.
+func (b *backup) run(ctx context.Context) error {
+	ctx, cancel := b.limit(ctx, "backup "+b.object.Name, b.object.Status.Started, b.object.Spec.Deadline)
+	defer cancel()
+	err := b.prepare(ctx)
+	if err == nil {
+		var release func()
+		var held context.Context
+		if held, release, err = b.holdAll(ctx, b.app.Namespaces, string(b.object.UID)); err == nil {
+			err = b.work(held)
+			release()
+		}
+	}
+	if err == nil || again(ctx, err) {
+		return err
+	}
+	return b.abort(ctx, err)
+}
+
+// prepare finds out what the Backup is of, and with which rights.
+func (b *backup) prepare(ctx context.Context) (err error) {
+	if b.policy, _, err = b.locationOf(ctx, b.object); err != nil {
+		return err
+	}
+	spec := b.object.Spec.Application
+	if b.rights, err = b.tenant(b.object.Namespace, b.object.Spec.ServiceAccountName); err != nil {
+		return err
+	}
+	apps, err := b.rights.Find(ctx, spec, b.object.Namespace, b.System)
+	if err != nil {
+		return err
+	}
+	if len(apps) != 1 {
+		return fault.New("backup "+b.object.Name, fault.ErrNotFound, fmt.Sprintf("it selects %d applications", len(apps)), "name one namespace, or give what is selected a name")
+	}
+	b.app = apps[0]
+	b.volumes = b.keeper(string(b.object.UID), b.subject().Name+" "+b.object.Spec.Policy)
+	return b.save(ctx, func(s *v1alpha1.BackupStatus) {
+		if s.Started == nil {
+			now := metav1.NewTime(b.Now())
+			s.Started = &now
+		}
+	})
+}
+
+func (b *backup) subject() point.Subject {
+	return point.Subject{Kind: point.SubjectApplication, Name: b.Name + "/" + b.app.Name}
+}
+
+// work takes a Backup from where its status says it is to its end.
+func (b *backup) work(ctx context.Context) error {
+	if b.object.Status.Instant == nil {
+		if err := b.instant(ctx); err != nil {
+			return err
+		}
+	}
+	objects, err := b.objects(ctx)
+	if err != nil {
+		return err
+	}
+	if err := b.move(ctx); err != nil {
+		return err
+	}
+	receipt, err := b.compose(ctx, objects)
+	if receipt == nil {
+		return err
+	}
+	return b.finish(ctx, receipt)
+}
+
+// instant takes all volumes, and the version of the objects, at one moment. Taken up again, it starts over.
+func (b *backup) instant(ctx context.Context) (err error) {
+	if err := b.release(ctx); err != nil {
+		return err
+	}
+	if err := b.volumes.Discard(ctx); err != nil {
+		return err
+	}
+	claims, err := b.rights.Claims(ctx, b.app)
+	if err != nil {
+		return err
+	}
+	planned, err := b.volumes.Plan(ctx, claims, b.app.Capture.Volumes)
+	if err != nil {
+		return err
+	}
+	err = b.save(ctx, func(s *v1alpha1.BackupStatus) {
+		s.Phase, s.Volumes, s.Problems = v1alpha1.PhaseQuiescing, planned, nil
+	})
+	if err != nil {
+		return err
+	}
+	begun := metav1.NewMicroTime(b.Now())
+	at := v1alpha1.Instant{Begun: begun}
+	restErr := b.rights.Rest(ctx, b.app, b.resting(ctx))
+	err = b.volumes.Snapshot(ctx, planned, func(vols []v1alpha1.VolumeStatus) error {
+		return b.save(ctx, func(s *v1alpha1.BackupStatus) { s.Volumes = vols })
+	})
+	if err == nil {
+		at.ResourceVersion, at.Versioned.Time, err = b.rights.Version(ctx)
+	}
+	if err := errors.Join(err, b.release(ctx)); err != nil {
+		return err
+	}
+	at.Released = metav1.NewMicroTime(b.Now())
+	for _, v := range planned {
+		at.FirstSnapshot, at.LastSnapshot = earlier(at.FirstSnapshot, v.Taken), later(at.LastSnapshot, v.Taken)
+	}
+	return b.save(ctx, func(s *v1alpha1.BackupStatus) {
+		s.Phase, s.Instant, s.Volumes = v1alpha1.PhaseListing, &at, planned
+		if restErr != nil {
+			s.Problems = append(s.Problems, "hooks: "+shorten(restErr.Error()))
+			s.HookProblem = shorten(restErr.Error())
+		}
+	})
+}
+
+// resting records in the status which containers are at rest, before they are.
+func (b *backup) resting(ctx context.Context) func([]v1alpha1.RestingPod) error {
+	return func(pods []v1alpha1.RestingPod) error {
+		return b.save(ctx, func(s *v1alpha1.BackupStatus) { s.Resting = pods })
+	}
+}
+
+// release undoes what brought the application to rest, also when the work is to stop.
+func (b *backup) release(ctx context.Context) error {
+	resting := b.object.Status.Resting
+	if len(resting) == 0 {
+		return nil
+	}
+	tidy, cancel := context.WithTimeout(context.WithoutCancel(ctx), tidyTime)
+	defer cancel()
+	err := b.rights.Release(tidy, b.app, resting, b.resting(tidy))
+	if err != nil {
+		b.Log.Error("the application could not be released", "application", b.app.Name, "error", err.Error())
+	}
+	return err
+}
+
+// objects captures the objects of the application, and says what became of each of their parts. Where there are volumes, they are put
+// in the vault at once: the version they are listed at does not stay for long.
+func (b *backup) objects(ctx context.Context) ([]point.Part, error) {
+	instant := b.object.Status.Instant
+	at := kube.Moment{ResourceVersion: instant.ResourceVersion, At: instant.Versioned.Time, Mark: b.mark("objects")}
+	source := kube.NewObjects(b.rights, b.app, b.subject(), at)
+	if instant.Listed != nil {
+		if parts, err := b.found(ctx, source.Parts(), at.Mark); err != nil || parts != nil {
+			return parts, err
+		}
+	}
+	parts, err := protect.WriteShard(ctx, b.store, source, b.object.Spec.Policy)
+	if err != nil {
+		return nil, err
+	}
+	_, last := source.Skew()
+	listed := metav1.NewMicroTime(last)
+	return parts, b.save(ctx, func(s *v1alpha1.BackupStatus) { s.Phase, s.Instant.Listed = v1alpha1.PhaseMoving, &listed })
+}
+
+// found returns the parts of a capture if all of them are in the vault already, else none.
+func (b *backup) found(ctx context.Context, names []string, mark string) ([]point.Part, error) {
+	var shards []protect.Shard
+	for _, name := range names {
+		shards = append(shards, protect.Shard{Name: name, Mark: mark})
+	}
+	found, err := protect.Found(ctx, b.store, b.subject(), b.object.Spec.Policy, shards)
+	if err != nil || len(found) < len(names) {
+		return nil, err
+	}
+	return slices.Collect(maps.Values(found)), nil
+}
+
+// mark is what parts captured for this Backup are marked with.
+func (b *backup) mark(what string) string { return string(b.object.UID) + " " + what }
+
+// move brings the data of each volume into the vault. What fails fails for one volume.
+func (b *backup) move(ctx context.Context) error {
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(volumesAtOnce)
+	for i, v := range b.object.Status.Volumes {
+		if v.Stored || v.Problem != "" || v.Method == v1alpha1.MethodNone {
+			continue
+		}
+		group.Go(func() error {
+			task := volume.Task{
+				Operation: volume.Backup, Location: b.secrets, Subject: b.subject(), Policy: b.object.Spec.Policy,
+				Volumes: []volume.Mount{{Part: v.Part, Kind: kindOf(v.Block), Mark: b.mark(v.Part)}},
+			}
+			result, err := b.volumes.Move(groupCtx, v, task)
+			if groupCtx.Err() != nil {
+				return context.Cause(groupCtx)
+			}
+			if err == nil && result.State != point.Stored {
+				err = errors.New(result.Reason)
+			}
+			return b.save(groupCtx, func(s *v1alpha1.BackupStatus) {
+				if s.Volumes[i].Stored = err == nil; err != nil {
+					s.Volumes[i].Problem = shorten(err.Error())
+				}
+			})
+		})
+	}
+	return group.Wait()
+}
+
+func kindOf(block bool) string {
+	if block {
+		return point.KindBlock
+	}
+	return point.KindVolume
+}
+
+// compose makes the point of what is in the vault, and of what is not.
+func (b *backup) compose(ctx context.Context, objects []point.Part) (*point.Receipt, error) {
+	status := &b.object.Status
+	var shards []protect.Shard
+	for _, p := range objects {
+		s := protect.Shard{Name: p.Name, Kind: p.Kind, Mark: p.Mark, Captured: p.Captured}
+		switch p.State {
+		case point.Skipped:
+			s.Skipped = p.Reason
+		case point.Failed:
+			s.Failed = errors.New(p.Reason)
+		}
+		shards = append(shards, s)
+	}
+	for _, v := range status.Volumes {
+		s := protect.Shard{Name: v.Part, Kind: kindOf(v.Block), Mark: b.mark(v.Part)}
+		if v.Taken != nil {
+			s.Captured = &v.Taken.Time
+		}
+		switch {
+		case v.Method == v1alpha1.MethodNone && v.Skipped:
+			s.Skipped = v.Problem
+		case v.Problem != "":
+			s.Failed = errors.New(v.Problem)
+		}
+		shards = append(shards, s)
+	}
+	if status.HookProblem != "" {
+		shards = append(shards, protect.Shard{Name: partHooks, Kind: kindInstant, Failed: errors.New(status.HookProblem)})
+	}
+	if err := b.skewed(); err != nil {
+		shards = append(shards, protect.Shard{Name: partSkew, Kind: kindInstant, Failed: err})
+	}
+	receipt, err := protect.Backup(ctx, b.store, protect.Composed(b.subject(), shards), b.object.Spec.Policy)
+	if receipt != nil {
+		err = nil // what is missing in the point is in its record
+	}
+	return receipt, err
+}
+
+// skewed tells whether what was captured lies further apart than the application allows.
+func (b *backup) skewed() error {
+	limit, err := time.ParseDuration(b.app.Capture.MaxSkew)
+	if b.app.Capture.MaxSkew == "" || err != nil {
+		return nil
+	}
+	at := b.object.Status.Instant
+	first, last := earlier(at.FirstSnapshot, at.Listed), later(at.LastSnapshot, at.Listed)
+	if first == nil || last.Sub(first.Time) <= limit {
+		return nil
+	}
+	return fault.New("capture at one instant", fault.ErrIncomplete, fmt.Sprintf("what was captured lies %s apart; the policy allows %s", last.Sub(first.Time), limit), "")
+}
+
+func earlier(a, b *metav1.MicroTime) *metav1.MicroTime {
+	if a == nil || b != nil && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+func later(a, b *metav1.MicroTime) *metav1.MicroTime {
+	if a == nil || b != nil && a.Before(b) {
+		return b
+	}
+	return a
+}
+
+// finish publishes the point on the cluster, keeps or drops the snapshots, and lets older points go.
+func (b *backup) finish(ctx context.Context, receipt *point.Receipt) error {
+	if err := b.save(ctx, func(s *v1alpha1.BackupStatus) { s.Phase, s.Point = v1alpha1.PhaseTidying, receipt.Point.ID }); err != nil {
+		return err
+	}
+	name, err := b.publish(ctx, b.object.Namespace, b.location, receipt.Point)
+	if err != nil {
+		return err
+	}
+	problems := slices.Clone(receipt.Warnings)
+	if err := b.keepSnapshots(ctx, receipt.Point.ID); err != nil {
+		problems = append(problems, "local snapshots: "+err.Error())
+	}
+	if err := b.expire(ctx); err != nil {
+		problems = append(problems, "expire: "+err.Error())
+	}
+	for _, p := range receipt.Point.Parts {
+		if p.State == point.Failed || p.State == point.Carried {
+			problems = append(problems, fmt.Sprintf("%s %s: %s", p.Name, p.State, p.Reason))
+		}
+	}
+	phase := v1alpha1.PhaseComplete
+	if receipt.Point.State != point.Complete {
+		phase = v1alpha1.PhaseIncomplete
+	}
+	return b.save(ctx, func(s *v1alpha1.BackupStatus) {
+		s.RestorePoint, s.Parts, s.Problems = name, partsOf(receipt.Ledger), listed(problems)
+		b.end(s, phase, strings.Join(s.Problems, "; "))
+	})
+}
+
+// expire lets the points of the policy go that its retention does not keep, and the objects that stand for them.
+func (b *backup) expire(ctx context.Context) error {
+	if b.policy == nil {
+		return nil
+	}
+	kept, err := b.Retention(b.policy.Spec.Retention)
+	if err != nil || kept.IsEmpty() {
+		return err
+	}
+	zone := time.Local
+	if s := b.policy.Spec.Schedule; s != nil && s.TimeZone != "" {
+		if zone, err = policy.ParseZone(s.TimeZone); err != nil {
+			return err
+		}
+	}
+	subject := b.subject()
+	points, err := b.store.Points(ctx, point.Filter{Subject: &subject, Policy: b.policy.Name})
+	if err != nil {
+		return err
+	}
+	expired, err := protect.Expire(ctx, b.store, points, protect.Expiry{Retention: kept, Now: b.Now(), Zone: zone})
+	if errors.Is(err, fault.ErrLocked) {
+		err = nil // the store lets them go later
+	}
+	if expired != nil && expired.Deleted > 0 {
+		err = errors.Join(err, b.syncObjects(ctx, b.object.Namespace, b.location, b.store))
+	}
+	return err
+}
+
+// keepSnapshots keeps the snapshots of the newest points where the policy wants it, and deletes the others.
+func (b *backup) keepSnapshots(ctx context.Context, id string) error {
+	keep := b.app.Capture.Volumes.KeepSnapshots
+	if keep == 0 {
+		return b.volumes.Forget(ctx)
+	}
+	if err := b.volumes.Keep(ctx, b.object.Status.Volumes, id); err != nil {
+		return err
+	}
+	return b.volumes.KeepNewest(ctx, keep)
+}
+
+// abort ends a Backup as failed, with the application as it was.
+func (b *backup) abort(ctx context.Context, cause error) error {
+	tidy, cancel := context.WithTimeout(context.WithoutCancel(ctx), tidyTime)
+	defer cancel()
+	var failed []error
+	if b.volumes != nil {
+		failed = append(failed, b.release(tidy), b.volumes.Discard(tidy))
+	}
+	if err := errors.Join(failed...); err != nil {
+		b.Log.Error("what the backup left could not all be put right; `worker tidy` will", "backup", b.object.Name, "error", err.Error())
+	}
+	return b.fail(tidy, b.object, cause)
+}
+
+// save changes the status and writes it.
+func (b *backup) save(ctx context.Context, change func(*v1alpha1.BackupStatus)) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.persist(ctx, b.object, func() { change(&b.object.Status) })
+}
+
+// fail ends a Backup as failed.
+func (w *Worker) fail(ctx context.Context, b *v1alpha1.Backup, cause error) error {
+	w.Log.Error("backup failed", "backup", b.Name, "error", cause.Error())
+	return w.persist(ctx, b, func() {
+		b.Status.Problems = listed(append([]string{cause.Error()}, fault.Hints(cause)...))
+		endBackup(&b.Status, b.Generation, v1alpha1.PhaseFailed, fault.Of(cause).Reason, cause.Error(), w.Now())
+	})
+}
+
+func (b *backup) end(s *v1alpha1.BackupStatus, phase v1alpha1.Phase, message string) {
+	endBackup(s, b.object.Generation, phase, string(phase), message, b.Now())
+}
+
+func partsOf(l point.Ledger) *v1alpha1.PartsStatus {
+	return &v1alpha1.PartsStatus{
+		Expected: l.Expected, Stored: l.Stored, Carried: l.Carried, Skipped: l.Skipped, Failed: l.Failed, Vanished: l.Vanished,
+		Bytes: l.Bytes, NewBytes: l.NewBytes,
+	}
+}

@@ -1,0 +1,207 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+
+	"github.com/backstay/backstay/api/v1alpha1"
+	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/point"
+)
+
+// maintainEvery is how old the last maintenance of a location must be for another.
+const maintainEvery = 24 * time.Hour
+
+// Location brings a location's points and the objects that stand for them in line, and maintains it once a day. Points whose object is
+// being deleted are deleted first.
+func (w *Worker) Location(ctx context.Context, namespace, name string) error {
+	var l v1alpha1.Location
+	if err := w.Cluster.Client.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, &l); err != nil {
+		return fault.Wrap(fmt.Sprintf("read location %s/%s", namespace, name), classOf(err), err, "")
+	}
+	err := w.location(ctx, &l)
+	tidy, cancel := context.WithTimeout(context.WithoutCancel(ctx), tidyTime)
+	defer cancel()
+	return errors.Join(err, w.persist(tidy, &l, func() {
+		message, phase := "points and objects are in line", v1alpha1.PhaseComplete
+		if err != nil {
+			message, phase = err.Error(), v1alpha1.PhaseFailed
+		}
+		l.Status.ObservedGeneration = l.Generation
+		l.Status.Conditions = conditions(l.Status.Conditions, l.Generation, phase, fault.Of(err).Reason, message, w.Now())
+	}))
+}
+
+func (w *Worker) location(ctx context.Context, l *v1alpha1.Location) (err error) {
+	store, _, err := w.open(ctx, l.Namespace, l.Name, true)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		tidy, cancel := context.WithTimeout(context.WithoutCancel(ctx), tidyTime)
+		defer cancel()
+		err = errors.Join(err, store.Close(tidy))
+	}()
+	if err := w.deletePoints(ctx, l, store); err != nil {
+		return err
+	}
+	if err := w.syncObjects(ctx, l.Namespace, l.Name, store); err != nil {
+		return err
+	}
+	now := metav1.NewTime(w.Now())
+	if l.Status.Maintained == nil || now.Sub(l.Status.Maintained.Time) >= maintainEvery {
+		if err := w.Maintain(ctx, store); err != nil {
+			return err
+		}
+		l.Status.Maintained = &now
+	}
+	maintained := l.Status.Maintained
+	return w.persist(ctx, l, func() { l.Status.Synced, l.Status.Maintained = &now, maintained })
+}
+
+// deletePoints deletes the points whose objects are being deleted, and lets those go. A point on hold, or locked, keeps its object.
+func (w *Worker) deletePoints(ctx context.Context, l *v1alpha1.Location, store Store) error {
+	objects, err := w.objectsOf(ctx, l.Namespace, l.Name)
+	if err != nil {
+		return err
+	}
+	var failed []error
+	for i := range objects {
+		o := &objects[i]
+		if o.DeletionTimestamp.IsZero() {
+			continue
+		}
+		err := store.Delete(ctx, o.Spec.Point)
+		if err != nil && !errors.Is(err, fault.ErrNotFound) {
+			failed = append(failed, fault.Wrap("delete point of "+o.Name, nil, err, ""))
+			continue
+		}
+		failed = append(failed, w.letGo(ctx, o))
+	}
+	return errors.Join(failed...)
+}
+
+func (w *Worker) objectsOf(ctx context.Context, namespace, location string) ([]v1alpha1.RestorePoint, error) {
+	var all v1alpha1.RestorePointList
+	if err := w.Cluster.Client.List(ctx, &all, client.InNamespace(namespace)); err != nil {
+		return nil, fault.Wrap("list restore points", classOf(err), err, "")
+	}
+	return slices.DeleteFunc(all.Items, func(p v1alpha1.RestorePoint) bool { return p.Spec.Location != location }), nil
+}
+
+// letGo takes our finalizer off an object.
+func (w *Worker) letGo(ctx context.Context, o client.Object) error {
+	before := o.DeepCopyObject().(client.Object) //nolint:errcheck,forcetypeassert // a copy of an object is one
+	if !controllerutil.RemoveFinalizer(o, v1alpha1.FinalizerPoint) {
+		return nil
+	}
+	return client.IgnoreNotFound(w.Cluster.Client.Patch(ctx, o, client.MergeFrom(before)))
+}
+
+// syncObjects makes an object of each point of an application in the location, and removes the objects of points that are no more.
+func (w *Worker) syncObjects(ctx context.Context, namespace, location string, store Store) error {
+	objects, err := w.objectsOf(ctx, namespace, location) // before the points, or the object of one made meanwhile would seem to have none
+	if err != nil {
+		return err
+	}
+	points, err := store.Points(ctx, point.Filter{})
+	if err != nil {
+		return err
+	}
+	byPoint := map[string]*v1alpha1.RestorePoint{}
+	for i := range objects {
+		byPoint[objects[i].Spec.Point] = &objects[i]
+	}
+	for _, p := range points {
+		if p.Subject.Kind != point.SubjectApplication {
+			continue
+		}
+		existing := byPoint[p.ID]
+		delete(byPoint, p.ID)
+		if existing == nil {
+			if _, err := w.publish(ctx, namespace, location, p); err != nil {
+				return err
+			}
+		} else if want := specOf(location, p); !equality.Semantic.DeepEqual(existing.Spec.Holds, want.Holds) {
+			before := existing.DeepCopy()
+			existing.Spec.Holds = want.Holds
+			if err := w.Cluster.Client.Patch(ctx, existing, client.MergeFrom(before)); client.IgnoreNotFound(err) != nil {
+				return err
+			}
+		}
+	}
+	for _, gone := range byPoint {
+		if err := w.letGo(ctx, gone); err != nil {
+			return err
+		}
+		if err := w.Cluster.Client.Delete(ctx, gone); client.IgnoreNotFound(err) != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// publish makes the object that stands for a point, and returns its name.
+func (w *Worker) publish(ctx context.Context, namespace, location string, p point.Point) (string, error) {
+	o := v1alpha1.RestorePoint{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: nameOf(p), Namespace: namespace, Finalizers: []string{v1alpha1.FinalizerPoint}, Labels: map[string]string{},
+		},
+		Spec: specOf(location, p),
+	}
+	for label, value := range map[string]string{v1alpha1.LabelApplication: o.Spec.Application, v1alpha1.LabelPolicy: p.Policy} {
+		if value != "" && len(validation.IsValidLabelValue(value)) == 0 {
+			o.Labels[label] = value
+		}
+	}
+	if err := w.Cluster.Client.Create(ctx, &o); err != nil && !apierrors.IsAlreadyExists(err) {
+		return "", fault.Wrap("publish point "+p.ID, classOf(err), err, "")
+	}
+	return o.Name, nil
+}
+
+func specOf(location string, p point.Point) v1alpha1.RestorePointSpec {
+	cluster, application := p.Subject.Name, ""
+	if at := strings.LastIndexByte(p.Subject.Name, '/'); at >= 0 {
+		cluster, application = p.Subject.Name[:at], p.Subject.Name[at+1:]
+	}
+	spec := v1alpha1.RestorePointSpec{
+		Location: location, Point: p.ID, Cluster: cluster, Application: application, Policy: p.Policy,
+		Time: metav1.NewTime(p.Time.Truncate(time.Second)), State: string(p.State), Bytes: p.Bytes,
+	}
+	for _, h := range p.Holds {
+		spec.Holds = append(spec.Holds, shorten(h.Reason))
+	}
+	return spec
+}
+
+// nameOf is the name of a point's object: APPLICATION-TIME-ID, as long as names may be.
+func nameOf(p point.Point) string {
+	const most, idDigits = 63, 8
+	tail := p.Time.UTC().Format("-20060102150405-") + p.ID[:min(idDigits, len(p.ID))]
+	application := p.Subject.Name[strings.LastIndexByte(p.Subject.Name, '/')+1:]
+	name := strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= '0' && r <= '9', r == '-':
+			return r
+		}
+		return '-'
+	}, strings.ToLower(application))
+	name = strings.Trim(name[:min(len(name), most-len(tail))], "-")
+	if name == "" {
+		name = "app"
+	}
+	return name + tail
+}

@@ -1,0 +1,542 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/backstay/backstay/api/v1alpha1"
+	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/kube"
+	"github.com/backstay/backstay/internal/kube/restore"
+	"github.com/backstay/backstay/internal/kube/volume"
+	"github.com/backstay/backstay/internal/point"
+	"github.com/backstay/backstay/internal/protect"
+)
+
+const (
+	defaultKeepOld = 24 * time.Hour
+	stepTime       = 10 * time.Minute // for any one thing that the cluster must do: pods that end, claims that bind
+	readyTime      = 15 * time.Minute // until what was restored runs
+	maxPlan        = 900 << 10        // bytes of a plan in a ConfigMap
+)
+
+// restoration is the work on one Restore.
+type restoration struct {
+	*Worker
+	object *v1alpha1.Restore
+	rights *kube.Cluster // with which objects are written
+
+	location string
+	secrets  volume.Location
+	store    Store
+	record   *point.Record
+	tree     point.Reader
+
+	plan    *restore.Plan
+	volumes *volume.Keeper
+	claims  *volume.Restorer
+
+	mu sync.Mutex // of object.Status
+}
+
+// Restore works on a Restore until it has ended. It returns an error where the work should be taken up again.
+func (w *Worker) Restore(ctx context.Context, namespace, name string) error {
+	var object v1alpha1.Restore
+	if err := w.Cluster.Client.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, &object); err != nil {
+		return fault.Wrap(fmt.Sprintf("read restore %s/%s", namespace, name), classOf(err), err, "")
+	}
+	if object.Status.Phase.Final() {
+		return nil
+	}
+	return (&restoration{Worker: w, object: &object}).run(ctx)
+}
+
+func (r *restoration) run(ctx context.Context) error {
+	ctx, cancel := r.limit(ctx, "restore "+r.object.Name, r.object.Status.Started, r.object.Spec.Deadline)
+	defer cancel()
+	err := r.work(ctx)
+	if r.store != nil {
+		tidy, done := context.WithTimeout(context.WithoutCancel(ctx), tidyTime)
+		err = errors.Join(err, r.store.Close(tidy))
+		done()
+	}
+	if err == nil || again(ctx, err) {
+		return err
+	}
+	return r.abort(ctx, err)
+}
+
+func (r *restoration) work(ctx context.Context) error {
+	if err := r.prepare(ctx); err != nil {
+		return err
+	}
+	if r.object.Spec.Undo != "" {
+		return r.undo(ctx)
+	}
+	if err := r.read(ctx); err != nil {
+		return err
+	}
+	if err := r.build(ctx); err != nil {
+		return err
+	}
+	if r.object.Spec.PlanOnly {
+		return r.end(ctx, v1alpha1.PhasePlanned, nil)
+	}
+	held, release, err := r.holdAll(ctx, r.targets(), string(r.object.UID))
+	if err != nil {
+		return err
+	}
+	defer release()
+	return r.apply(held)
+}
+
+// prepare finds out with which rights the Restore works.
+func (r *restoration) prepare(ctx context.Context) (err error) {
+	if r.rights, err = r.tenant(r.object.Namespace, r.object.Spec.ServiceAccountName); err != nil {
+		return err
+	}
+	keep := defaultKeepOld
+	if d, err := time.ParseDuration(r.object.Spec.KeepOld); err == nil {
+		keep = d
+	}
+	uid := string(r.object.UID)
+	r.volumes = r.keeper(uid, "")
+	r.claims = &volume.Restorer{
+		Cluster: r.Cluster, Application: r.rights, System: r.System, Owner: uid, Keep: keep, Wait: stepTime, Poll: time.Second, Now: r.Now,
+	}
+	return r.save(ctx, func(s *v1alpha1.RestoreStatus) {
+		if s.Started == nil {
+			now := metav1.NewTime(r.Now())
+			s.Started = &now
+		}
+		if s.Phase == "" || s.Phase == v1alpha1.PhasePending {
+			s.Phase = v1alpha1.PhasePlanning
+		}
+	})
+}
+
+// read opens the point. Which point the newest is, is decided once.
+func (r *restoration) read(ctx context.Context) (err error) {
+	p, err := r.pointObject(ctx)
+	if err != nil {
+		return err
+	}
+	r.location = p.Spec.Location
+	if r.store, r.secrets, err = r.open(ctx, r.object.Namespace, r.location, false); err != nil {
+		return err
+	}
+	if r.record, r.tree, err = r.store.Open(ctx, p.Spec.Point); err != nil {
+		return err
+	}
+	if r.record.Point.Subject.Kind != point.SubjectApplication {
+		return fault.New("restore "+r.object.Name, fault.ErrInvalid, "the point is of a "+r.record.Point.Subject.Kind+", not of an application", "")
+	}
+	return r.save(ctx, func(s *v1alpha1.RestoreStatus) { s.Point = p.Spec.Point })
+}
+
+// pointObject finds the RestorePoint that is meant.
+func (r *restoration) pointObject(ctx context.Context) (*v1alpha1.RestorePoint, error) {
+	op := "find the point of restore " + r.object.Name
+	if name := r.object.Spec.RestorePoint; name != "" {
+		var p v1alpha1.RestorePoint
+		err := r.Cluster.Client.Get(ctx, types.NamespacedName{Namespace: r.object.Namespace, Name: name}, &p)
+		return &p, fault.Wrap(op, classOf(err), err, "")
+	}
+	want := r.object.Spec.Latest
+	if want == nil {
+		return nil, fault.New(op, fault.ErrInvalid, "it names none", "say restorePoint or latest")
+	}
+	all, err := r.objectsOf(ctx, r.object.Namespace, want.Location)
+	if err != nil {
+		return nil, err
+	}
+	var newest *v1alpha1.RestorePoint
+	for i := range all {
+		p := &all[i]
+		switch {
+		case r.object.Status.Point != "":
+			if p.Spec.Point == r.object.Status.Point {
+				return p, nil
+			}
+		case p.Spec.Application != want.Application, want.Cluster != "" && p.Spec.Cluster != want.Cluster,
+			p.Spec.State != string(point.Complete), want.AsOf != nil && p.Spec.Time.After(want.AsOf.Time):
+		case newest != nil && newest.Spec.Cluster != p.Spec.Cluster && want.Cluster == "":
+			if newest.Spec.Cluster != r.Name && p.Spec.Cluster != r.Name {
+				return nil, fault.New(op, fault.ErrInvalid, "several clusters have an application "+want.Application, "say latest.cluster")
+			}
+			if p.Spec.Cluster == r.Name {
+				newest = p
+			}
+		case newest == nil || newest.Spec.Time.Before(&p.Spec.Time):
+			newest = p
+		}
+	}
+	if newest == nil {
+		return nil, fault.New(op, fault.ErrNotFound, "no complete point of "+want.Application+" in location "+want.Location, "")
+	}
+	return newest, nil
+}
+
+// build compares the point with the cluster, and writes the plan down.
+func (r *restoration) build(ctx context.Context) error {
+	o := restore.Options{
+		Cluster: r.rights, Spec: r.object.Spec, System: r.System, Objects: map[string][]unstructured.Unstructured{},
+		Taken: r.record.Point.Time, Now: r.Now(), Begun: r.begun(),
+	}
+	if r.object.Namespace != r.System {
+		o.Tenant = r.object.Namespace
+	}
+	for _, p := range r.record.Point.Parts {
+		lacks := p.State != point.Stored && p.State != point.Carried
+		switch p.Kind {
+		case point.KindObjects:
+			if lacks {
+				continue // what is missing is said at the end
+			}
+			objects, err := kube.ReadObjects(ctx, protect.Within(r.tree, p.Name))
+			if err != nil {
+				return fault.Wrap("read "+p.Name, nil, err, "")
+			}
+			switch namespace, is := kube.NamespaceOf(p.Name); {
+			case !is:
+				return fault.New("read the point", fault.ErrCorrupt, fmt.Sprintf("part %q names no namespace", p.Name), "")
+			case namespace == "":
+				o.ClusterObjects = objects
+			default:
+				o.Objects[namespace] = objects
+			}
+		case point.KindVolume, point.KindBlock:
+			namespace, claim, is := volume.ClaimOf(p.Name)
+			if !is {
+				return fault.New("read the point", fault.ErrCorrupt, fmt.Sprintf("part %q names no claim", p.Name), "")
+			}
+			d := restore.Data{Namespace: namespace, Claim: claim, Part: p.Name, Block: p.Kind == point.KindBlock, Bytes: p.Bytes}
+			if lacks {
+				d.Missing = string(p.State) + ": " + p.Reason
+			}
+			o.Data = append(o.Data, d)
+		}
+	}
+	var err error
+	if r.plan, err = restore.Build(ctx, o); err != nil {
+		return err
+	}
+	return r.writePlan(ctx)
+}
+
+// begun reports whether an earlier process changed the cluster already.
+func (r *restoration) begun() bool {
+	switch r.object.Status.Phase {
+	case v1alpha1.PhaseSwapping, v1alpha1.PhaseApplying, v1alpha1.PhaseWaiting, v1alpha1.PhaseTidying:
+		return true
+	}
+	return false
+}
+
+// writePlan puts the first plan into a ConfigMap beside the Restore; a Restore that is taken up again keeps it.
+func (r *restoration) writePlan(ctx context.Context) error {
+	if r.object.Status.PlanName != "" {
+		return nil
+	}
+	document, err := json.Marshal(r.plan)
+	if err != nil {
+		return fmt.Errorf("encode plan: %w", err)
+	}
+	text := strings.Join(r.plan.Lines(), "\n") + "\n"
+	m := corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: r.object.Name + "-plan", Namespace: r.object.Namespace,
+			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(r.object, v1alpha1.GroupVersion.WithKind(v1alpha1.KindRestore))},
+		},
+		Data: map[string]string{v1alpha1.PlanText: text[:min(len(text), maxPlan/2)]},
+	}
+	if len(document) < maxPlan/2 {
+		m.Data[v1alpha1.PlanJSON] = string(document)
+	}
+	if err := r.Cluster.Client.Create(ctx, &m); err != nil && !apierrors.IsAlreadyExists(err) {
+		return fault.Wrap("write the plan", classOf(err), err, "")
+	}
+	status := r.plan.Status()
+	return r.save(ctx, func(s *v1alpha1.RestoreStatus) { s.Plan, s.PlanName = &status, m.Name })
+}
+
+// targets are the namespaces that the plan reaches.
+func (r *restoration) targets() []string {
+	reached := map[string]bool{}
+	for _, i := range r.plan.Items {
+		reached[i.Namespace] = true
+	}
+	for _, v := range r.plan.Volumes {
+		reached[v.Namespace] = true
+	}
+	delete(reached, "")
+	return sortedKeys(reached)
+}
+
+// apply does what the plan says.
+func (r *restoration) apply(ctx context.Context) (err error) {
+	if r.object.Spec.Existing == v1alpha1.ExistingFail && r.plan.Status().Conflict > 0 && !r.begun() {
+		return fault.New("restore "+r.object.Name, fault.ErrRefused, fmt.Sprintf("%d conflicts, and existing is fail", r.plan.Status().Conflict), "the plan names them")
+	}
+	var problems []string
+	exchanged := r.exchanged()
+	if err := r.fill(ctx, exchanged); err != nil {
+		return err
+	}
+	if err := r.swap(ctx, exchanged); err != nil {
+		return err
+	}
+	if r.object.Spec.Only != v1alpha1.OnlyData {
+		if err := r.phase(ctx, v1alpha1.PhaseApplying); err != nil {
+			return err
+		}
+		outcome, err := r.plan.Apply(ctx)
+		if err != nil {
+			return err
+		}
+		for _, f := range outcome.Failed {
+			problems = append(problems, f.Ref.String()+": "+f.Why)
+		}
+	}
+	if err := r.start(ctx); err != nil {
+		return err
+	}
+	return r.settle(ctx, append(problems, r.lacks()...))
+}
+
+// settle waits until what was restored runs, and ends the Restore.
+func (r *restoration) settle(ctx context.Context, problems []string) error {
+	if err := r.phase(ctx, v1alpha1.PhaseWaiting); err != nil {
+		return err
+	}
+	waiting, cancel := context.WithTimeout(ctx, readyTime)
+	defer cancel()
+	if err := r.plan.Ready(waiting); err != nil {
+		if ctx.Err() != nil {
+			return err
+		}
+		problems = append(problems, err.Error())
+	}
+	phase := v1alpha1.PhaseComplete
+	if len(problems) > 0 {
+		phase = v1alpha1.PhaseIncomplete
+	}
+	return r.end(ctx, phase, problems)
+}
+
+// exchanged are the volumes that come back.
+func (r *restoration) exchanged() []restore.Volume {
+	return slices.DeleteFunc(slices.Clone(r.plan.Volumes), func(v restore.Volume) bool {
+		return v.Action != restore.Create && v.Action != restore.Exchange
+	})
+}
+
+// lacks says what of the point, or of the plan, could not be brought back.
+func (r *restoration) lacks() []string {
+	var all []string
+	for _, p := range r.record.Point.Parts {
+		if p.State == point.Failed && p.Kind == point.KindObjects {
+			all = append(all, p.Name+" is not in the point: "+p.Reason)
+		}
+	}
+	for _, i := range r.plan.Items {
+		if i.Action == restore.Conflict {
+			all = append(all, i.Ref.String()+": "+i.Why)
+		}
+	}
+	for _, v := range r.plan.Volumes {
+		if v.Action == restore.Conflict {
+			all = append(all, "volume of claim "+v.Namespace+"/"+v.Claim+": "+v.Why)
+		}
+	}
+	return all
+}
+
+// fill makes the new volumes, while the application still runs.
+func (r *restoration) fill(ctx context.Context, volumes []restore.Volume) error {
+	err := r.save(ctx, func(s *v1alpha1.RestoreStatus) {
+		if s.Volumes == nil {
+			for _, v := range volumes {
+				s.Volumes = append(s.Volumes, v1alpha1.VolumeStatus{Namespace: v.Namespace, Claim: v.Claim, Part: v.Part, Block: v.Block, Method: v1alpha1.MethodNone})
+			}
+			s.Phase = v1alpha1.PhaseMoving
+		}
+	})
+	if err != nil {
+		return err
+	}
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(volumesAtOnce)
+	for i, v := range volumes {
+		if r.object.Status.Volumes[i].NewVolume != "" {
+			continue
+		}
+		group.Go(func() error {
+			task := volume.Task{
+				Operation: volume.Restore, Location: r.secrets, Subject: r.record.Point.Subject, Point: r.record.Point.ID,
+				Volumes: []volume.Mount{{Part: v.Part, Kind: kindOf(v.Block)}},
+			}
+			filled, err := r.claims.Fill(groupCtx, r.volumes, volume.Wanted{Claim: *v.Wanted, Point: r.record.Point.ID, From: v.From}, task)
+			if err != nil {
+				return err
+			}
+			return r.save(groupCtx, func(s *v1alpha1.RestoreStatus) { s.Volumes[i].NewVolume = filled })
+		})
+	}
+	return group.Wait()
+}
+
+// swap stops what uses the claims and puts the new volumes behind them.
+func (r *restoration) swap(ctx context.Context, volumes []restore.Volume) error {
+	if len(volumes) == 0 {
+		return nil
+	}
+	if err := r.phase(ctx, v1alpha1.PhaseSwapping); err != nil {
+		return err
+	}
+	var claims []types.NamespacedName
+	for _, v := range volumes {
+		claims = append(claims, types.NamespacedName{Namespace: v.Namespace, Name: v.Claim})
+	}
+	stopped, err := r.claims.Stop(ctx, claims)
+	if err != nil {
+		return err
+	}
+	if err := r.save(ctx, func(s *v1alpha1.RestoreStatus) { s.Stopped = stopped }); err != nil {
+		return err
+	}
+	until := metav1.NewTime(r.Now().Add(r.claims.Keep))
+	for i, v := range volumes {
+		if r.object.Status.Volumes[i].Stored {
+			continue
+		}
+		old, err := r.claims.Swap(ctx, volume.Exchange{Claim: *v.Wanted, NewVolume: r.object.Status.Volumes[i].NewVolume})
+		if err != nil {
+			return err
+		}
+		err = r.save(ctx, func(s *v1alpha1.RestoreStatus) {
+			s.Volumes[i].OldVolume, s.Volumes[i].Stored = old, true
+			if old != "" && r.claims.Keep > 0 {
+				s.UndoUntil = &until
+			}
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// start starts the workloads again, whatever happened.
+func (r *restoration) start(ctx context.Context) error {
+	tidy, cancel := context.WithTimeout(context.WithoutCancel(ctx), tidyTime)
+	defer cancel()
+	return r.claims.Start(tidy)
+}
+
+// undo puts the volumes back that another Restore took out of use.
+func (r *restoration) undo(ctx context.Context) error {
+	var other v1alpha1.Restore
+	if err := r.Cluster.Client.Get(ctx, types.NamespacedName{Namespace: r.object.Namespace, Name: r.object.Spec.Undo}, &other); err != nil {
+		return fault.Wrap("read restore "+r.object.Spec.Undo, classOf(err), err, "")
+	}
+	namespaces, claims := map[string]bool{}, []types.NamespacedName{}
+	for _, v := range other.Status.Volumes {
+		if v.OldVolume != "" {
+			namespaces[v.Namespace] = true
+			claims = append(claims, types.NamespacedName{Namespace: v.Namespace, Name: v.Claim})
+		}
+	}
+	if len(claims) == 0 {
+		return fault.New("undo "+other.Name, fault.ErrNotFound, "it took no volume out of use", "")
+	}
+	held, release, err := r.holdAll(ctx, sortedKeys(namespaces), string(r.object.UID))
+	if err != nil {
+		return err
+	}
+	defer release()
+	if err := r.phase(held, v1alpha1.PhaseSwapping); err != nil {
+		return err
+	}
+	stopped, err := r.claims.Stop(held, claims)
+	if err != nil {
+		return errors.Join(err, r.start(held))
+	}
+	if err := r.save(held, func(s *v1alpha1.RestoreStatus) { s.Stopped = stopped }); err != nil {
+		return err
+	}
+	if err := errors.Join(r.putBack(held, string(other.UID)), r.start(held)); err != nil {
+		return err
+	}
+	until := metav1.NewTime(r.Now().Add(r.claims.Keep))
+	if err := r.save(held, func(s *v1alpha1.RestoreStatus) { s.UndoUntil = &until }); err != nil {
+		return err
+	}
+	return r.end(held, v1alpha1.PhaseComplete, nil)
+}
+
+// putBack puts the volumes that a Restore took out of use back behind their claims.
+func (r *restoration) putBack(ctx context.Context, restore string) error {
+	taken, err := r.claims.TakenBy(ctx, restore)
+	if err != nil {
+		return err
+	}
+	for _, t := range taken {
+		if err := r.claims.Undo(ctx, t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// abort ends a Restore as failed, with the workloads as they were and the volumes behind their claims that were there before.
+func (r *restoration) abort(ctx context.Context, cause error) error {
+	tidy, cancel := context.WithTimeout(context.WithoutCancel(ctx), stepTime)
+	defer cancel()
+	if r.claims != nil {
+		own := string(r.object.UID)
+		err := r.putBack(tidy, own)
+		if err == nil { // or what is not put back would be thrown away
+			err = r.claims.TidyVolumes(tidy, func(uid string) bool { return uid != own })
+		}
+		if err := errors.Join(err, r.start(tidy)); err != nil {
+			r.Log.Error("what the restore left could not all be put right; `worker tidy` will", "restore", r.object.Name, "error", err.Error())
+		}
+	}
+	r.Log.Error("restore failed", "restore", r.object.Name, "error", cause.Error())
+	return r.save(tidy, func(s *v1alpha1.RestoreStatus) {
+		s.Problems = listed(append([]string{cause.Error()}, fault.Hints(cause)...))
+		endRestore(s, r.object.Generation, v1alpha1.PhaseFailed, fault.Of(cause).Reason, cause.Error(), r.Now())
+	})
+}
+
+func (r *restoration) phase(ctx context.Context, phase v1alpha1.Phase) error {
+	return r.save(ctx, func(s *v1alpha1.RestoreStatus) { s.Phase = phase })
+}
+
+func (r *restoration) end(ctx context.Context, phase v1alpha1.Phase, problems []string) error {
+	return r.save(ctx, func(s *v1alpha1.RestoreStatus) {
+		s.Problems = listed(problems)
+		endRestore(s, r.object.Generation, phase, string(phase), strings.Join(s.Problems, "; "), r.Now())
+	})
+}
+
+func (r *restoration) save(ctx context.Context, change func(*v1alpha1.RestoreStatus)) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.persist(ctx, r.object, func() { change(&r.object.Status) })
+}

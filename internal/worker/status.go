@@ -1,0 +1,68 @@
+package worker
+
+import (
+	"fmt"
+	"time"
+	"unicode/utf8"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/backstay/backstay/api/v1alpha1"
+)
+
+// endBackup sets a final phase and the conditions that go with it.
+func endBackup(s *v1alpha1.BackupStatus, generation int64, phase v1alpha1.Phase, reason, message string, now time.Time) {
+	at := metav1.NewTime(now)
+	s.Phase, s.Finished, s.ObservedGeneration = phase, &at, generation
+	s.Conditions = conditions(s.Conditions, generation, phase, reason, message, now)
+}
+
+// endRestore sets a final phase and the conditions that go with it.
+func endRestore(s *v1alpha1.RestoreStatus, generation int64, phase v1alpha1.Phase, reason, message string, now time.Time) {
+	at := metav1.NewTime(now)
+	s.Phase, s.Finished, s.ObservedGeneration = phase, &at, generation
+	s.Conditions = conditions(s.Conditions, generation, phase, reason, message, now)
+}
+
+// conditions are those of work that has ended: Ready where it is complete, Stalled where nothing more will happen and it is not.
+func conditions(old []metav1.Condition, generation int64, phase v1alpha1.Phase, reason, message string, now time.Time) []metav1.Condition {
+	good := phase == v1alpha1.PhaseComplete || phase == v1alpha1.PhasePlanned
+	set := func(kind string, is bool, reason string) {
+		status := metav1.ConditionFalse
+		if is {
+			status = metav1.ConditionTrue
+		}
+		meta.SetStatusCondition(&old, metav1.Condition{
+			Type: kind, Status: status, Reason: reason, Message: shorten(message), ObservedGeneration: generation, LastTransitionTime: metav1.NewTime(now),
+		})
+	}
+	set(v1alpha1.ConditionReady, good, reason)
+	set(v1alpha1.ConditionReconciling, false, reason)
+	set(v1alpha1.ConditionStalled, !good, reason)
+	return old
+}
+
+// listed is the first few of problems, fit for a status.
+func listed(problems []string) []string {
+	var all []string
+	for i, p := range problems {
+		if i == maxProblems {
+			return append(all, fmt.Sprintf("and %d more", len(problems)-i))
+		}
+		all = append(all, shorten(p))
+	}
+	return all
+}
+
+// shorten cuts text to what a status takes.
+func shorten(text string) string {
+	if len(text) <= maxProblem {
+		return text
+	}
+	cut := maxProblem
+	for cut > 0 && !utf8.RuneStart(text[cut]) {
+		cut--
+	}
+	return text[:cut] + "…"
+}

@@ -1,0 +1,97 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/backstay/backstay/api/v1alpha1"
+	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/kube/volume"
+)
+
+// Tidy removes what Backups and Restores that have ended, or are gone, left on the cluster, puts right what they changed, and deletes
+// the volumes kept for an undo whose time is over. It goes on after a failure, and its error says what could not be done.
+func (w *Worker) Tidy(ctx context.Context) error {
+	active, failed := w.active(ctx)
+	if failed != nil { // without knowing who is at work nothing may be taken away
+		return failed
+	}
+	isActive := func(uid string) bool { return active[uid] }
+	removed, err := w.keeper("", "").Tidy(ctx, isActive)
+	for _, what := range removed {
+		w.Log.Info("tidied away", "object", what)
+	}
+	claims := &volume.Restorer{Cluster: w.Cluster, Application: w.Cluster, System: w.System, Wait: stepTime, Poll: time.Second, Now: w.Now}
+	retained, undoErr := claims.DeleteUndo(ctx)
+	for _, name := range retained {
+		w.Log.Info("its class retains it; it is nobody's now", "volume", name)
+	}
+	return errors.Join(
+		err,
+		w.releaseEnded(ctx),
+		claims.TidyVolumes(ctx, isActive), // before the workloads that use the claims run again
+		volume.StartAll(ctx, w.Cluster, isActive),
+		undoErr,
+		w.dropLeases(ctx, isActive),
+	)
+}
+
+// active lists the uids of Backups and Restores that are under way.
+func (w *Worker) active(ctx context.Context) (map[string]bool, error) {
+	active := map[string]bool{}
+	var backups v1alpha1.BackupList
+	if err := w.Cluster.Client.List(ctx, &backups); err != nil {
+		return nil, fault.Wrap("list backups", classOf(err), err, "")
+	}
+	for _, b := range backups.Items {
+		active[string(b.UID)] = !b.Status.Phase.Final() && b.DeletionTimestamp.IsZero()
+	}
+	var restores v1alpha1.RestoreList
+	if err := w.Cluster.Client.List(ctx, &restores); err != nil {
+		return nil, fault.Wrap("list restores", classOf(err), err, "")
+	}
+	for _, r := range restores.Items {
+		active[string(r.UID)] = !r.Status.Phase.Final() && r.DeletionTimestamp.IsZero()
+	}
+	return active, nil
+}
+
+// releaseEnded undoes the hooks of Backups that ended without doing so themselves.
+func (w *Worker) releaseEnded(ctx context.Context) error {
+	var all v1alpha1.BackupList
+	if err := w.Cluster.Client.List(ctx, &all); err != nil {
+		return fault.Wrap("list backups", classOf(err), err, "")
+	}
+	var failed []error
+	for i := range all.Items {
+		b := &backup{Worker: w, object: &all.Items[i]}
+		over := b.object.Status.Phase.Final() || !b.object.DeletionTimestamp.IsZero()
+		if over && len(b.object.Status.Resting) > 0 {
+			err := b.prepare(ctx)
+			if err == nil {
+				err = b.release(ctx)
+			}
+			failed = append(failed, err)
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// dropLeases removes the leases of those that have ended.
+func (w *Worker) dropLeases(ctx context.Context, active func(uid string) bool) error {
+	var all coordinationv1.LeaseList
+	if err := w.Cluster.Client.List(ctx, &all, client.InNamespace(w.System), client.HasLabels{v1alpha1.LabelOwner}); err != nil {
+		return fault.Wrap("list leases", classOf(err), err, "")
+	}
+	ended := slices.DeleteFunc(all.Items, func(l coordinationv1.Lease) bool { return active(l.Labels[v1alpha1.LabelOwner]) })
+	var failed []error
+	for i := range ended {
+		failed = append(failed, client.IgnoreNotFound(w.Cluster.Client.Delete(ctx, &ended[i])))
+	}
+	return errors.Join(failed...)
+}
