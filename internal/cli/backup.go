@@ -23,6 +23,9 @@ last point is fetched, and only what the vault does not have is stored.
 With --forge it makes one point of an account: every repository that the forge lists for the token, or for --user or
 --organization, with its wiki. The argument is then the address of the server, where it is not the public one.
 
+app/NAMESPACE is an application on a Kubernetes cluster: the objects and the volumes of that namespace, at one instant. Backstay on
+the cluster makes the point; --location is then the name of a Location there, and --policy the policy that says how.
+
 The user name and password or token for the server come from BACKSTAY_GIT_USERNAME and BACKSTAY_GIT_PASSWORD, from
 --git-token-file, or from your netrc file; never from the URL.`
 
@@ -31,13 +34,15 @@ const backupExample = `  backstay backup .
   backstay backup git@github.com:acme/api.git --json
   backstay backup --forge github
   backstay backup --forge gitea --organization acme https://git.example.com
-  backstay backup --directory /srv/data`
+  backstay backup --directory /srv/data
+  backstay backup app/shop`
 
 type backupOptions struct {
 	gitOptions
 	directory bool
 	policy    string
 	account   accountOptions
+	cluster   clusterOptions
 }
 
 // accountOptions name the repositories of a forge.
@@ -50,9 +55,9 @@ type accountOptions struct {
 func newBackupCommand(a *app) *cobra.Command {
 	var o backupOptions
 	cmd := &cobra.Command{
-		Use:     "backup REPOSITORY | --forge FORGE [URL]",
+		Use:     "backup REPOSITORY | --forge FORGE [URL] | app/NAMESPACE",
 		GroupID: groupPoints,
-		Short:   "Make a restore point of a repository, or of an account",
+		Short:   "Make a restore point of a repository, an account or an application",
 		Long:    exits(backupHelp, "3   the point was made, but something is missing in it"),
 		Example: backupExample,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -73,6 +78,7 @@ func newBackupCommand(a *app) *cobra.Command {
 	flags.StringVar(&o.account.forge, "forge", "", "back up an account of a `FORGE`: github, gitlab, gitea, forgejo, gogs, bitbucket, onedev, sourcehut")
 	flags.StringVar(&o.account.user, "user", "", "with --forge: the account `NAME`; default is the token's own and all it is a member of")
 	flags.StringVar(&o.account.organization, "organization", "", "with --forge: the organisation, group or workspace `NAME`")
+	o.cluster.bind(flags)
 	flags.StringVar(&o.policy, "policy", "", "record that the point belongs to the policy `NAME`")
 	return cmd
 }
@@ -88,6 +94,9 @@ type backupDocument struct {
 }
 
 func (a *app) backup(ctx context.Context, what string, o backupOptions) error {
+	if application, is := applicationOf(what); is && !o.directory && o.account.forge == "" {
+		return a.backupApplication(ctx, application, o)
+	}
 	observe, wipe := a.observer()
 	src, err := a.source(ctx, what, o, observe)
 	if err != nil {

@@ -16,23 +16,35 @@ import (
 )
 
 const pointsHelp = `
-Points lists restore points, newest first. Their times are in UTC.`
+Points lists restore points, newest first. Their times are in UTC. With app/NAME it lists those of an application that Backstay on a
+Kubernetes cluster knows.`
 
-type pointsOptions struct{ pointFilter }
+type pointsOptions struct {
+	pointFilter
+	cluster clusterOptions
+}
 
 func newPointsCommand(a *app) *cobra.Command {
 	var o pointsOptions
 	cmd := &cobra.Command{
-		Use:     "points",
+		Use:     "points [app/NAME]",
 		GroupID: groupPoints,
 		Short:   "List restore points",
 		Long:    exits(pointsHelp),
-		Example: "  backstay points\n  backstay points --subject github.com/acme/api --json",
-		Args:    takes(0, 0),
-		RunE: a.runs(func(ctx context.Context, _ []string) error {
-			return a.points(ctx, o)
+		Example: "  backstay points\n  backstay points --subject github.com/acme/api --json\n  backstay points app/shop",
+		Args:    takes(0, 1),
+		RunE: a.runs(func(ctx context.Context, args []string) error {
+			if len(args) == 0 {
+				return a.points(ctx, o)
+			}
+			application, is := applicationOf(args[0])
+			if !is {
+				return fault.New("points", fault.ErrInvalid, args[0]+" is no application", "say app/NAME; --subject chooses other points")
+			}
+			return a.applicationPoints(ctx, application, o.cluster)
 		}),
 	}
+	o.cluster.bind(cmd.Flags())
 	o.pointFilter.bind(cmd)
 	return cmd
 }

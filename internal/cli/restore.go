@@ -23,12 +23,17 @@ With --to URL a single repository is pushed there: its refs, and its Git LFS obj
 With --forge, --to is the address of a forge (none is the public one): repositories are made there under owners of their names,
 or all under --owner, and pushed with their wikis.
 
+app/NAME is an application on a Kubernetes cluster: its newest complete point, or the one that is named, comes back into its own
+namespace or another. The plan is shown first, and done with --yes. Volumes that were there are kept for a day: --undo brings them back.
+
 With --as-of, latest means the newest point that is not later than that time. With --ref only the named refs come back.` + referenceHelp
 
 const restoreExample = `  backstay restore latest --to /tmp/api.git
   backstay restore latest:github.com/acme/api --as-of 2026-01-31 --to /tmp/api --checkout
   backstay restore 3f2a91c0 --part wiki --to https://git.example.org/acme/wiki.git
-  backstay restore latest --forge gitea --to https://git.example.org`
+  backstay restore latest --forge gitea --to https://git.example.org
+  backstay restore app/shop --plan
+  backstay restore app/shop --only data --yes`
 
 type restoreOptions struct {
 	gitOptions
@@ -46,20 +51,30 @@ type restoreOptions struct {
 	forge      string
 	owner      string
 	visibility string
+
+	// For an application.
+	cluster     clusterOptions
+	application applicationRestore
 }
 
 func newRestoreCommand(a *app) *cobra.Command {
 	var o restoreOptions
 	cmd := &cobra.Command{
-		Use:     "restore POINT --to DIR|URL",
+		Use:     "restore POINT --to DIR|URL | app/NAME [POINT]",
 		GroupID: groupPoints,
 		Short:   "Bring a restore point back",
 		Long: exits(restoreHelp, "3   restored, but the point lacks some of what was asked for",
 			"6   there is something at the destination", "7   the stored data is damaged"),
 		Example:           restoreExample,
-		Args:              takes(1, 1),
+		Args:              takes(1, 2),
 		ValidArgsFunction: a.completePoints(1),
 		RunE: a.runs(func(ctx context.Context, args []string) error {
+			if application, is := applicationOf(args[0]); is {
+				return a.restoreApplication(ctx, application, strings.Join(args[1:], ""), o)
+			}
+			if len(args) > 1 {
+				return fault.New("restore", fault.ErrInvalid, "too many arguments", "one point at a time; with app/NAME the point comes second")
+			}
 			return a.restore(ctx, args[0], o)
 		}),
 	}
@@ -75,6 +90,8 @@ func newRestoreCommand(a *app) *cobra.Command {
 	flags.StringVar(&o.visibility, "visibility", "", "with --forge: private (default), public, internal, limited or unlisted")
 	o.asOf.bind(cmd)
 	o.gitOptions.bind(cmd)
+	o.application.bind(flags)
+	o.cluster.bind(flags)
 	_ = cmd.RegisterFlagCompletionFunc("part", a.completeParts)
 	_ = cmd.MarkFlagDirname("to")
 	return cmd

@@ -27,6 +27,10 @@ func (b *builder) source(ctx context.Context, s v1alpha1.Source, spec v1alpha1.P
 	case s.Directory != nil:
 		return b.directory(s.Name, *s.Directory)
 	}
+	if s.Applications != nil {
+		return protect.PlannedSource{}, fault.New("applications", fault.ErrUnsupported, "they are backed up by Backstay on their cluster, not by a run elsewhere",
+			"apply the policy to the cluster; docs/kubernetes.md says how")
+	}
 	return protect.PlannedSource{}, fault.New("", fault.ErrInvalid, "it names no forge, repository or directory", "")
 }
 

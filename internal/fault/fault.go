@@ -64,6 +64,16 @@ func Of(err error) Class {
 	return Class{1, "Failed", false}
 }
 
+// Named returns the class whose condition reason is given: the way back from a condition to an exit code. Nil for none.
+func Named(reason string) error {
+	for _, row := range table {
+		if row.class.Reason == reason {
+			return row.err
+		}
+	}
+	return nil
+}
+
 // Error says what went wrong where, and what to do about it.
 type Error struct {
 	Op   string // the operation and its object, lowercase: "open vault file:///srv/vault"

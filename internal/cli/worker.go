@@ -1,0 +1,163 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/spf13/cobra"
+
+	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/kube"
+	"github.com/backstay/backstay/internal/kube/volume"
+	"github.com/backstay/backstay/internal/notify"
+	"github.com/backstay/backstay/internal/protect"
+	"github.com/backstay/backstay/internal/vault"
+	"github.com/backstay/backstay/internal/worker"
+)
+
+// workerOptions are the flags of the Jobs that the controller starts.
+type workerOptions struct {
+	cluster     clusterOptions // whose namespace is that of the objects worked on
+	run         string
+	system      string
+	clusterName string
+	image       string
+	pullPolicy  string
+	memory      string
+	kubeletDir  string
+}
+
+func newWorkerCommand(a *app) *cobra.Command {
+	var o workerOptions
+	cmd := &cobra.Command{
+		Use:    "worker",
+		Short:  "Work on objects of the cluster; the controller starts it in Jobs",
+		Hidden: true,
+		Args:   subcommandOnly,
+		RunE:   showHelp,
+	}
+	flags := cmd.PersistentFlags()
+	o.cluster.bind(flags)
+	flags.StringVar(&o.system, "system-namespace", defaultNamespace, "`NAMESPACE` that Jobs run in")
+	flags.StringVar(&o.clusterName, "cluster-name", "", "`NAME` of the cluster in points (default: from the uid of kube-system)")
+	flags.StringVar(&o.image, "image", "", "`IMAGE` of the pods that read and fill volumes")
+	flags.StringVar(&o.pullPolicy, "image-pull-policy", "", "when it is pulled: Always, IfNotPresent or Never")
+	flags.StringVar(&o.memory, "mover-memory", "512Mi", "the most memory that such a pod may take")
+	flags.StringVar(&o.kubeletDir, "kubelet-dir", "", "`DIR` of the kubelet on the nodes, for volumes that are read live (default /var/lib/kubelet)")
+	add := func(use, short string, args cobra.PositionalArgs, run func(ctx context.Context, w *worker.Worker, args []string) error) *cobra.Command {
+		sub := &cobra.Command{Use: use, Short: short, Args: args, RunE: a.runs(func(ctx context.Context, args []string) error {
+			w, err := a.newWorker(ctx, o)
+			if err != nil {
+				return err
+			}
+			return run(ctx, w, args)
+		})}
+		cmd.AddCommand(sub)
+		return sub
+	}
+	backup := add("backup", "Work on the Backups of a run", takes(0, 0), func(ctx context.Context, w *worker.Worker, _ []string) error {
+		return w.Backup(ctx, o.cluster.namespace, o.run)
+	})
+	backup.Flags().StringVar(&o.run, "run", "", "the `RUN` that the Backups are labelled with")
+	add("restore NAMESPACE/NAME", "Work on a Restore", takes(1, 1), func(ctx context.Context, w *worker.Worker, args []string) error {
+		namespace, name, err := namespaced(args[0])
+		if err != nil {
+			return err
+		}
+		return w.Restore(ctx, namespace, name)
+	})
+	add("location NAMESPACE/NAME", "Bring a Location and its RestorePoints in line", takes(1, 1), func(ctx context.Context, w *worker.Worker, args []string) error {
+		namespace, name, err := namespaced(args[0])
+		if err != nil {
+			return err
+		}
+		return w.Location(ctx, namespace, name)
+	})
+	add("tidy", "Remove what ended work left", takes(0, 0), func(ctx context.Context, w *worker.Worker, _ []string) error { return w.Tidy(ctx) })
+	return cmd
+}
+
+// namespaced splits NAMESPACE/NAME.
+func namespaced(argument string) (namespace, name string, err error) {
+	namespace, name, found := strings.Cut(argument, "/")
+	if !found || namespace == "" || name == "" {
+		return "", "", fault.New("arguments", fault.ErrInvalid, argument+" is no NAMESPACE/NAME", "")
+	}
+	return namespace, name, nil
+}
+
+func (a *app) newWorker(ctx context.Context, o workerOptions) (*worker.Worker, error) {
+	cluster, err := kube.Connect(o.cluster.kubeconfig, o.cluster.context)
+	if err != nil {
+		return nil, err
+	}
+	if o.clusterName == "" {
+		if o.clusterName, err = cluster.Name(ctx); err != nil {
+			return nil, answer("name the cluster", err)
+		}
+	}
+	memory, err := resource.ParseQuantity(o.memory)
+	if err != nil {
+		return nil, fault.Wrap("--mover-memory", fault.ErrInvalid, err, "")
+	}
+	movers := volume.Options{
+		Image: o.image, PullPolicy: corev1.PullPolicy(o.pullPolicy), KubeletDir: o.kubeletDir,
+		Resources: corev1.ResourceRequirements{
+			Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("100m"), corev1.ResourceMemory: resource.MustParse("128Mi")},
+			Limits:   corev1.ResourceList{corev1.ResourceMemory: memory},
+		},
+	}
+	secrets := &notify.Secrets{}
+	log := notify.NewLogger(a.Stderr, notify.LogOptions{JSON: a.told.json, Level: slog.LevelInfo, Secrets: secrets})
+	return worker.New(worker.Options{
+		Cluster: cluster, System: o.system, Name: o.clusterName, Volumes: movers, Now: a.Clock, Log: log, Retention: retention,
+		Open: func(ctx context.Context, l volume.Location, create bool) (worker.Store, error) {
+			return a.openCarried(ctx, l, secrets, create)
+		},
+		Maintain: func(ctx context.Context, s worker.Store) error {
+			v, is := s.(*vault.Vault)
+			if !is {
+				return nil
+			}
+			if _, err := protect.Compact(ctx, v, compactors(), false); err != nil {
+				return err
+			}
+			_, err := v.Maintain(ctx, vault.MaintainOptions{})
+			return err
+		},
+	}), nil
+}
+
+// openCarried opens the vault at a location that comes with its secrets. With create it is made where there is none.
+func (a *app) openCarried(ctx context.Context, l volume.Location, secrets *notify.Secrets, create bool) (store, error) {
+	location, err := vault.ParseLocation(l.URL)
+	if err != nil {
+		return nil, err
+	}
+	password := fault.Secret(l.Password)
+	secrets.Add(password)
+	for _, value := range l.Credentials {
+		secrets.Add(fault.Secret(value))
+	}
+	o := a.vaultOptions()
+	o.Env = func(name string) string { return l.Credentials[name] } // nothing of the process's own: it may be another's
+	v, err := vault.Open(ctx, location, password, o)
+	if err == nil {
+		return v, nil
+	}
+	if !create || !errors.Is(err, fault.ErrNotFound) {
+		return nil, err
+	}
+	if err := vault.Create(ctx, location, password, o); err != nil && !errors.Is(err, fault.ErrExists) { // another may have been first
+		return nil, err
+	}
+	if v, err = vault.Open(ctx, location, password, o); err != nil {
+		return nil, err
+	}
+	return v, nil
+}
