@@ -1,3 +1,135 @@
 // Package controller reconciles the kinds of backstay.io. It moves no data and reads no location: it starts Jobs that run this program,
-// and keeps the status of objects.
+// and keeps the status of objects. All it knows is in the cluster: killed at any instant, the next one goes on.
 package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/go-logr/logr"
+	batchv1 "k8s.io/api/batch/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/tools/record"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	crlog "sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/kube"
+)
+
+// Options are what the controller needs. Cluster, System, Image, Now and Log must be said.
+type Options struct {
+	Cluster        *kube.Cluster
+	System         string   // Backstay's own namespace, in which Jobs run
+	Image          string   // of worker Jobs
+	ServiceAccount string   // of worker Jobs; of System
+	WorkerFlags    []string // after what tells a worker its work
+	JobsAtOnce     int      // of one kind of work; those that come later wait. Default 2
+	LocationEvery  time.Duration
+	TidyEvery      time.Duration // both: after the end of the last such Job. Default an hour
+	LeaderElect    bool
+	Metrics        string // host:port that serves metrics; empty for none
+	Health         string // host:port that serves /healthz and /readyz; empty for none
+	Now            func() time.Time
+	Log            *slog.Logger
+}
+
+const (
+	defaultJobsAtOnce = 2
+	defaultEvery      = time.Hour
+	leaseName         = "backstay-controller"
+	eventSource       = "backstay"
+)
+
+// controller is what all reconcilers share.
+type controller struct {
+	Options
+	client  client.Client // reads Backstay's kinds and worker Jobs from a cache
+	direct  client.Reader // reads at the API server
+	events  record.EventRecorder
+	counted *counted
+}
+
+// Run reconciles until ctx ends. An error is fault.ErrUnavailable where leadership or the API server was lost.
+func Run(ctx context.Context, o Options) error {
+	if o.JobsAtOnce == 0 {
+		o.JobsAtOnce = defaultJobsAtOnce
+	}
+	if o.LocationEvery == 0 {
+		o.LocationEvery = defaultEvery
+	}
+	if o.TidyEvery == 0 {
+		o.TidyEvery = defaultEvery
+	}
+	log := logr.FromSlogHandler(o.Log.Handler())
+	crlog.SetLogger(log)
+	m, err := manager.New(o.Cluster.Config, o.manager(log))
+	if err != nil {
+		return fault.Wrap("start the controller", fault.ErrUnavailable, err, "")
+	}
+	c := &controller{Options: o, client: m.GetClient(), direct: m.GetAPIReader(), events: m.GetEventRecorderFor(eventSource), counted: &counted{}}
+	for _, add := range []func(manager.Manager) error{
+		c.addBackups, c.addRuns, c.addRestores, c.addLocations, c.addRestorePoints, c.addPolicies, c.addTidy,
+	} {
+		if err := add(m); err != nil {
+			return fmt.Errorf("start the controller: %w", err)
+		}
+	}
+	if err := errors.Join(m.AddHealthzCheck("ping", healthz.Ping), m.AddReadyzCheck("ping", healthz.Ping)); err != nil {
+		return fmt.Errorf("start the controller: %w", err)
+	}
+	gauges := &gauges{controller: c}
+	if err := metrics.Registry.Register(gauges); err != nil {
+		return fmt.Errorf("start the controller: %w", err)
+	}
+	defer metrics.Registry.Unregister(gauges)
+	return fault.Wrap("run the controller", fault.ErrUnavailable, m.Start(ctx), "")
+}
+
+// manager keeps the cache small: of Jobs only those that the controller made, and of objects no managed fields. Everything else that is
+// read is read at the API server.
+func (o Options) manager(log logr.Logger) manager.Options {
+	anyName := true // the names of controllers must be unique in a process, and tests run several
+	return manager.Options{
+		Scheme: o.Cluster.Client.Scheme(),
+		Logger: log,
+		Cache: cache.Options{
+			DefaultTransform: cache.TransformStripManagedFields(),
+			ByObject: map[client.Object]cache.ByObject{
+				&batchv1.Job{}: {Namespaces: map[string]cache.Config{o.System: {}}, Label: hasWork()},
+			},
+		},
+		LeaderElection:                o.LeaderElect,
+		LeaderElectionID:              leaseName,
+		LeaderElectionNamespace:       o.System,
+		LeaderElectionReleaseOnCancel: true,
+		Metrics:                       metricsserver.Options{BindAddress: addressOr0(o.Metrics)},
+		HealthProbeBindAddress:        addressOr0(o.Health),
+		Controller:                    config.Controller{SkipNameValidation: &anyName},
+	}
+}
+
+func hasWork() labels.Selector {
+	s, err := labels.Parse(LabelWork)
+	if err != nil { // a constant that is no label is a bug that every test finds
+		return labels.Nothing()
+	}
+	return s
+}
+
+// addressOr0 is what controller-runtime takes: 0 for none.
+func addressOr0(address string) string {
+	if address == "" {
+		return "0"
+	}
+	return address
+}

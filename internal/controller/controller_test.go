@@ -1,0 +1,265 @@
+package controller_test
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+
+	"github.com/backstay/backstay/api/v1alpha1"
+	"github.com/backstay/backstay/internal/controller"
+	"github.com/backstay/backstay/internal/kube"
+	"github.com/backstay/backstay/internal/kube/kubetest"
+)
+
+func TestMain(m *testing.M) { kubetest.Main(m) }
+
+// world is a cluster with a controller on it that has its own rights and no others. The test plays the Job controller and the worker.
+type world struct {
+	*testing.T
+	admin  client.Client
+	system string
+	clock  *clock
+	start  func() (stop func())
+}
+
+// clock is the controller's: the real one, and what a test adds to it.
+type clock struct {
+	mu    sync.Mutex
+	ahead time.Duration
+}
+
+func (c *clock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Now().Add(c.ahead) //nolint:forbidigo // objects have the API server's times, so the controller's clock goes with them
+}
+
+func (c *clock) forward(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ahead += d
+}
+
+// newWorld makes a system namespace and, unless the test does so itself by start, starts a controller.
+func newWorld(t *testing.T, change ...func(*controller.Options)) *world {
+	t.Helper()
+	config := kubetest.Start(t)
+	admin, err := kube.New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{T: t, admin: admin.Client, system: kubetest.Namespace(t, config), clock: &clock{}}
+	w.applyRoles()
+	own, err := admin.As(w.system, "backstay-controller")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := controller.Options{
+		Cluster: own, System: w.system, Image: "backstay:test", ServiceAccount: "backstay-worker", WorkerFlags: []string{"--cluster-name", "test"},
+		Now: w.clock.now, Log: slog.New(slog.NewTextHandler(logTo(t), nil)),
+	}
+	for _, c := range change {
+		c(&o)
+	}
+	w.start = func() func() {
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- controller.Run(ctx, o) }()
+		var once sync.Once
+		stop := func() {
+			once.Do(func() {
+				cancel()
+				if err := <-ended; err != nil {
+					t.Error("controller: ", err)
+				}
+			})
+		}
+		t.Cleanup(stop)
+		return stop
+	}
+	return w
+}
+
+func logTo(t *testing.T) io.Writer {
+	if testing.Verbose() {
+		return t.Output()
+	}
+	return io.Discard
+}
+
+// applyRoles applies the controller's manifest with the test's namespace in the place of its own.
+func (w *world) applyRoles() {
+	w.Helper()
+	text, err := os.ReadFile(filepath.Join("..", "..", "deploy", "rbac", "controller.yaml"))
+	if err != nil {
+		w.Fatal(err)
+	}
+	for document := range strings.SplitSeq(strings.ReplaceAll(string(text), "backstay-system", w.system), "\n---\n") {
+		var u unstructured.Unstructured
+		if err := yaml.Unmarshal([]byte(document), &u.Object); err != nil {
+			w.Fatal(err)
+		}
+		if u.GetKind() == "ClusterRoleBinding" { // each test has one of its own
+			u.SetName(w.system)
+		}
+		if err := w.admin.Create(w.Context(), &u); err != nil && !apierrors.IsAlreadyExists(err) {
+			w.Fatal(err)
+		}
+	}
+	binding := rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: w.system}}
+	w.Cleanup(func() { _ = w.admin.Delete(context.Background(), &binding) }) //nolint:usetesting // the test's own context is over
+}
+
+func (w *world) create(o client.Object) {
+	w.Helper()
+	if err := w.admin.Create(w.Context(), o); err != nil {
+		w.Fatal(err)
+	}
+}
+
+func (w *world) get(o client.Object) error {
+	return w.admin.Get(w.Context(), client.ObjectKeyFromObject(o), o)
+}
+
+const patience = 15 * time.Second
+
+// eventually waits until check finds no fault.
+func (w *world) eventually(what string, check func() string) {
+	w.Helper()
+	last := ""
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) { //nolint:forbidigo // waits for another process
+		if last = check(); last == "" {
+			return
+		}
+	}
+	w.Fatalf("%s: %s", what, last)
+}
+
+// status changes an object's status, as the worker does, and tries again where the controller was faster.
+func (w *world) status(o client.Object, change func()) {
+	w.Helper()
+	w.eventually("write status", func() string {
+		if err := w.get(o); err != nil {
+			return err.Error()
+		}
+		change()
+		if err := w.admin.Status().Update(w.Context(), o); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
+}
+
+// jobs lists the Jobs of a kind of work.
+func (w *world) jobs(work string) []batchv1.Job {
+	w.Helper()
+	var all batchv1.JobList
+	if err := w.admin.List(w.Context(), &all, client.InNamespace(w.system), client.MatchingLabels{controller.LabelWork: work}); err != nil {
+		w.Fatal(err)
+	}
+	return all.Items
+}
+
+// job waits until there is one Job of a kind of work that has not ended.
+func (w *world) job(work string) *batchv1.Job {
+	w.Helper()
+	var found *batchv1.Job
+	w.eventually("job of "+work, func() string {
+		found = nil
+		for _, j := range w.jobs(work) {
+			if len(j.Status.Conditions) == 0 && j.DeletionTimestamp.IsZero() {
+				if found != nil {
+					return "more than one runs"
+				}
+				found = &j
+			}
+		}
+		if found == nil {
+			return "there is none"
+		}
+		return ""
+	})
+	return found
+}
+
+// end ends a Job as the Job controller would.
+func (w *world) end(j *batchv1.Job, conditions ...batchv1.JobCondition) {
+	w.Helper()
+	w.status(j, func() {
+		now := metav1.NewTime(w.clock.now())
+		j.Status.StartTime = &j.CreationTimestamp
+		j.Status.Conditions = nil
+		for i := range conditions {
+			c := conditions[i]
+			c.Status, c.LastTransitionTime = corev1.ConditionTrue, now
+			j.Status.Conditions = append(j.Status.Conditions, c)
+			if c.Type == batchv1.JobComplete {
+				j.Status.CompletionTime, j.Status.Succeeded = &now, 1
+			}
+		}
+	})
+}
+
+func (w *world) succeed(j *batchv1.Job) {
+	w.Helper()
+	w.end(j, batchv1.JobCondition{Type: batchv1.JobSuccessCriteriaMet}, batchv1.JobCondition{Type: batchv1.JobComplete})
+}
+
+func (w *world) fail(j *batchv1.Job, reason, message string) {
+	w.Helper()
+	w.end(j, batchv1.JobCondition{Type: batchv1.JobFailureTarget, Reason: reason, Message: message},
+		batchv1.JobCondition{Type: batchv1.JobFailed, Reason: reason, Message: message})
+}
+
+// gone deletes a Job whose pods have ended, as the garbage collector does.
+func (w *world) gone(j *batchv1.Job) {
+	w.Helper()
+	w.eventually("deletion of job "+j.Name, func() string {
+		if err := w.get(j); err != nil {
+			return ""
+		}
+		if j.DeletionTimestamp.IsZero() {
+			return "it is not deleted"
+		}
+		j.Finalizers = nil
+		if err := w.admin.Update(w.Context(), j); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
+}
+
+func (w *world) location(namespace string) *v1alpha1.Location {
+	w.Helper()
+	l := &v1alpha1.Location{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "vault"},
+		Spec: v1alpha1.LocationSpec{
+			URL:      "s3://bucket?endpoint=s3.example",
+			Password: v1alpha1.Secret{SecretKeyRef: &v1alpha1.SecretKeyRef{Name: "vault", Key: "password"}},
+		},
+	}
+	w.create(l)
+	return l
+}
+
+func (w *world) namespace() string {
+	w.Helper()
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "app-"}}
+	w.create(ns)
+	return ns.Name
+}

@@ -1,0 +1,339 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/backstay/backstay/api/v1alpha1"
+	"github.com/backstay/backstay/internal/fault"
+)
+
+// deed is a Backup or a Restore: what a Job works on. The controller writes Pending, and Failed where the Job cannot; everything else in
+// the status is the worker's.
+type deed struct {
+	object     client.Object
+	spans      string // its deadline, as written
+	conditions *[]metav1.Condition
+	observed   *int64
+	phase      *v1alpha1.Phase
+	started    *metav1.Time
+	finished   **metav1.Time
+	job        *string
+	problems   *[]string
+}
+
+func deedOfBackup(b *v1alpha1.Backup) deed {
+	s := &b.Status
+	return deed{b, b.Spec.Deadline, &s.Conditions, &s.ObservedGeneration, &s.Phase, s.Started, &s.Finished, &s.Job, &s.Problems}
+}
+
+func deedOfRestore(r *v1alpha1.Restore) deed {
+	s := &r.Status
+	return deed{r, r.Spec.Deadline, &s.Conditions, &s.ObservedGeneration, &s.Phase, s.Started, &s.Finished, &s.Job, &s.Problems}
+}
+
+const (
+	defaultDeadline = 4 * time.Hour
+	patience        = time.Minute      // for a location or a policy that is created after what names it
+	releaseTime     = 10 * time.Minute // after which nothing of ours keeps an object from being deleted
+	look            = 5 * time.Second  // between looks at what no event tells of
+	maxProblem      = 1000             // bytes of a message in a status
+)
+
+func (d deed) deleted() bool { return !d.object.GetDeletionTimestamp().IsZero() }
+
+// deadline is the time that the work may take. Both kinds check the text on admission.
+func (d deed) deadline() time.Duration {
+	if span, err := time.ParseDuration(d.spans); err == nil && span > 0 {
+		return span
+	}
+	return defaultDeadline
+}
+
+// save writes a status as change makes it. It fails where somebody else wrote meanwhile: what was decided was decided on another.
+func (c *controller) save(ctx context.Context, o client.Object, change func()) error {
+	before, _ := o.DeepCopyObject().(client.Object) //nolint:errcheck // a copy of an object is one
+	change()
+	err := c.client.Status().Patch(ctx, o, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("write status of %s: %w", o.GetName(), err)
+	}
+	return nil
+}
+
+// mark changes an object's metadata.
+func (c *controller) mark(ctx context.Context, o client.Object, change func()) error {
+	before, _ := o.DeepCopyObject().(client.Object) //nolint:errcheck // a copy of an object is one
+	change()
+	err := c.client.Patch(ctx, o, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("mark %s: %w", o.GetName(), err)
+	}
+	return nil
+}
+
+// tell makes an event that the user sees with the object.
+func (c *controller) tell(o client.Object, kind, reason, message string) {
+	c.events.Event(o, kind, reason, shorten(message))
+}
+
+func shorten(text string) string {
+	if len(text) > maxProblem {
+		return text[:maxProblem]
+	}
+	return text
+}
+
+// verdict is what conditions say, as kstatus reads them.
+type verdict struct {
+	ready       metav1.ConditionStatus
+	reconciling bool
+	stalled     bool
+	reason      string
+	message     string
+}
+
+// judge sets the three conditions.
+func judge(conditions *[]metav1.Condition, generation int64, now time.Time, v verdict) {
+	set := func(kind string, status metav1.ConditionStatus) {
+		meta.SetStatusCondition(conditions, metav1.Condition{
+			Type: kind, Status: status, Reason: v.reason, Message: shorten(v.message), ObservedGeneration: generation,
+			LastTransitionTime: metav1.NewTime(now),
+		})
+	}
+	set(v1alpha1.ConditionReady, v.ready)
+	set(v1alpha1.ConditionReconciling, truth(v.reconciling))
+	set(v1alpha1.ConditionStalled, truth(v.stalled))
+}
+
+func truth(is bool) metav1.ConditionStatus {
+	if is {
+		return metav1.ConditionTrue
+	}
+	return metav1.ConditionFalse
+}
+
+// judged reports whether conditions say so already.
+func judged(conditions []metav1.Condition, generation int64, v verdict) bool {
+	for kind, status := range map[string]metav1.ConditionStatus{
+		v1alpha1.ConditionReady: v.ready, v1alpha1.ConditionReconciling: truth(v.reconciling), v1alpha1.ConditionStalled: truth(v.stalled),
+	} {
+		have := meta.FindStatusCondition(conditions, kind)
+		if have == nil || have.Status != status || have.Reason != v.reason || have.Message != shorten(v.message) || have.ObservedGeneration != generation {
+			return false
+		}
+	}
+	return true
+}
+
+// fail ends a deed that no worker will end.
+func (c *controller) fail(ctx context.Context, d deed, reason, message string) error {
+	now := metav1.NewTime(c.Now())
+	err := c.save(ctx, d.object, func() {
+		*d.phase, *d.finished, *d.observed = v1alpha1.PhaseFailed, &now, d.object.GetGeneration()
+		*d.problems = append(*d.problems, shorten(message))
+		judge(d.conditions, d.object.GetGeneration(), now.Time, verdict{metav1.ConditionFalse, false, true, reason, message})
+	})
+	if err == nil {
+		c.tell(d.object, corev1.EventTypeWarning, reason, message)
+	}
+	return err
+}
+
+// admit takes a deed in: its finalizer, its label, and if nothing is wrong with it the phase Pending. It says how long to wait for what
+// it names and is not there yet.
+func (c *controller) admit(ctx context.Context, d deed, run, job string, check func() error) (reconcile.Result, error) {
+	if d.deleted() && !controllerutil.ContainsFinalizer(d.object, v1alpha1.FinalizerRunning) {
+		return reconcile.Result{}, nil
+	}
+	if !d.deleted() && (!controllerutil.ContainsFinalizer(d.object, v1alpha1.FinalizerRunning) || run != "" && d.object.GetLabels()[v1alpha1.LabelRun] != run) {
+		return reconcile.Result{}, c.mark(ctx, d.object, func() {
+			controllerutil.AddFinalizer(d.object, v1alpha1.FinalizerRunning)
+			if run != "" {
+				labels := d.object.GetLabels()
+				if labels == nil {
+					labels = map[string]string{}
+				}
+				labels[v1alpha1.LabelRun] = run
+				d.object.SetLabels(labels)
+			}
+		})
+	}
+	if *d.phase != "" {
+		return reconcile.Result{}, nil
+	}
+	if d.deleted() {
+		return reconcile.Result{}, c.fail(ctx, d, "Canceled", "it was deleted before it began")
+	}
+	generation := d.object.GetGeneration()
+	if err := check(); err != nil {
+		return c.refuse(ctx, d, err)
+	}
+	return reconcile.Result{}, c.save(ctx, d.object, func() {
+		*d.phase, *d.job, *d.observed = v1alpha1.PhasePending, job, generation
+		judge(d.conditions, generation, c.Now(), verdict{metav1.ConditionFalse, true, false, "Pending", "waits for its Job"})
+	})
+}
+
+// refuse ends a deed for which something is wrong, but for what is not there: that may be created a moment later. An error without a
+// class is the API server's answer, not the user's mistake.
+func (c *controller) refuse(ctx context.Context, d deed, problem error) (reconcile.Result, error) {
+	class := fault.Of(problem)
+	if class.Retry || class.Exit == fault.Of(errors.New("no class")).Exit {
+		return reconcile.Result{}, problem
+	}
+	wait := patience - c.Now().Sub(d.object.GetCreationTimestamp().Time)
+	if !errors.Is(problem, fault.ErrNotFound) || wait <= 0 {
+		return reconcile.Result{}, c.fail(ctx, d, class.Reason, problem.Error())
+	}
+	result := reconcile.Result{RequeueAfter: min(wait, look)}
+	v := verdict{metav1.ConditionFalse, true, false, class.Reason, problem.Error()}
+	if judged(*d.conditions, d.object.GetGeneration(), v) {
+		return result, nil
+	}
+	return result, c.save(ctx, d.object, func() { judge(d.conditions, d.object.GetGeneration(), c.Now(), v) })
+}
+
+// advance brings a task one step on: its Job is started for what is open, and what a Job can no longer end is failed.
+func (c *controller) advance(ctx context.Context, t task, all []deed, before func() ([]string, error)) (reconcile.Result, error) {
+	var open, deleted []deed
+	explained := false // an absent Job: it was stopped for one of these
+	for _, d := range all {
+		explained = explained || d.deleted()
+		switch {
+		case *d.phase == "" || d.phase.Final():
+		case d.deleted():
+			deleted = append(deleted, d)
+		default:
+			open = append(open, d)
+		}
+	}
+	j, err := c.find(ctx, t)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	o := outcomeOf(j)
+	switch {
+	case len(open)+len(deleted) == 0:
+		return reconcile.Result{}, c.settle(ctx, j)
+	case o.state == running && len(deleted) > 0:
+		return c.stopFor(ctx, deleted, func() error { return c.stop(ctx, j) })
+	case o.state == running:
+		return reconcile.Result{}, nil
+	}
+	if err := c.failAll(ctx, deleted, "Canceled", "it was deleted while it ran"); err != nil {
+		return reconcile.Result{}, err
+	}
+	switch o.state {
+	case failed:
+		return reconcile.Result{}, c.failAll(ctx, open, o.reason, o.message)
+	case succeeded:
+		return c.afterwards(ctx, open, o, func() error { return c.stop(ctx, j) })
+	}
+	var waiting []deed
+	for _, d := range open {
+		if d.started == nil || explained {
+			waiting = append(waiting, d)
+		} else if err := c.fail(ctx, d, "JobLost", "its Job is gone"); err != nil {
+			return reconcile.Result{}, err
+		}
+	}
+	if len(waiting) == 0 {
+		return reconcile.Result{}, nil
+	}
+	names, err := before()
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	t.deadline = timeFor(waiting)
+	started, err := c.start(ctx, t, names)
+	if err != nil || started {
+		return reconcile.Result{}, err
+	}
+	return reconcile.Result{RequeueAfter: queueLook}, nil
+}
+
+// stopFor stops a Job for the sake of deeds that are deleted. One whose pods do not end is not waited for without end.
+func (c *controller) stopFor(ctx context.Context, deleted []deed, stop func() error) (reconcile.Result, error) {
+	if err := stop(); err != nil {
+		return reconcile.Result{}, err
+	}
+	wait := releaseTime
+	for _, d := range deleted {
+		left := releaseTime - c.Now().Sub(d.object.GetDeletionTimestamp().Time)
+		if left > 0 {
+			wait = min(wait, left)
+			continue
+		}
+		if err := c.fail(ctx, d, "Canceled", "it was deleted while it ran, and its Job does not stop"); err != nil {
+			return reconcile.Result{}, err
+		}
+	}
+	return reconcile.Result{RequeueAfter: wait}, nil
+}
+
+// afterwards deals with what is open though the Job is done: what came too late gets another, the rest was forgotten.
+func (c *controller) afterwards(ctx context.Context, open []deed, o outcome, remove func() error) (reconcile.Result, error) {
+	for _, d := range open {
+		if !d.object.GetCreationTimestamp().Time.Before(o.began) {
+			return reconcile.Result{}, remove()
+		}
+	}
+	return reconcile.Result{}, c.failAll(ctx, open, "Failed", "the worker ended without a word about it")
+}
+
+func (c *controller) failAll(ctx context.Context, deeds []deed, reason, message string) error {
+	for _, d := range deeds {
+		if err := c.fail(ctx, d, reason, message); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// timeFor is how long a Job may take over deeds, of which several may wait for each other.
+func timeFor(deeds []deed) time.Duration {
+	var sum, longest time.Duration
+	for _, d := range deeds {
+		sum += d.deadline()
+		longest = max(longest, d.deadline())
+	}
+	return min(sum, max(longest, maxRunTime)) + jobGrace
+}
+
+// release takes the finalizer off a deed that has ended: at once where its worker saw to everything, else when it was tidied up after,
+// and in any case after a while.
+func (c *controller) release(ctx context.Context, d deed) (reconcile.Result, error) {
+	if !controllerutil.ContainsFinalizer(d.object, v1alpha1.FinalizerRunning) {
+		return reconcile.Result{}, nil
+	}
+	if *d.phase == v1alpha1.PhaseFailed && *d.finished != nil {
+		ended := (*d.finished).Time
+		tidy, err := c.tidiedSince(ctx, ended)
+		if err != nil {
+			return reconcile.Result{}, err
+		}
+		if left := releaseTime - c.Now().Sub(ended); !tidy && left > 0 {
+			return reconcile.Result{RequeueAfter: left}, nil
+		} else if !tidy {
+			c.tell(d.object, corev1.EventTypeWarning, "Untidy", "what it left on the cluster could not be removed yet; `worker tidy` tries again every hour")
+		}
+	}
+	return reconcile.Result{}, c.mark(ctx, d.object, func() { controllerutil.RemoveFinalizer(d.object, v1alpha1.FinalizerRunning) })
+}
+
+// requestFor is the reconciler's request of an object.
+func requestFor(o client.Object) reconcile.Request {
+	return reconcile.Request{NamespacedName: types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()}}
+}
