@@ -108,7 +108,7 @@ var table = map[string]row{
 		tests: "internal/kube/kubetest " + kubernetes, // what the API server says to the same documents
 	},
 	"internal/controller": {
-		ours: "api/v1alpha1 internal/fault internal/policy internal/kube", foreign: kubernetes + " github.com/prometheus/client_golang",
+		ours: "api/v1alpha1 internal/fault internal/policy internal/kube", foreign: kubernetes + " github.com/prometheus/client_golang github.com/go-logr/logr",
 		tests: "internal/kube/kubetest",
 	},
 	"internal/worker": { // the other half of the controller: it runs in Jobs, and knows protect
