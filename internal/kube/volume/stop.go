@@ -52,8 +52,8 @@ type stopping struct {
 // Stop stops everything that uses the claims and waits until no pod is left that does. A claim without a name means all of its
 // namespace. What is stopped is noted on the workload itself, beside LabelOwner, before it is stopped; Start puts it back. It returns
 // the names of what is stopped, with what is worth to be known about it. Pods that have ended are deleted: they would hold their
-// claims. A workload that another Restore holds, or that is started again each time, is fault.ErrBusy; one that cannot be stopped
-// fault.ErrUnsupported. On an error what is stopped stays so until Start.
+// claims. A workload that another Restore holds, is fault.ErrBusy, one that is started again each time fault.ErrRefused, one that cannot
+// be stopped fault.ErrUnsupported. On an error what is stopped stays so until Start.
 func (r *Restorer) Stop(ctx context.Context, claims []types.NamespacedName) ([]string, error) {
 	s := &stopping{Restorer: r, claims: map[string][]string{}, names: map[string]bool{}, again: map[string]int{}}
 	for _, c := range claims {
@@ -66,12 +66,12 @@ func (r *Restorer) Stop(ctx context.Context, claims []types.NamespacedName) ([]s
 		}
 	}
 	const op = "stop what uses the claims"
-	kinds, err := scalable(r.Application)
+	kinds, err := r.scalable(ctx, r.Application)
 	if err != nil {
 		return nil, fault.Wrap(op, nil, err, "")
 	}
 	first := true
-	err = r.until(ctx, "pods to end", func(ctx context.Context) (bool, error) {
+	err = r.until(ctx, "wait until pods have ended", func(ctx context.Context) (bool, error) {
 		u := &users{cluster: r.Application, scalable: kinds, seen: map[string]bool{}}
 		left, err := s.round(ctx, u, first)
 		first = false
@@ -146,7 +146,7 @@ func (s *stopping) hold(ctx context.Context, w workload) error {
 			}
 		}
 		if s.again[w.String()]++; s.again[w.String()] > most {
-			return fault.Wrap("", fault.ErrBusy, errStartedAgain, "suspend what starts it: a GitOps controller, an operator, an autoscaler")
+			return fault.New("", fault.ErrRefused, "it is started again as often as it is stopped", "suspend what starts it: a GitOps controller, an operator, an autoscaler")
 		}
 		s.names[w.String()] = true
 		return s.stop(ctx, o, w.way, now)
@@ -245,7 +245,11 @@ func setScale(ctx context.Context, c client.Client, o *unstructured.Unstructured
 		ObjectMeta: metav1.ObjectMeta{Namespace: o.GetNamespace(), Name: o.GetName()},
 		Spec:       autoscalingv1.ScaleSpec{Replicas: int32(replicas)}, //nolint:gosec // read from the same field
 	}
-	return readFault("scale it", c.SubResource("scale").Update(ctx, o, client.WithSubResourceBody(scale), writer))
+	err := c.SubResource("scale").Update(ctx, o, client.WithSubResourceBody(scale), writer)
+	if apierrors.IsInvalid(err) {
+		return fault.Wrap("", fault.ErrUnsupported, err, "stop it by hand, and restore again")
+	}
+	return readFault("scale it", err)
 }
 
 // putAway saves a pod that nothing would make again, and deletes it.
@@ -298,7 +302,7 @@ func (r *Restorer) Start(ctx context.Context) error {
 }
 
 func (r *Restorer) start(ctx context.Context, mine func(uid string) bool) error {
-	kinds, err := scalable(r.Cluster)
+	kinds, err := r.scalable(ctx, r.Cluster)
 	if err != nil {
 		return err
 	}
@@ -309,12 +313,15 @@ func (r *Restorer) start(ctx context.Context, mine func(uid string) bool) error 
 	for _, kind := range kinds {
 		var list unstructured.UnstructuredList
 		list.SetGroupVersionKind(kind.GroupVersion().WithKind(kind.Kind + "List"))
-		err := r.Cluster.Client.List(ctx, &list, client.HasLabels{v1alpha1.LabelOwner})
+		ask := r.call
+		if knownWay(kind) == 0 { // kinds come and go, and some servers of others' kinds do not answer
+			ask = once
+		}
+		err := ask(ctx, "list "+kind.Kind, func(ctx context.Context) error {
+			return ignoreAbsent(client.IgnoreNotFound(r.Cluster.Client.List(ctx, &list, client.HasLabels{v1alpha1.LabelOwner})))
+		})
 		if err != nil {
-			// Kinds come and go, and some servers of others' kinds do not answer. Those that Kubernetes has must.
-			if knownWay(kind) != 0 {
-				errs = append(errs, readFault("list "+kind.Kind, err))
-			}
+			errs = append(errs, err)
 			continue
 		}
 		for i := range list.Items {
@@ -328,9 +335,14 @@ func (r *Restorer) start(ctx context.Context, mine func(uid string) bool) error 
 	return errors.Join(append(errs, r.bringPods(ctx, mine))...)
 }
 
+// once is call for what is not worth to be waited for.
+func once(ctx context.Context, op string, f func(context.Context) error) error {
+	return fault.Wrap(op, nil, classify(f(ctx)), "")
+}
+
 // resumeWorkload starts one workload again.
 func (r *Restorer) resumeWorkload(ctx context.Context, o *unstructured.Unstructured) error {
-	return retry.RetryOnConflict(retry.DefaultRetry, func() error {
+	return r.call(ctx, "start it", func(ctx context.Context) error {
 		if err := r.Cluster.Client.Get(ctx, client.ObjectKeyFromObject(o), o); err != nil {
 			return readFault("read it", client.IgnoreNotFound(err))
 		}
@@ -398,8 +410,11 @@ func (r *Restorer) with(c *kube.Cluster) *Restorer {
 // bringPods makes the pods again that nothing else would.
 func (r *Restorer) bringPods(ctx context.Context, mine func(uid string) bool) error {
 	var secrets corev1.SecretList
-	if err := r.Cluster.Client.List(ctx, &secrets, client.InNamespace(r.System), client.HasLabels{labelStopped}); err != nil {
-		return readFault("list saved pods", err)
+	err := r.call(ctx, "list saved pods", func(ctx context.Context) error {
+		return r.Cluster.Client.List(ctx, &secrets, client.InNamespace(r.System), client.HasLabels{labelStopped})
+	})
+	if err != nil {
+		return err
 	}
 	var errs []error
 	for i := range secrets.Items {
@@ -416,23 +431,28 @@ func (r *Restorer) bringPod(ctx context.Context, s *corev1.Secret) error {
 	if err := json.Unmarshal(s.Data[savedPod], &p); err != nil {
 		return fault.Wrap("read saved pod "+s.Name, fault.ErrCorrupt, err, "")
 	}
-	name := p.Namespace + "/" + p.Name
-	err := r.Application.Client.Create(ctx, &p, writer)
-	var there corev1.Pod
-	if apierrors.IsAlreadyExists(err) {
-		err = r.Application.Client.Get(ctx, client.ObjectKeyFromObject(&p), &there)
-		if err == nil && there.DeletionTimestamp != nil {
-			err = fault.New("", fault.ErrBusy, "the old one still ends", "")
+	err := r.until(ctx, "create pod "+p.Namespace+"/"+p.Name+" again", func(ctx context.Context) (bool, error) {
+		err := r.Application.Client.Create(ctx, p.DeepCopy(), writer)
+		switch {
+		case apierrors.IsNotFound(err): // of a namespace that is gone nothing comes back
+			return true, nil
+		case apierrors.IsAlreadyExists(err):
+			var there corev1.Pod
+			err := r.Application.Client.Get(ctx, client.ObjectKeyFromObject(&p), &there)
+			return err == nil && there.DeletionTimestamp == nil, client.IgnoreNotFound(err)
 		}
+		return err == nil, err
+	})
+	if err != nil {
+		return err
 	}
-	if err != nil && !apierrors.IsNotFound(err) { // of a namespace that is gone nothing comes back
-		return fault.Wrap("create pod "+name+" again", nil, readFault("", err), "")
-	}
-	return readFault("forget saved pod "+name, client.IgnoreNotFound(r.Cluster.Client.Delete(ctx, s)))
+	return r.call(ctx, "forget saved pod "+s.Name, func(ctx context.Context) error {
+		return client.IgnoreNotFound(r.Cluster.Client.Delete(ctx, s))
+	})
 }
 
 // StartAll starts what ended Restores left stopped. active says whether the Restore of a uid is still under way.
 func StartAll(ctx context.Context, c *kube.Cluster, active func(uid string) bool) error {
-	r := &Restorer{Cluster: c, Application: c}
+	r := &Restorer{Cluster: c, Application: c, Wait: defaultStart, Poll: defaultPoll}
 	return fault.Wrap("start what was left stopped", nil, r.start(ctx, func(uid string) bool { return !active(uid) }), "")
 }

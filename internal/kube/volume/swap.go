@@ -12,8 +12,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/wait"
-	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/backstay/backstay/api/v1alpha1"
@@ -70,6 +68,9 @@ type Exchange struct {
 	Claim corev1.PersistentVolumeClaim
 	// NewVolume is to be behind it: one that Fill made.
 	NewVolume string
+
+	back    bool // it is the work of this very Restore that is taken back
+	discard bool // nobody will miss the volume that is there now
 }
 
 // record is what must be known of an exchange to go on with it, or to undo it later.
@@ -78,10 +79,14 @@ type record struct {
 	Claim   *corev1.PersistentVolumeClaim `json:"claim"`            // as it is to be
 	UID     types.UID                     `json:"uid,omitempty"`    // of the claim that is deleted
 	Volume  string                        `json:"volume,omitempty"` // that was behind it
+	By      string                        `json:"by"`               // the volume that is to be behind it
 	// Reclaim is the policy of the volume behind the claim before and after. In between it is Retain.
 	Reclaim corev1.PersistentVolumeReclaimPolicy `json:"reclaim"`
 	Begun   metav1.Time                          `json:"begun"`
-	Until   metav1.Time                          `json:"until"` // the old volume is kept so long
+	Until   metav1.Time                          `json:"until"`            // the old volume is kept so long
+	Filled  bool                                 `json:"filled,omitempty"` // the new volume was made for this exchange, by Fill
+	Back    bool                                 `json:"back,omitempty"`   // see Exchange
+	Discard bool                                 `json:"discard,omitempty"`
 }
 
 // Swap puts a volume behind a claim in such a way that nobody who compares the claim with what was applied sees a difference: its
@@ -101,24 +106,24 @@ func (r *Restorer) swap(ctx context.Context, x Exchange) (string, error) {
 	if rec == nil { // an earlier call came to the end
 		return r.takenFrom(ctx, key(&x.Claim))
 	}
-	if err := r.takeOut(ctx, rec, x.NewVolume); err != nil {
+	if err := r.takeOut(ctx, rec); err != nil {
 		return "", err
 	}
 	if err := r.removeClaim(ctx, rec); err != nil {
 		return "", err
 	}
-	if err := r.bind(ctx, rec, x.NewVolume); err != nil {
+	if err := r.bind(ctx, rec); err != nil {
 		return "", err
 	}
-	return rec.Volume, r.finish(ctx, rec, x.NewVolume)
+	return rec.Volume, r.finish(ctx, rec, rec.By)
 }
 
 // begin writes down what is to be done on the new volume, and promises that volume to the claim: from now on a claim of this name that
 // anybody creates gets it. Nil is an exchange that is done.
 func (r *Restorer) begin(ctx context.Context, x Exchange) (*record, error) {
 	var v corev1.PersistentVolume
-	if err := r.Cluster.Client.Get(ctx, client.ObjectKey{Name: x.NewVolume}, &v); err != nil {
-		return nil, readFault("read volume "+x.NewVolume, err)
+	if err := r.readVolume(ctx, x.NewVolume, &v); err != nil {
+		return nil, err
 	}
 	if text, ok := v.Annotations[AnnotationExchange]; ok {
 		return r.resume(text, x)
@@ -127,10 +132,10 @@ func (r *Restorer) begin(ctx context.Context, x Exchange) (*record, error) {
 	if err != nil {
 		return nil, err
 	}
-	if live != nil && live.Spec.VolumeName == v.Name {
+	if live != nil && live.DeletionTimestamp == nil && live.Spec.VolumeName == v.Name {
 		return nil, nil //nolint:nilnil // documented: done
 	}
-	rec, err := r.plan(ctx, live, &x.Claim, &v)
+	rec, err := r.plan(ctx, live, x, &v)
 	if err != nil {
 		return nil, err
 	}
@@ -162,11 +167,11 @@ func (r *Restorer) resume(text string, x Exchange) (*record, error) {
 }
 
 // plan says what is to be done to put v behind the live claim, or behind a new one where live is nil.
-func (r *Restorer) plan(ctx context.Context, live, wanted *corev1.PersistentVolumeClaim, v *corev1.PersistentVolume) (*record, error) {
+func (r *Restorer) plan(ctx context.Context, live *corev1.PersistentVolumeClaim, x Exchange, v *corev1.PersistentVolume) (*record, error) {
 	now := r.Now()
 	rec := &record{
-		Restore: r.Owner, Claim: asWritten(wanted), Begun: metav1.NewTime(now), Until: metav1.NewTime(now.Add(r.Keep)),
-		Reclaim: madeWith(v),
+		Restore: r.Owner, By: v.Name, Claim: asWritten(&x.Claim), Begun: metav1.NewTime(now), Until: metav1.NewTime(now.Add(r.Keep)),
+		Reclaim: madeWith(v), Filled: v.Annotations[AnnotationReclaim] != "", Back: x.back, Discard: x.discard,
 	}
 	if live != nil {
 		rec.Claim, rec.UID, rec.Volume = asWritten(live), live.UID, live.Spec.VolumeName
@@ -176,8 +181,8 @@ func (r *Restorer) plan(ctx context.Context, live, wanted *corev1.PersistentVolu
 		}
 		if rec.Volume != "" {
 			var old corev1.PersistentVolume
-			if err := r.Cluster.Client.Get(ctx, client.ObjectKey{Name: rec.Volume}, &old); err != nil {
-				return nil, readFault("read volume "+rec.Volume, err)
+			if err := r.readVolume(ctx, rec.Volume, &old); err != nil {
+				return nil, err
 			}
 			rec.Reclaim = madeWith(&old)
 		}
@@ -199,11 +204,10 @@ func (r *Restorer) inUse(ctx context.Context, v *corev1.PersistentVolume) (bool,
 		return false, nil
 	}
 	var c corev1.PersistentVolumeClaim
-	err := r.Cluster.Client.Get(ctx, client.ObjectKey{Namespace: ref.Namespace, Name: ref.Name}, &c)
-	if apierrors.IsNotFound(err) {
-		return false, nil
-	}
-	return c.UID == ref.UID, readFault("read claim "+ref.Namespace+"/"+ref.Name, err)
+	err := r.call(ctx, "read claim "+ref.Namespace+"/"+ref.Name, func(ctx context.Context) error {
+		return client.IgnoreNotFound(r.Cluster.Client.Get(ctx, client.ObjectKey{Namespace: ref.Namespace, Name: ref.Name}, &c))
+	})
+	return c.UID == ref.UID, err
 }
 
 // namesItsVolume refuses claims of which somebody wrote down the volume: they cannot have another and stay what they are.
@@ -269,11 +273,11 @@ func (r *Restorer) withdraw(v *corev1.PersistentVolume) {
 
 // standDown takes back the promise of a claim to other volumes, of an exchange that is given up.
 func (r *Restorer) standDown(ctx context.Context, claim types.NamespacedName, but string) error {
-	var all corev1.PersistentVolumeList
-	if err := r.Cluster.Client.List(ctx, &all, client.HasLabels{v1alpha1.LabelOwner}); err != nil {
-		return readFault("list volumes", err)
+	all, err := r.volumes(ctx, client.HasLabels{v1alpha1.LabelOwner})
+	if err != nil {
+		return err
 	}
-	for _, v := range all.Items {
+	for _, v := range all {
 		ref := v.Spec.ClaimRef
 		if v.Name == but || v.Annotations[AnnotationExchange] == "" || ref == nil || ref.UID != "" ||
 			ref.Namespace != claim.Namespace || ref.Name != claim.Name {
@@ -286,9 +290,9 @@ func (r *Restorer) standDown(ctx context.Context, claim types.NamespacedName, bu
 	return nil
 }
 
-// takeOut marks the volume behind the claim as one that is kept for undo.
-func (r *Restorer) takeOut(ctx context.Context, rec *record, by string) error {
-	if rec.Volume == "" || rec.Volume == by {
+// takeOut marks the volume behind the claim as one that is kept for undo, or that is to be deleted.
+func (r *Restorer) takeOut(ctx context.Context, rec *record) error {
+	if rec.Volume == "" || rec.Volume == rec.By {
 		return nil
 	}
 	text, err := json.Marshal(rec)
@@ -297,6 +301,11 @@ func (r *Restorer) takeOut(ctx context.Context, rec *record, by string) error {
 	}
 	return r.changeVolume(ctx, rec.Volume, func(v *corev1.PersistentVolume) {
 		v.Spec.PersistentVolumeReclaimPolicy = corev1.PersistentVolumeReclaimRetain
+		if rec.Discard {
+			setLabel(v, v1alpha1.LabelOwner, rec.Restore)
+			delete(v.Annotations, AnnotationExchange)
+			return
+		}
 		setLabel(v, v1alpha1.LabelUndo, rec.Restore)
 		delete(v.Labels, v1alpha1.LabelOwner)
 		delete(v.Annotations, AnnotationExchange)
@@ -339,26 +348,32 @@ func (r *Restorer) deleteClaim(ctx context.Context, c *corev1.PersistentVolumeCl
 	if len(pods) > 0 && c.DeletionTimestamp == nil {
 		return fault.New("", fault.ErrBusy, "in use by "+podNames(pods), "stop what uses the claim; a GitOps controller may have started it again")
 	}
-	err = r.Application.Client.Delete(ctx, c, client.Preconditions{UID: &c.UID})
-	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
-		return readFault("delete the claim", err)
+	err = r.call(ctx, "delete the claim", func(ctx context.Context) error {
+		err := client.IgnoreNotFound(r.Application.Client.Delete(ctx, c, client.Preconditions{UID: &c.UID}))
+		if apierrors.IsConflict(err) {
+			return nil // there is another one by now
+		}
+		return err
+	})
+	if err != nil {
+		return err
 	}
-	return r.until(ctx, "the old claim to go", func(ctx context.Context) (bool, error) {
+	return r.until(ctx, "wait until the old claim is gone", func(ctx context.Context) (bool, error) {
 		live, err := r.liveClaim(ctx, key(c))
 		return err == nil && (live == nil || live.UID != c.UID), err
 	})
 }
 
 // bind creates the claim and waits until it is bound to the volume, whoever creates it first.
-func (r *Restorer) bind(ctx context.Context, rec *record, volume string) error {
-	return r.until(ctx, "the claim to be bound to volume "+volume, func(ctx context.Context) (bool, error) {
+func (r *Restorer) bind(ctx context.Context, rec *record) error {
+	return r.until(ctx, "wait until the claim is bound to volume "+rec.By, func(ctx context.Context) (bool, error) {
 		live, err := r.liveClaim(ctx, key(rec.Claim))
 		switch {
 		case err != nil:
 			return false, err
 		case live == nil:
 			return false, r.createClaim(ctx, rec)
-		case live.Spec.VolumeName == volume:
+		case live.Spec.VolumeName == rec.By:
 			return live.Status.Phase == corev1.ClaimBound, nil
 		case live.Spec.VolumeName != "":
 			return false, r.removeStray(ctx, rec, live)
@@ -368,11 +383,13 @@ func (r *Restorer) bind(ctx context.Context, rec *record, volume string) error {
 }
 
 func (r *Restorer) createClaim(ctx context.Context, rec *record) error {
-	err := r.Application.Client.Create(ctx, asWritten(rec.Claim))
-	if apierrors.IsAlreadyExists(err) {
-		return nil
-	}
-	return readFault("create the claim", err)
+	return r.call(ctx, "create the claim", func(ctx context.Context) error {
+		err := r.Application.Client.Create(ctx, asWritten(rec.Claim))
+		if apierrors.IsAlreadyExists(err) {
+			return nil
+		}
+		return err
+	})
 }
 
 // removeStray deletes a claim that somebody created in between and that was given another volume. That volume goes with it only if it
@@ -381,7 +398,7 @@ func (r *Restorer) removeStray(ctx context.Context, rec *record, stray *corev1.P
 	if rec.UID == "" { // it may have been there first
 		taken := *rec
 		taken.Volume = stray.Spec.VolumeName
-		if err := r.takeOut(ctx, &taken, ""); err != nil {
+		if err := r.takeOut(ctx, &taken); err != nil {
 			return err
 		}
 		return r.deleteClaim(ctx, stray)
@@ -402,7 +419,7 @@ func (r *Restorer) removeStray(ctx context.Context, rec *record, stray *corev1.P
 
 // finish makes the claim the same as before, whoever created it, and the volume one like any other.
 func (r *Restorer) finish(ctx context.Context, rec *record, volume string) error {
-	err := retry.RetryOnConflict(retry.DefaultRetry, func() error {
+	err := r.call(ctx, "update the claim", func(ctx context.Context) error {
 		live, err := r.liveClaim(ctx, key(rec.Claim))
 		if err != nil || live == nil {
 			return err
@@ -421,7 +438,7 @@ func (r *Restorer) finish(ctx context.Context, rec *record, volume string) error
 		return r.Application.Client.Update(ctx, live)
 	})
 	if err != nil {
-		return readFault("update the claim", err)
+		return err
 	}
 	return r.changeVolume(ctx, volume, func(v *corev1.PersistentVolume) {
 		v.Spec.PersistentVolumeReclaimPolicy = rec.Reclaim
@@ -436,7 +453,7 @@ func (r *Restorer) finish(ctx context.Context, rec *record, volume string) error
 
 // changeVolume changes a volume, again if somebody else changes it at the same time.
 func (r *Restorer) changeVolume(ctx context.Context, name string, change func(v *corev1.PersistentVolume)) error {
-	err := retry.RetryOnConflict(retry.DefaultRetry, func() error {
+	return r.call(ctx, "change volume "+name, func(ctx context.Context) error {
 		var v corev1.PersistentVolume
 		if err := r.Cluster.Client.Get(ctx, client.ObjectKey{Name: name}, &v); err != nil {
 			return err
@@ -444,29 +461,45 @@ func (r *Restorer) changeVolume(ctx context.Context, name string, change func(v 
 		change(&v)
 		return r.Cluster.Client.Update(ctx, &v)
 	})
-	return readFault("change volume "+name, err)
+}
+
+func (r *Restorer) readVolume(ctx context.Context, name string, v *corev1.PersistentVolume) error {
+	return r.call(ctx, "read volume "+name, func(ctx context.Context) error {
+		return r.Cluster.Client.Get(ctx, client.ObjectKey{Name: name}, v)
+	})
+}
+
+func (r *Restorer) volumes(ctx context.Context, which client.ListOption) ([]corev1.PersistentVolume, error) {
+	var all corev1.PersistentVolumeList
+	err := r.call(ctx, "list volumes", func(ctx context.Context) error { return r.Cluster.Client.List(ctx, &all, which) })
+	return all.Items, err
 }
 
 // liveClaim is nil for a claim that is not there.
 func (r *Restorer) liveClaim(ctx context.Context, name types.NamespacedName) (*corev1.PersistentVolumeClaim, error) {
 	var c corev1.PersistentVolumeClaim
-	err := r.Application.Client.Get(ctx, name, &c)
-	if apierrors.IsNotFound(err) {
-		return nil, nil //nolint:nilnil // documented: not there
-	}
-	if err != nil {
-		return nil, readFault("read claim "+name.String(), err)
+	err := r.call(ctx, "read claim "+name.String(), func(ctx context.Context) error {
+		return client.IgnoreNotFound(r.Application.Client.Get(ctx, name, &c))
+	})
+	if err != nil || c.UID == "" {
+		return nil, err
 	}
 	return &c, nil
 }
 
+// call makes one call, again while the API server is away or somebody else writes at the same time.
+func (r *Restorer) call(ctx context.Context, op string, f func(context.Context) error) error {
+	return r.asking().call(ctx, op, f)
+}
+
 // until waits for a condition, as long as r.Wait.
-func (r *Restorer) until(ctx context.Context, what string, done func(ctx context.Context) (bool, error)) error {
-	err := wait.PollUntilContextTimeout(ctx, r.Poll, r.Wait, true, done)
-	if wait.Interrupted(err) && ctx.Err() == nil {
-		return fault.New("", fault.ErrBusy, fmt.Sprintf("waited %s for %s", r.Wait, what), "")
-	}
-	return err
+func (r *Restorer) until(ctx context.Context, op string, done func(context.Context) (bool, error)) error {
+	return r.asking().await(ctx, r.Wait, op, done)
+}
+
+// asking is a Keeper that is good for waiting only.
+func (r *Restorer) asking() *Keeper {
+	return &Keeper{Options: Options{Poll: max(r.Poll, time.Millisecond)}}
 }
 
 // asWritten is a claim as its author wrote it: without what the server and the binding of a volume put in.
@@ -520,21 +553,4 @@ func isBlock(mode *corev1.PersistentVolumeMode) bool {
 
 func setLabel(v *corev1.PersistentVolume, name, value string) {
 	metav1.SetMetaDataLabel(&v.ObjectMeta, name, value)
-}
-
-// readFault gives an answer of the API server its class.
-func readFault(op string, err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case apierrors.IsNotFound(err):
-		return fault.Wrap(op, fault.ErrNotFound, err, "")
-	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err):
-		return fault.Wrap(op, fault.ErrDenied, err, "")
-	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsRequestEntityTooLargeError(err):
-		return fault.Wrap(op, fault.ErrInvalid, err, "")
-	case apierrors.IsConflict(err):
-		return fault.Wrap(op, fault.ErrBusy, err, "")
-	}
-	return fault.Wrap(op, fault.ErrUnavailable, err, "")
 }

@@ -6,70 +6,93 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/kube"
 )
 
-// Taken is a volume that a Restore took from behind a claim, and keeps.
-type Taken struct {
-	Volume    string
-	Namespace string
-	Claim     string
-}
-
+// taken is a volume that a Restore took from behind a claim, and keeps.
 type taken struct {
 	volume corev1.PersistentVolume
 	record *record
 }
 
-// TakenBy lists the volumes that a Restore took from behind claims and that are still kept, by their claims.
-func (r *Restorer) TakenBy(ctx context.Context, restore string) ([]Taken, error) {
+// Undo puts the volumes that a Restore took out, and that are still kept, back behind their claims, and says how each claim is now. The
+// volumes that were there are kept in their stead, by r.Owner: an undo can be undone. No pod may use the claims. Nothing to undo is
+// fault.ErrNotFound.
+func (r *Restorer) Undo(ctx context.Context, restore string) ([]v1alpha1.VolumeStatus, error) {
+	op := "undo restore " + restore
 	all, err := r.taken(ctx, restore)
-	var list []Taken
+	if err != nil {
+		return nil, fault.Wrap(op, nil, err, "")
+	}
 	for _, t := range all {
-		list = append(list, Taken{t.volume.Name, t.record.Claim.Namespace, t.record.Claim.Name})
+		if err := r.undo(ctx, t, Exchange{}); err != nil {
+			return nil, fault.Wrap(fmt.Sprintf("%s: claim %s", op, key(t.record.Claim)), nil, err, "")
+		}
 	}
-	return list, err
+	done, err := r.taken(ctx, r.Owner) // with those of an earlier call
+	if err == nil && len(done) == 0 {
+		err = fault.New("", fault.ErrNotFound, "no volume is kept of it", "volumes are kept as long as keepOld of the restore says")
+	}
+	if err != nil {
+		return nil, fault.Wrap(op, nil, err, "")
+	}
+	var vols []v1alpha1.VolumeStatus
+	for _, t := range done {
+		c := t.record.Claim
+		vols = append(vols, v1alpha1.VolumeStatus{
+			Namespace: c.Namespace, Claim: c.Name, Part: PartName(c.Namespace, c.Name), Method: v1alpha1.MethodNone,
+			Block: isBlock(c.Spec.VolumeMode), Stored: true, OldVolume: t.volume.Name, NewVolume: t.record.By,
+		})
+	}
+	return vols, nil
 }
 
-// Undo puts a volume that a Restore took out back behind its claim. The volume that is there now is kept in its stead, by r.Owner: an
-// undo can be undone. With r.Owner the Restore itself it is what a Restore does that fails: what it had begun is taken back, too. No
-// pod may use the claim.
-func (r *Restorer) Undo(ctx context.Context, t Taken) error {
-	err := r.undo(ctx, t)
-	return fault.Wrap(fmt.Sprintf("put volume %s back behind claim %s/%s", t.Volume, t.Namespace, t.Claim), nil, err, "")
+// TakeBack undoes what this Restore itself did to claims and volumes so far: what a Restore does that fails, while workloads are still
+// stopped. Volumes that it filled are deleted.
+func (r *Restorer) TakeBack(ctx context.Context) error {
+	const op = "take the exchange of volumes back"
+	all, err := r.taken(ctx, r.Owner)
+	if err != nil {
+		return fault.Wrap(op, nil, err, "")
+	}
+	var errs []error
+	for _, t := range all {
+		if !t.record.Back {
+			errs = append(errs, r.undo(ctx, t, Exchange{back: true, discard: t.record.Filled}))
+		}
+	}
+	own, err := r.volumes(ctx, client.MatchingLabels{v1alpha1.LabelOwner: r.Owner})
+	errs = append(errs, err)
+	for i := range own {
+		errs = append(errs, r.tidyVolume(ctx, &own[i]))
+	}
+	return fault.Wrap(op, nil, errors.Join(errs...), "")
 }
 
-func (r *Restorer) undo(ctx context.Context, t Taken) error {
-	var v corev1.PersistentVolume
-	if err := r.Cluster.Client.Get(ctx, client.ObjectKey{Name: t.Volume}, &v); err != nil {
-		return readFault("read volume "+t.Volume, err)
-	}
-	if v.Labels[v1alpha1.LabelUndo] == "" && v.Annotations[AnnotationExchange] == "" { // an earlier call came to the end
-		return nil
-	}
-	rec, err := parseRecord(v.Annotations[AnnotationTaken])
+// undo puts one volume back behind its claim.
+func (r *Restorer) undo(ctx context.Context, t taken, x Exchange) error {
+	name := t.volume.Name
+	live, err := r.liveClaim(ctx, key(t.record.Claim))
 	if err != nil {
 		return err
 	}
-	live, err := r.liveClaim(ctx, key(rec.Claim))
-	if err != nil {
-		return err
-	}
-	if live != nil && live.Spec.VolumeName == v.Name && v.Annotations[AnnotationExchange] == "" { // it never left
+	if live != nil && live.Spec.VolumeName == name && t.volume.Annotations[AnnotationExchange] == "" { // it never left
 		if live.DeletionTimestamp == nil {
-			return r.stay(ctx, rec, v.Name)
+			return r.stay(ctx, t.record, name)
 		}
 		if err := r.deleteClaim(ctx, live); err != nil {
 			return err
 		}
 	}
-	_, err = r.swap(ctx, Exchange{Claim: *rec.Claim, NewVolume: v.Name})
+	x.Claim, x.NewVolume = *t.record.Claim, name
+	_, err = r.swap(ctx, x)
 	return err
 }
 
@@ -81,76 +104,47 @@ func (r *Restorer) stay(ctx context.Context, rec *record, volume string) error {
 	return r.finish(ctx, rec, volume)
 }
 
-// DeleteUndo deletes the volumes kept for undo whose time is over, with what is in them. Those of a class that retains volumes are
-// only let go, as the class wants it: their names are returned.
-func (r *Restorer) DeleteUndo(ctx context.Context) (retained []string, err error) {
+// DeleteUndo deletes the volumes kept for undo whose time is over at now, of whatever Restore. It goes on after a failure.
+func DeleteUndo(ctx context.Context, c *kube.Cluster, now time.Time) error {
+	r := &Restorer{Cluster: c, Application: c, Wait: defaultStart, Poll: defaultPoll}
 	all, err := r.taken(ctx, "")
-	if err != nil {
-		return nil, err
-	}
-	now := r.Now()
+	errs := []error{err}
 	for _, t := range all {
-		if now.Before(t.record.Until.Time) || t.volume.Annotations[AnnotationExchange] != "" {
-			continue
-		}
-		kept, err := r.letGo(ctx, t)
-		if err != nil {
-			return retained, err
-		}
-		if kept {
-			retained = append(retained, t.volume.Name)
+		if !now.Before(t.record.Until.Time) {
+			errs = append(errs, r.letGo(ctx, t))
 		}
 	}
-	return retained, nil
+	return fault.Wrap("delete volumes kept for undo", nil, errors.Join(errs...), "")
 }
 
-// DropUndo deletes the volumes that a Restore keeps for undo, whatever their time.
-func (r *Restorer) DropUndo(ctx context.Context, restore string) (retained []string, err error) {
-	all, err := r.taken(ctx, restore)
-	if err != nil {
-		return nil, err
-	}
-	for _, t := range all {
-		if t.volume.Annotations[AnnotationExchange] != "" {
-			continue
+// letGo makes of a volume kept for undo what Kubernetes makes of one whose claim is deleted: by its own policy it is deleted with what
+// is in it, or stays. One that stays keeps the record of what it was.
+func (r *Restorer) letGo(ctx context.Context, t taken) error {
+	err := r.changeVolume(ctx, t.volume.Name, func(v *corev1.PersistentVolume) {
+		if v.Annotations[AnnotationExchange] != "" { // it is on its way back
+			return
 		}
-		kept, err := r.letGo(ctx, t)
-		if err != nil {
-			return retained, err
-		}
-		if kept {
-			retained = append(retained, t.volume.Name)
-		}
-	}
-	return retained, nil
-}
-
-// letGo makes of a volume kept for undo what Kubernetes makes of one whose claim is deleted.
-func (r *Restorer) letGo(ctx context.Context, t taken) (retained bool, err error) {
-	used, err := r.inUse(ctx, &t.volume)
-	if err != nil {
-		return false, err
-	}
-	err = r.changeVolume(ctx, t.volume.Name, func(v *corev1.PersistentVolume) {
 		delete(v.Labels, v1alpha1.LabelUndo)
-		delete(v.Annotations, AnnotationTaken)
+		if t.record.Reclaim != corev1.PersistentVolumeReclaimRetain {
+			delete(v.Annotations, AnnotationTaken)
+		}
 		v.Spec.PersistentVolumeReclaimPolicy = t.record.Reclaim
 	})
 	if errors.Is(err, fault.ErrNotFound) {
-		return false, nil
+		return nil
 	}
-	return !used && t.record.Reclaim == corev1.PersistentVolumeReclaimRetain, err
+	return err
 }
 
 // taken lists the volumes kept for undo of one Restore, or of all where restore is empty, by their claims.
 func (r *Restorer) taken(ctx context.Context, restore string) ([]taken, error) {
-	var volumes corev1.PersistentVolumeList
-	if err := r.Cluster.Client.List(ctx, &volumes, client.HasLabels{v1alpha1.LabelUndo}); err != nil {
-		return nil, readFault("list volumes", err)
+	volumes, err := r.volumes(ctx, client.HasLabels{v1alpha1.LabelUndo})
+	if err != nil {
+		return nil, err
 	}
 	var all []taken
 	var broken error
-	for _, v := range volumes.Items {
+	for _, v := range volumes {
 		if restore != "" && v.Labels[v1alpha1.LabelUndo] != restore {
 			continue
 		}
@@ -161,37 +155,31 @@ func (r *Restorer) taken(ctx context.Context, restore string) ([]taken, error) {
 		}
 		all = append(all, taken{v, rec})
 	}
-	if restore != "" && broken != nil {
-		return nil, broken
-	}
 	slices.SortFunc(all, func(a, b taken) int {
 		return cmp.Compare(a.record.Claim.Namespace+"/"+a.record.Claim.Name, b.record.Claim.Namespace+"/"+b.record.Claim.Name)
 	})
-	return all, nil
+	return all, broken
 }
 
 // TidyVolumes puts right what ended Restores left of their exchanges: a claim that was deleted comes back with the volume that it
 // had, a filled volume that is behind its claim becomes an ordinary one, any other is deleted. active says whether the Restore of a uid
-// is still under way.
+// is still under way. It is to come before StartAll, and goes on after a failure.
 func (r *Restorer) TidyVolumes(ctx context.Context, active func(uid string) bool) error {
-	var volumes corev1.PersistentVolumeList
-	if err := r.Cluster.Client.List(ctx, &volumes, client.HasLabels{v1alpha1.LabelOwner}); err != nil {
-		return readFault("list volumes", err)
-	}
-	var errs []error
-	for _, v := range volumes.Items {
-		if owner := v.Labels[v1alpha1.LabelOwner]; !active(owner) {
-			errs = append(errs, fault.Wrap("tidy volume "+v.Name, nil, r.of(owner).tidyVolume(ctx, &v), ""))
+	owned, err := r.volumes(ctx, client.HasLabels{v1alpha1.LabelOwner})
+	errs := []error{err}
+	for i := range owned {
+		if owner := owned[i].Labels[v1alpha1.LabelOwner]; !active(owner) {
+			errs = append(errs, fault.Wrap("volume "+owned[i].Name, nil, r.of(owner).tidyVolume(ctx, &owned[i]), ""))
 		}
 	}
 	kept, err := r.taken(ctx, "")
 	errs = append(errs, err)
 	for _, t := range kept {
 		if owner := t.volume.Labels[v1alpha1.LabelUndo]; !active(owner) {
-			errs = append(errs, fault.Wrap("tidy volume "+t.volume.Name, nil, r.of(owner).tidyTaken(ctx, t), ""))
+			errs = append(errs, fault.Wrap("volume "+t.volume.Name, nil, r.of(owner).tidyTaken(ctx, t), ""))
 		}
 	}
-	return errors.Join(errs...)
+	return fault.Wrap("put volumes right", nil, errors.Join(errs...), "")
 }
 
 // of is r for another Restore.
@@ -238,14 +226,21 @@ func (r *Restorer) tidyVolume(ctx context.Context, v *corev1.PersistentVolume) e
 // bringBack creates a claim that was deleted again, with the volume that it had, if its namespace is still there.
 func (r *Restorer) bringBack(ctx context.Context, rec *record) error {
 	var ns corev1.Namespace
-	err := r.Cluster.Client.Get(ctx, client.ObjectKey{Name: rec.Claim.Namespace}, &ns)
-	if apierrors.IsNotFound(err) || (err == nil && ns.DeletionTimestamp != nil) {
-		return nil
+	err := r.call(ctx, "read namespace "+rec.Claim.Namespace, func(ctx context.Context) error {
+		return client.IgnoreNotFound(r.Cluster.Client.Get(ctx, client.ObjectKey{Name: rec.Claim.Namespace}, &ns))
+	})
+	if err != nil || ns.UID == "" || ns.DeletionTimestamp != nil {
+		return err
 	}
+	var old corev1.PersistentVolume
+	if err := r.readVolume(ctx, rec.Volume, &old); err != nil {
+		return err
+	}
+	was, err := parseRecord(old.Annotations[AnnotationTaken])
 	if err != nil {
-		return readFault("read namespace "+rec.Claim.Namespace, err)
+		return err
 	}
-	return r.undo(ctx, Taken{Volume: rec.Volume, Namespace: rec.Claim.Namespace, Claim: rec.Claim.Name})
+	return r.undo(ctx, taken{old, was}, Exchange{back: true, discard: rec.Filled})
 }
 
 // tidyTaken makes a volume that was marked as taken out, but never left its claim, an ordinary one.

@@ -2,7 +2,6 @@ package volume
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -56,10 +55,17 @@ func knownWay(kind schema.GroupVersionKind) way {
 }
 
 // scalable finds the kinds that have the subresource scale, each in the version that the server prefers.
-func scalable(c *kube.Cluster) (map[schema.GroupKind]schema.GroupVersionKind, error) {
-	_, lists, err := c.Discovery.ServerGroupsAndResources()
-	if err != nil && !discovery.IsGroupDiscoveryFailedError(err) {
-		return nil, readFault("ask which kinds there are", err)
+func (r *Restorer) scalable(ctx context.Context, c *kube.Cluster) (map[schema.GroupKind]schema.GroupVersionKind, error) {
+	var lists []*metav1.APIResourceList
+	err := r.call(ctx, "ask which kinds there are", func(context.Context) (err error) {
+		_, lists, err = c.Discovery.ServerGroupsAndResources()
+		if discovery.IsGroupDiscoveryFailedError(err) { // the others are there
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
 	found := map[schema.GroupKind]schema.GroupVersionKind{}
 	for _, list := range lists { // the preferred version of a group is its first
@@ -300,4 +306,5 @@ func podNames(pods []corev1.Pod) string {
 	return strings.Join(names, ", ")
 }
 
-var errStartedAgain = errors.New("it is started again as often as it is stopped")
+// readFault gives an answer of the API server its class.
+func readFault(op string, err error) error { return fault.Wrap(op, nil, classify(err), "") }
