@@ -1,5 +1,7 @@
 #!/bin/sh
 # Installs the Debian packages that the tests need where their programs are missing: as root, or else says what to install.
+#
+#	debian.sh [cluster]        with cluster: those of the cluster too
 set -eu
 
 missing=
@@ -17,6 +19,19 @@ need ssh openssh-client
 need sshd openssh-server
 need restic restic
 need npm npm # fetches what forges' clients are tested against
+if [ "${1:-}" = cluster ]; then
+	need containerd containerd
+	need runc runc
+	need /usr/lib/cni/bridge containernetworking-plugins
+	need nft nftables # kube-proxy
+	need iptables iptables # port mappings
+	need conntrack conntrack
+	need ip iproute2
+	need mkfs.btrfs btrfs-progs
+	need mmdebstrap mmdebstrap # images
+	need openssl openssl
+	need pgrep procps
+fi
 
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then

@@ -2,15 +2,16 @@
 # Builds the real servers that tests run against, each from its pinned module beside this script, and prints shell lines that
 # tell the tests where they are:
 #
-#	eval "$(test/servers/build.sh kopia versitygw gitea)"
+#	eval "$(test/servers/build.sh kopia versitygw gitea kubernetes)"
 #
-# Binaries are kept outside the tree, under a key made of the module's files and this script, so that only the first run is slow.
+# What is named is the program, or for kubernetes the directory of its programs. They are kept outside the tree, under a key made of the
+# module's files and this script, so that only the first run is slow: five minutes for most, ten for kubernetes on two cores.
 # They are built one after another: the linker takes more than a gigabyte for the big ones.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/backstay/servers
-[ $# -gt 0 ] || set -- kopia versitygw gitea
+[ $# -gt 0 ] || set -- kopia versitygw gitea kubernetes
 
 # build NAME DESTINATION: leaves the program, and what it needs at run time, in DESTINATION.
 build() {
@@ -27,6 +28,26 @@ build() {
 		mkdir "$2/static"
 		cp -R "$root/options" "$root/templates" "$root/public" "$2/static/"
 		chmod -R u+w "$2/static" ;;
+	kubernetes) # all of a cluster; test/cluster starts it
+		mkdir "$2/kubernetes"
+		snapshotter=github.com/kubernetes-csi/external-snapshotter/v8/cmd
+		version=v1.34.4
+		flags='-s -w'
+		for package in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
+			flags="$flags -X $package.gitVersion=$version -X $package.gitMajor=1 -X $package.gitMinor=34"
+		done
+		export CGO_ENABLED=0
+		go build -trimpath -ldflags "$flags" -o "$2/kubernetes/" \
+			./hyper ./coredns ./csihost ./pause $snapshotter/csi-snapshotter $snapshotter/snapshot-controller
+		# It wants an older csi-translation-lib than the others.
+		go build -modfile=provisioner.mod -trimpath -ldflags '-s -w' -o "$2/kubernetes/" \
+			github.com/kubernetes-csi/external-provisioner/v5/cmd/csi-provisioner
+		for name in etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl; do
+			ln -s hyper "$2/kubernetes/$name"
+		done
+		mkdir "$2/kubernetes/crds"
+		cp "$(go list -m -f '{{.Dir}}' github.com/kubernetes-csi/external-snapshotter/client/v8)"/config/crd/*_*.yaml "$2/kubernetes/crds/"
+		chmod u+w "$2/kubernetes/crds/"* ;;
 	*)
 		echo "build.sh: no server named $1" >&2
 		return 2 ;;
@@ -35,7 +56,7 @@ build() {
 
 for name in "$@"; do
 	[ -d "$here/$name" ] || { echo "build.sh: no server named $name" >&2; exit 2; }
-	key=$(cat "$here/build.sh" "$here/$name/go.mod" "$here/$name/go.sum" | sha256sum | cut -c1-16)
+	key=$({ cat "$here/build.sh"; find "$here/$name" -type f | LC_ALL=C sort | xargs cat; } | sha256sum | cut -c1-16)
 	dir=$cache/$key
 	if [ ! -x "$dir/$name" ]; then
 		echo "building $name, once; it goes to $dir" >&2
