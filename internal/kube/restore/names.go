@@ -59,23 +59,25 @@ func badIdentity(u *unstructured.Unstructured) string {
 
 // selector chooses objects: all, a kind, or one object.
 type selector struct {
-	all  bool
-	kind string // KIND.GROUP in small letters
-	name string // empty for all of the kind
+	all      bool
+	kind     string // in small letters
+	group    string
+	anyGroup bool   // none was said
+	name     string // empty for all of the kind
 }
 
-// parseSelector reads KIND.GROUP/NAME, KIND.GROUP, and, where it may be, *.
+// parseSelector reads KIND.GROUP/NAME, KIND.GROUP, and, where it may be, *. Without GROUP it is the kind of any group.
 func parseSelector(text string, mayAll bool) (selector, error) {
 	if text == "*" && mayAll {
 		return selector{all: true}, nil
 	}
-	kind, name, named := strings.Cut(text, "/")
-	if kind == "" || strings.ContainsAny(kind, "* ") || named && (name == "" || strings.Contains(name, "/")) {
+	kindAndGroup, name, named := strings.Cut(text, "/")
+	kind, group, grouped := strings.Cut(kindAndGroup, ".")
+	if kind == "" || strings.ContainsAny(kindAndGroup, "* ") || grouped && group == "" || named && (name == "" || strings.Contains(name, "/")) {
 		return selector{}, fault.New("select objects by "+strconv.Quote(text), fault.ErrInvalid, "not of the form KIND.GROUP/NAME",
 			"write deployment.apps/web for one object, configmap for all of a kind")
 	}
-	short, group, _ := strings.Cut(kind, ".")
-	return selector{kind: kindName(schema.GroupKind{Group: group, Kind: short}), name: name}, nil
+	return selector{kind: strings.ToLower(kind), group: group, anyGroup: !grouped, name: name}, nil
 }
 
 func parseSelectors(texts []string) ([]selector, error) {
@@ -91,7 +93,7 @@ func parseSelectors(texts []string) ([]selector, error) {
 }
 
 func (s selector) matches(gk schema.GroupKind, name string) bool {
-	return s.all || s.kind == kindName(gk) && (s.name == "" || s.name == name)
+	return s.all || s.kind == strings.ToLower(gk.Kind) && (s.anyGroup || s.group == gk.Group) && (s.name == "" || s.name == name)
 }
 
 // plain is text that a terminal shows as it is, at most so many bytes long.

@@ -13,7 +13,7 @@ import (
 // Bounds of one object. The API server takes no more than 1.5 MB.
 const (
 	maxObject = 3 << 20 // bytes as JSON
-	maxDepth  = 128     // of maps and lists in each other
+	maxDepth  = 9000    // of maps and lists in each other; JSON is read to a depth of 10000
 )
 
 // assignedMetadata is what the server writes into metadata.
