@@ -215,6 +215,32 @@ func parsed(t *testing.T, namespace, text string) *unstructured.Unstructured {
 	return o
 }
 
+// TestExamplesOfKubernetes: what the page shows is taken by the API server, by the reader of files, and by editors that know the schema.
+func TestExamplesOfKubernetes(t *testing.T) {
+	config := kubetest.Start(t)
+	server, err := client.New(config, client.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const page = "kubernetes.md"
+	documents := blocks(t, page, "yaml")
+	for _, part := range strings.Split(blocks(t, page, "sh")[0], "<<EOF\n")[1:] {
+		document, _, _ := strings.Cut(part, "\nEOF\n")
+		documents = append(documents, strings.ReplaceAll(document, "$VAULT_URL", "s3://bucket")+"\n")
+	}
+	if len(documents) < 4 {
+		t.Fatalf("%d examples", len(documents))
+	}
+	namespace := kubetest.Namespace(t, config)
+	for _, text := range documents {
+		agrees(t, "the reader", "", read(t, text))
+		agrees(t, "the API server", "", created(t, server, namespace, text))
+		for _, problem := range schemaProblems(t, text) {
+			t.Errorf("the schema: %s", problem)
+		}
+	}
+}
+
 // TestSpecsThatDoNotChange: what was asked for is what a status tells of.
 func TestSpecsThatDoNotChange(t *testing.T) {
 	config := kubetest.Start(t)
