@@ -126,9 +126,13 @@ func ignoreAbsent(err error) error {
 	return err
 }
 
-// mark sets labels and annotations of an object, and takes off those that are nil.
+// mark sets labels and annotations of an object, and takes off those that are nil; the others stay as they are.
 func (k *Keeper) mark(ctx context.Context, object client.Object, labels, annotations map[string]any) error {
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": labels, "annotations": annotations}})
+	metadata := map[string]any{"labels": labels}
+	if len(annotations) > 0 { // for a null would take all of them off
+		metadata["annotations"] = annotations
+	}
+	patch, err := json.Marshal(map[string]any{"metadata": metadata})
 	if err != nil {
 		return err
 	}

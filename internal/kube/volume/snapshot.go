@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
@@ -134,12 +135,22 @@ func (k *Keeper) cutOne(ctx context.Context, v v1alpha1.VolumeStatus, from sourc
 	return k.waitForCut(ctx, snapshot)
 }
 
-// waitForCut waits until the driver has said of which moment a snapshot is.
+// waitForCut waits until the driver has said of which moment a snapshot is. It looks at the content, which has the name that snapshot
+// controllers give it: there the moment stands seconds before it stands on the snapshot, and the application is at rest meanwhile.
 func (k *Keeper) waitForCut(ctx context.Context, snapshot *snapshotv1.VolumeSnapshot) (metav1.MicroTime, error) {
+	const often = 5 // questions about the content for one about the snapshot
 	var taken metav1.MicroTime
 	trouble := trouble{grace: cutGrace}
-	op := "take snapshot " + snapshot.Name
-	err := k.watch(ctx, op, &trouble, func(ctx context.Context) (bool, error) {
+	asked := 0
+	err := k.watch(ctx, "take snapshot "+snapshot.Name, &trouble, func(ctx context.Context) (bool, error) {
+		at, found, err := k.contentTime(ctx, "snapcontent-"+string(snapshot.UID), snapshot.UID)
+		if err != nil || found {
+			taken = at
+			return found, err
+		}
+		if asked++; asked%often != 0 {
+			return false, nil
+		}
 		if err := k.Cluster.Client.Get(ctx, client.ObjectKeyFromObject(snapshot), snapshot); err != nil {
 			return false, err
 		}
@@ -147,13 +158,22 @@ func (k *Keeper) waitForCut(ctx context.Context, snapshot *snapshotv1.VolumeSnap
 		if status == nil || status.CreationTime == nil {
 			return false, trouble.add(k.Now(), snapshotError(status))
 		}
-		taken = metav1.NewMicroTime(status.CreationTime.Time)
+		taken = k.precise(ctx, snapshot, metav1.NewMicroTime(status.CreationTime.Time))
 		return true, nil
 	})
-	if err != nil {
-		return taken, err
+	return taken, err
+}
+
+// contentTime is the moment that the content of a snapshot is of, if it is there and its driver has said so.
+func (k *Keeper) contentTime(ctx context.Context, name string, of types.UID) (at metav1.MicroTime, found bool, err error) {
+	var content snapshotv1.VolumeSnapshotContent
+	if err := k.Cluster.Client.Get(ctx, client.ObjectKey{Name: name}, &content); err != nil {
+		return at, false, client.IgnoreNotFound(err)
 	}
-	return k.precise(ctx, snapshot, taken), nil
+	if content.Spec.VolumeSnapshotRef.UID != of || content.Status == nil || content.Status.CreationTime == nil {
+		return at, false, nil
+	}
+	return metav1.NewMicroTime(time.Unix(0, *content.Status.CreationTime)), true, nil
 }
 
 // watch is await until ctx's deadline without pauses that grow, for the application is at rest meanwhile. At the deadline, what the
@@ -211,12 +231,11 @@ func (k *Keeper) precise(ctx context.Context, snapshot *snapshotv1.VolumeSnapsho
 	if snapshot.Status == nil || snapshot.Status.BoundVolumeSnapshotContentName == nil {
 		return taken
 	}
-	var content snapshotv1.VolumeSnapshotContent
-	err := k.Cluster.Client.Get(ctx, client.ObjectKey{Name: *snapshot.Status.BoundVolumeSnapshotContentName}, &content)
-	if err != nil || content.Status == nil || content.Status.CreationTime == nil {
+	at, found, err := k.contentTime(ctx, *snapshot.Status.BoundVolumeSnapshotContentName, snapshot.UID)
+	if err != nil || !found {
 		return taken // it is right, only not as exact
 	}
-	return metav1.NewMicroTime(time.Unix(0, *content.Status.CreationTime))
+	return at
 }
 
 // annotations holds the source.
