@@ -119,6 +119,15 @@ func (k *Keeper) gone(ctx context.Context, limit time.Duration, object client.Ob
 	})
 }
 
+// ignoreNotFound passes over the error of something that is gone, which may be wrapped.
+func ignoreNotFound(err error) error {
+	if errors.Is(err, fault.ErrNotFound) || apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+// ignoreAbsent passes over the error of a kind that the cluster does not know.
 func ignoreAbsent(err error) error {
 	if absent(err) {
 		return nil

@@ -138,7 +138,7 @@ func (k *Keeper) cutGroup(ctx context.Context, g *snapshotGroup, vols []v1alpha1
 		tidy, stop := context.WithTimeout(context.WithoutCancel(ctx), unlabelTime)
 		defer stop()
 		for _, claim := range claimsOf(vols, g.numbers) {
-			if off := k.mark(tidy, claim, map[string]any{LabelSnapshot: nil}, nil); off != nil {
+			if off := k.unmark(tidy, claim); off != nil {
 				k.Note(off.Error())
 			}
 		}

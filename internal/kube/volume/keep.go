@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -23,41 +22,30 @@ const labelSeries = v1alpha1.Group + "/series"
 
 // Forget deletes the snapshots of this owner. It does not wait until they are gone.
 func (k *Keeper) Forget(ctx context.Context) error {
-	_, err := k.sweepSnapshots(ctx, client.MatchingLabels{v1alpha1.LabelOwner: k.Owner}, func(string) bool { return false })
-	return fault.Wrap("delete snapshots", nil, err, "")
+	made, err := k.snapshots(ctx, client.MatchingLabels{v1alpha1.LabelOwner: k.Owner})
+	return fault.Wrap("delete snapshots", nil, errors.Join(err, k.dropAll(ctx, made)), "")
 }
 
 // Keep keeps the snapshots of these volumes on the cluster, as those of a point: they belong to no owner any more. Snapshots that are
 // gone are passed over.
 func (k *Keeper) Keep(ctx context.Context, vols []v1alpha1.VolumeStatus, pointID string) error {
 	labels := map[string]any{v1alpha1.LabelOwner: nil, v1alpha1.LabelPoint: pointID, labelSeries: digest(k.Series)}
-	groups, err := k.ownGroups(ctx)
+	made, err := k.snapshots(ctx, client.MatchingLabels{v1alpha1.LabelOwner: k.Owner})
 	if err != nil {
 		return fault.Wrap("keep snapshots", nil, err, "")
 	}
-	var failures []error
-	for _, group := range groups { // first: with the group its members would go
-		failures = append(failures, client.IgnoreNotFound(k.mark(ctx, group, labels, nil)))
-	}
+	wanted := map[string]bool{}
 	for _, v := range vols {
-		if v.Snapshot == "" || v.Problem != "" {
-			continue
+		wanted[v.Namespace+"/"+v.Snapshot] = v.Problem == ""
+	}
+	var failures []error
+	for _, object := range made { // groups first: their members go with them
+		_, single := object.(*snapshotv1.VolumeSnapshot)
+		if !single || wanted[object.GetNamespace()+"/"+object.GetName()] {
+			failures = append(failures, ignoreNotFound(k.mark(ctx, object, labels, nil)))
 		}
-		snapshot := &snapshotv1.VolumeSnapshot{}
-		snapshot.Namespace, snapshot.Name = v.Namespace, v.Snapshot
-		failures = append(failures, client.IgnoreNotFound(k.mark(ctx, snapshot, labels, nil)))
 	}
 	return fault.Wrap("keep snapshots", nil, errors.Join(failures...), "")
-}
-
-func (k *Keeper) ownGroups(ctx context.Context) ([]client.Object, error) {
-	version, found, err := k.groupVersion()
-	if err != nil || !found {
-		return nil, err
-	}
-	var list unstructured.UnstructuredList
-	list.SetGroupVersionKind(version.WithKind(kindGroupSnapshot + "List"))
-	return k.list(ctx, &list, client.MatchingLabels{v1alpha1.LabelOwner: k.Owner})
 }
 
 // KeepNewest deletes the kept snapshots of all but the newest n points of the series.
@@ -77,23 +65,17 @@ func (k *Keeper) KeepNewest(ctx context.Context, n int) error {
 	points := slices.SortedFunc(maps.Keys(newest), func(a, b string) int {
 		return cmp.Or(newest[b].Compare(newest[a]), cmp.Compare(a, b))
 	})
-	var failures []error
-	for _, s := range kept {
-		if slices.Index(points, s.GetLabels()[v1alpha1.LabelPoint]) >= n {
-			failures = append(failures, k.drop(ctx, s))
-		}
-	}
-	return fault.Wrap(op, nil, errors.Join(failures...), "")
+	old := slices.DeleteFunc(kept, func(s client.Object) bool {
+		number := slices.Index(points, s.GetLabels()[v1alpha1.LabelPoint])
+		return number < n
+	})
+	return fault.Wrap(op, nil, k.dropAll(ctx, old), "")
 }
 
 // ForgetPoint deletes the kept snapshots of a point.
 func (k *Keeper) ForgetPoint(ctx context.Context, pointID string) error {
 	kept, err := k.kept(ctx, client.MatchingLabels{v1alpha1.LabelPoint: pointID})
-	failures := []error{err}
-	for _, s := range kept {
-		failures = append(failures, k.drop(ctx, s))
-	}
-	return fault.Wrap("delete the snapshots of point "+pointID, nil, errors.Join(failures...), "")
+	return fault.Wrap("delete the snapshots of point "+pointID, nil, errors.Join(err, k.dropAll(ctx, kept)), "")
 }
 
 // Kept finds the snapshots that are kept of a point, by namespace and claim.
@@ -117,17 +99,5 @@ func (k *Keeper) Kept(ctx context.Context, pointID string) (map[types.Namespaced
 
 // kept lists the snapshots and group snapshots that are kept, groups first.
 func (k *Keeper) kept(ctx context.Context, which client.ListOption) ([]client.Object, error) {
-	both := []client.ListOption{which, client.HasLabels{v1alpha1.LabelPoint}}
-	var groups []client.Object
-	version, found, err := k.groupVersion()
-	if err == nil && found {
-		var list unstructured.UnstructuredList
-		list.SetGroupVersionKind(version.WithKind(kindGroupSnapshot + "List"))
-		groups, err = k.list(ctx, &list, both...)
-	}
-	if err != nil {
-		return nil, err
-	}
-	snapshots, err := k.list(ctx, &snapshotv1.VolumeSnapshotList{}, both...)
-	return append(groups, snapshots...), err
+	return k.snapshots(ctx, which, client.HasLabels{v1alpha1.LabelPoint})
 }

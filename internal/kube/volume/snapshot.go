@@ -3,6 +3,7 @@ package volume
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -261,23 +262,30 @@ func clip(text string) string {
 	return text[:longestMessage] + "…"
 }
 
-// Discard deletes all snapshots of this owner and takes its labels off claims, and waits until they are gone: who starts over must not
-// take up a snapshot of another moment.
+// Discard removes all that this owner made, and waits until the snapshots are gone: who starts over must not take up one of another
+// moment.
 func (k *Keeper) Discard(ctx context.Context) error {
 	const op = "discard snapshots"
-	swept, err := k.sweepSnapshots(ctx, client.MatchingLabels{v1alpha1.LabelOwner: k.Owner}, func(string) bool { return false })
+	owned := client.MatchingLabels{v1alpha1.LabelOwner: k.Owner}
+	marked, err := k.list(ctx, &corev1.PersistentVolumeClaimList{}, client.HasLabels{LabelSnapshot})
 	if err != nil {
 		return fault.Wrap(op, nil, err, "")
 	}
-	if _, err := k.unlabel(ctx, func(uid string) bool { return uid != k.Owner }); err != nil {
-		return fault.Wrap(op, nil, err, "")
-	}
-	for _, object := range swept {
-		if err := k.gone(ctx, k.ReadyDeadline, object); err != nil {
-			return fault.Wrap(op, nil, err, "")
+	var failures []error
+	for _, claim := range marked {
+		if markedBy(claim) == k.Owner {
+			failures = append(failures, k.unmark(ctx, claim))
 		}
 	}
-	return nil
+	made, err := k.made(ctx, owned)
+	if err := errors.Join(append(failures, err, k.dropAll(ctx, made))...); err != nil {
+		return fault.Wrap(op, nil, err, "")
+	}
+	err = k.await(ctx, k.ReadyDeadline, "wait until they are gone", func(ctx context.Context) (bool, error) {
+		left, err := k.snapshots(ctx, owned)
+		return len(left) == 0, err
+	})
+	return fault.Wrap(op, nil, err, "")
 }
 
 // claimsOf names the claims of the volumes of some numbers.

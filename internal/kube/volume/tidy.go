@@ -3,6 +3,7 @@ package volume
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 
 	batchv1 "k8s.io/api/batch/v1"
@@ -18,61 +19,100 @@ import (
 )
 
 // Tidy removes what Keepers made for owners that are not active any more: movers with their Secrets, clones, static contents and
-// snapshots, and labels left on claims. What carries LabelPoint or LabelUndo is kept on purpose and left alone. It goes on after a
+// snapshots, and labels left on claims. What carries LabelPoint or LabelUndo is kept on purpose and left alone. active is asked after
+// everything was listed: one that reads the owners when it is asked first takes nobody for gone who is new. Tidy goes on after a
 // failure, and says what it removed. The Keeper needs no owner.
 func (k *Keeper) Tidy(ctx context.Context, active func(uid string) bool) (removed []string, err error) {
-	var failures []error
-	note := func(objects []client.Object, err error) {
-		for _, object := range objects {
-			removed = append(removed, describe(object))
-		}
-		failures = append(failures, err)
+	const op = "tidy up volumes"
+	made, err := k.made(ctx, client.HasLabels{v1alpha1.LabelOwner})
+	if err != nil {
+		return nil, fault.Wrap(op, nil, err, "")
 	}
-	owned := client.HasLabels{v1alpha1.LabelOwner}
+	marked, err := k.list(ctx, &corev1.PersistentVolumeClaimList{}, client.HasLabels{LabelSnapshot})
+	if err != nil {
+		return nil, fault.Wrap(op, nil, err, "")
+	}
+	var failures []error
+	note := func(object client.Object, err error) {
+		if err != nil {
+			failures = append(failures, err)
+			return
+		}
+		removed = append(removed, describe(object))
+	}
+	for _, object := range made {
+		if !active(object.GetLabels()[v1alpha1.LabelOwner]) {
+			note(object, k.drop(ctx, object))
+		}
+	}
+	for _, claim := range marked {
+		if !active(markedBy(claim)) {
+			note(claim, k.unmark(ctx, claim))
+		}
+	}
+	return removed, fault.Wrap(op, nil, errors.Join(failures...), "")
+}
+
+// made lists what Keepers made and did not keep: in Backstay's own namespace, and snapshots everywhere.
+func (k *Keeper) made(ctx context.Context, which client.ListOption) ([]client.Object, error) {
+	var made []client.Object
 	for _, list := range []client.ObjectList{
 		&batchv1.JobList{}, &corev1.PodList{}, &corev1.SecretList{}, &corev1.PersistentVolumeClaimList{},
 	} {
-		note(k.sweep(ctx, list, active, owned, client.InNamespace(k.System)))
+		objects, err := k.list(ctx, list, which, client.InNamespace(k.System))
+		if err != nil {
+			return nil, err
+		}
+		made = append(made, objects...)
 	}
-	note(k.sweepSnapshots(ctx, owned, active))
-	note(k.sweep(ctx, &snapshotv1.VolumeSnapshotContentList{}, active, owned))
-	note(k.unlabel(ctx, active))
-	return removed, fault.Wrap("tidy up volumes", nil, errors.Join(failures...), "")
-}
-
-// sweepSnapshots deletes the snapshots and group snapshots, in all namespaces, whose owner is not active.
-func (k *Keeper) sweepSnapshots(ctx context.Context, which client.ListOption, active func(string) bool) ([]client.Object, error) {
-	var groups []client.Object
-	version, found, groupErr := k.groupVersion()
-	if found {
-		var list unstructured.UnstructuredList
-		list.SetGroupVersionKind(version.WithKind(kindGroupSnapshot + "List"))
-		groups, groupErr = k.sweep(ctx, &list, active, which)
-	}
-	snapshots, err := k.sweep(ctx, &snapshotv1.VolumeSnapshotList{}, active, which)
-	return append(groups, snapshots...), errors.Join(groupErr, err)
-}
-
-// sweep deletes the objects of a list whose owner is not active. A kind that the cluster does not know has none.
-func (k *Keeper) sweep(ctx context.Context, list client.ObjectList, active func(string) bool, which ...client.ListOption) ([]client.Object, error) {
-	objects, err := k.list(ctx, list, which...)
+	snapshots, err := k.snapshots(ctx, which)
 	if err != nil {
 		return nil, err
 	}
-	var swept []client.Object
+	contents, err := k.list(ctx, &snapshotv1.VolumeSnapshotContentList{}, which)
+	made = append(append(made, snapshots...), contents...)
+	return slices.DeleteFunc(made, func(object client.Object) bool {
+		labels := object.GetLabels()
+		return labels[v1alpha1.LabelPoint] != "" || labels[v1alpha1.LabelUndo] != ""
+	}), err
+}
+
+// snapshots lists group snapshots and snapshots, in this order, in all namespaces.
+func (k *Keeper) snapshots(ctx context.Context, which ...client.ListOption) ([]client.Object, error) {
+	version, found, err := k.groupVersion()
+	if err != nil {
+		return nil, err
+	}
+	var groups []client.Object
+	if found {
+		var list unstructured.UnstructuredList
+		list.SetGroupVersionKind(version.WithKind(kindGroupSnapshot + "List"))
+		if groups, err = k.list(ctx, &list, which...); err != nil {
+			return nil, err
+		}
+	}
+	snapshots, err := k.list(ctx, &snapshotv1.VolumeSnapshotList{}, which...)
+	return append(groups, snapshots...), err
+}
+
+// dropAll deletes objects, and goes on after a failure.
+func (k *Keeper) dropAll(ctx context.Context, objects []client.Object) error {
 	var failures []error
 	for _, object := range objects {
-		labels := object.GetLabels()
-		if labels[v1alpha1.LabelPoint] != "" || labels[v1alpha1.LabelUndo] != "" || active(labels[v1alpha1.LabelOwner]) {
-			continue
-		}
-		if err := k.drop(ctx, object); err != nil {
-			failures = append(failures, err)
-			continue
-		}
-		swept = append(swept, object)
+		failures = append(failures, k.drop(ctx, object))
 	}
-	return swept, errors.Join(failures...)
+	return errors.Join(failures...)
+}
+
+// markedBy is the owner whose label is on a claim.
+func markedBy(claim client.Object) string {
+	owner, _, _ := strings.Cut(claim.GetLabels()[LabelSnapshot], ".")
+	return owner
+}
+
+// unmark takes the label of a group off a claim.
+func (k *Keeper) unmark(ctx context.Context, claim client.Object) error {
+	return ignoreNotFound(k.mark(ctx, claim, map[string]any{LabelSnapshot: nil}, nil))
 }
 
 // drop deletes an object; of a snapshot also what the driver holds, whatever its class says.
@@ -116,26 +156,4 @@ func (k *Keeper) letGo(ctx context.Context, content *unstructured.Unstructured, 
 		patch := client.RawPatch(types.MergePatchType, []byte(`{"spec":{"deletionPolicy":"Delete"}}`))
 		return client.IgnoreNotFound(k.Cluster.Client.Patch(ctx, content, patch))
 	})
-}
-
-// unlabel takes the label of groups off claims whose owner is not active.
-func (k *Keeper) unlabel(ctx context.Context, active func(string) bool) ([]client.Object, error) {
-	claims, err := k.list(ctx, &corev1.PersistentVolumeClaimList{}, client.HasLabels{LabelSnapshot})
-	if err != nil {
-		return nil, err
-	}
-	var done []client.Object
-	var failures []error
-	for _, claim := range claims {
-		owner, _, _ := strings.Cut(claim.GetLabels()[LabelSnapshot], ".")
-		if active(owner) {
-			continue
-		}
-		if err := k.mark(ctx, claim, map[string]any{LabelSnapshot: nil}, nil); client.IgnoreNotFound(err) != nil {
-			failures = append(failures, err)
-			continue
-		}
-		done = append(done, claim)
-	}
-	return done, errors.Join(failures...)
 }
