@@ -60,7 +60,7 @@ func newRootCommand(a *app) *cobra.Command {
 		newHoldCommand(a), newExpireCommand(a), newMaintainCommand(a),
 		newRunCommand(a), newConfigCommand(a), newGickupCommand(a),
 		newLocationCommand(a),
-		newControllerCommand(a), newMoverCommand(a), newVersionCommand(a),
+		newControllerCommand(a), newWorkerCommand(a), newMoverCommand(a), newVersionCommand(a),
 	)
 	return cmd
 }

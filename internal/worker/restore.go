@@ -289,8 +289,8 @@ func (r *restoration) targets() []string {
 
 // apply does what the plan says.
 func (r *restoration) apply(ctx context.Context) (err error) {
-	if r.object.Spec.Existing == v1alpha1.ExistingFail && r.plan.Status().Conflict > 0 && !r.begun() {
-		return fault.New("restore "+r.object.Name, fault.ErrRefused, fmt.Sprintf("%d conflicts, and existing is fail", r.plan.Status().Conflict), "the plan names them")
+	if err := r.plan.Refusal(); err != nil {
+		return err
 	}
 	var problems []string
 	exchanged := r.exchanged()
@@ -304,12 +304,12 @@ func (r *restoration) apply(ctx context.Context) (err error) {
 		if err := r.phase(ctx, v1alpha1.PhaseApplying); err != nil {
 			return err
 		}
-		outcome, err := r.plan.Apply(ctx)
+		outcome, err := r.plan.Apply(ctx, 0)
 		if err != nil {
 			return err
 		}
 		for _, f := range outcome.Failed {
-			problems = append(problems, f.Ref.String()+": "+f.Why)
+			problems = append(problems, f.Object+": "+f.Why)
 		}
 	}
 	if err := r.start(ctx); err != nil {
@@ -323,13 +323,14 @@ func (r *restoration) settle(ctx context.Context, problems []string) error {
 	if err := r.phase(ctx, v1alpha1.PhaseWaiting); err != nil {
 		return err
 	}
-	waiting, cancel := context.WithTimeout(ctx, readyTime)
-	defer cancel()
-	if err := r.plan.Ready(waiting); err != nil {
-		if ctx.Err() != nil {
-			return err
+	lagging, err := r.plan.Ready(ctx, readyTime)
+	if err != nil {
+		return err
+	}
+	for _, n := range lagging {
+		if !n.Before {
+			problems = append(problems, n.Object+" is not ready: "+n.Why)
 		}
-		problems = append(problems, err.Error())
 	}
 	phase := v1alpha1.PhaseComplete
 	if len(problems) > 0 {
@@ -351,11 +352,6 @@ func (r *restoration) lacks() []string {
 	for _, p := range r.record.Point.Parts {
 		if p.State == point.Failed && p.Kind == point.KindObjects {
 			all = append(all, p.Name+" is not in the point: "+p.Reason)
-		}
-	}
-	for _, i := range r.plan.Items {
-		if i.Action == restore.Conflict {
-			all = append(all, i.Ref.String()+": "+i.Why)
 		}
 	}
 	for _, v := range r.plan.Volumes {
@@ -479,28 +475,15 @@ func (r *restoration) undo(ctx context.Context) error {
 	if err := r.save(held, func(s *v1alpha1.RestoreStatus) { s.Stopped = stopped }); err != nil {
 		return err
 	}
-	if err := errors.Join(r.putBack(held, string(other.UID)), r.start(held)); err != nil {
+	volumes, err := r.claims.Undo(held, string(other.UID))
+	if err := errors.Join(err, r.start(held)); err != nil {
 		return err
 	}
 	until := metav1.NewTime(r.Now().Add(r.claims.Keep))
-	if err := r.save(held, func(s *v1alpha1.RestoreStatus) { s.UndoUntil = &until }); err != nil {
+	if err := r.save(held, func(s *v1alpha1.RestoreStatus) { s.Volumes, s.UndoUntil = volumes, &until }); err != nil {
 		return err
 	}
 	return r.end(held, v1alpha1.PhaseComplete, nil)
-}
-
-// putBack puts the volumes that a Restore took out of use back behind their claims.
-func (r *restoration) putBack(ctx context.Context, restore string) error {
-	taken, err := r.claims.TakenBy(ctx, restore)
-	if err != nil {
-		return err
-	}
-	for _, t := range taken {
-		if err := r.claims.Undo(ctx, t); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // abort ends a Restore as failed, with the workloads as they were and the volumes behind their claims that were there before.
@@ -508,12 +491,7 @@ func (r *restoration) abort(ctx context.Context, cause error) error {
 	tidy, cancel := context.WithTimeout(context.WithoutCancel(ctx), stepTime)
 	defer cancel()
 	if r.claims != nil {
-		own := string(r.object.UID)
-		err := r.putBack(tidy, own)
-		if err == nil { // or what is not put back would be thrown away
-			err = r.claims.TidyVolumes(tidy, func(uid string) bool { return uid != own })
-		}
-		if err := errors.Join(err, r.start(tidy)); err != nil {
+		if err := errors.Join(r.claims.TakeBack(tidy), r.start(tidy)); err != nil {
 			r.Log.Error("what the restore left could not all be put right; `worker tidy` will", "restore", r.object.Name, "error", err.Error())
 		}
 	}

@@ -17,28 +17,44 @@ import (
 // Tidy removes what Backups and Restores that have ended, or are gone, left on the cluster, puts right what they changed, and deletes
 // the volumes kept for an undo whose time is over. It goes on after a failure, and its error says what could not be done.
 func (w *Worker) Tidy(ctx context.Context) error {
-	active, failed := w.active(ctx)
-	if failed != nil { // without knowing who is at work nothing may be taken away
-		return failed
-	}
-	isActive := func(uid string) bool { return active[uid] }
-	removed, err := w.keeper("", "").Tidy(ctx, isActive)
-	for _, what := range removed {
-		w.Log.Info("tidied away", "object", what)
-	}
 	claims := &volume.Restorer{Cluster: w.Cluster, Application: w.Cluster, System: w.System, Wait: stepTime, Poll: time.Second, Now: w.Now}
-	retained, undoErr := claims.DeleteUndo(ctx)
-	for _, name := range retained {
-		w.Log.Info("its class retains it; it is nobody's now", "volume", name)
+	steps := []func(active func(uid string) bool) error{
+		func(active func(uid string) bool) error {
+			removed, err := w.keeper("", "").Tidy(ctx, active)
+			for _, what := range removed {
+				w.Log.Info("tidied away", "object", what)
+			}
+			return err
+		},
+		func(func(uid string) bool) error { return w.releaseEnded(ctx) },
+		// Volumes before the workloads that use them.
+		func(active func(uid string) bool) error { return claims.TidyVolumes(ctx, active) },
+		func(active func(uid string) bool) error { return volume.StartAll(ctx, w.Cluster, active) },
+		func(func(uid string) bool) error { return volume.DeleteUndo(ctx, w.Cluster, w.Now()) },
+		func(active func(uid string) bool) error { return w.dropLeases(ctx, active) },
 	}
-	return errors.Join(
-		err,
-		w.releaseEnded(ctx),
-		claims.TidyVolumes(ctx, isActive), // before the workloads that use the claims run again
-		volume.StartAll(ctx, w.Cluster, isActive),
-		undoErr,
-		w.dropLeases(ctx, isActive),
-	)
+	var failed []error
+	for _, step := range steps {
+		o := owners{list: func() (map[string]bool, error) { return w.active(ctx) }}
+		err := step(o.active)
+		failed = append(failed, err, o.err)
+	}
+	return errors.Join(failed...)
+}
+
+// owners are the Backups and Restores under way, as of when they are first asked about: who begins to work after something was listed
+// must not be taken for gone. Where they cannot be listed, everybody is at work.
+type owners struct {
+	list func() (map[string]bool, error)
+	uids map[string]bool
+	err  error
+}
+
+func (o *owners) active(uid string) bool {
+	if o.uids == nil && o.err == nil {
+		o.uids, o.err = o.list()
+	}
+	return o.err != nil || o.uids[uid]
 }
 
 // active lists the uids of Backups and Restores that are under way.
