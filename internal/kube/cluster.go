@@ -48,8 +48,8 @@ func (c *Cluster) now() time.Time {
 
 // Requests a second that one process may make, and how many at once, before it slows down by itself.
 const (
-	queriesPerSecond = 200
-	burst            = 400
+	queriesPerSecond = 500
+	burst            = 1000
 )
 
 // Scheme knows the kinds that Backstay uses by their types.

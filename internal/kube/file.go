@@ -25,6 +25,7 @@ import (
 // Bounds of the files of objects.
 const (
 	maxNesting  = 50        // levels of an object that is written as YAML, whose lines are indented by each; deeper ones are JSON
+	maxYAML     = 256 << 10 // bytes, likewise: nobody reads that, and JSON takes a tenth of the time
 	maxFileName = 200       // bytes; file systems take 255
 	maxObject   = 64 << 20  // bytes of a file that is read
 	maxObjects  = 1_000_000 // in a part
@@ -60,17 +61,16 @@ func escape(name string) string {
 // encode writes an object as YAML, or as JSON, which YAML includes, where YAML would not give it back as it is. The same object always
 // gives the same bytes.
 func encode(u *unstructured.Unstructured) ([]byte, error) {
-	if nesting(u.Object, maxNesting) < maxNesting {
-		content, err := yaml.Marshal(u.Object)
-		if err == nil {
-			if back, err := decode(content); err == nil && reflect.DeepEqual(back.Object, u.Object) {
-				return content, nil
-			}
-		}
-	}
 	content, err := json.Marshal(u.Object)
 	if err != nil {
 		return nil, err
+	}
+	if len(content) < maxYAML && nesting(u.Object, maxNesting) < maxNesting {
+		if text, err := yaml.JSONToYAML(content); err == nil {
+			if back, err := decode(text); err == nil && reflect.DeepEqual(back.Object, u.Object) {
+				return text, nil
+			}
+		}
 	}
 	return append(content, '\n'), nil
 }

@@ -149,13 +149,13 @@ func find(t *testing.T, objects []unstructured.Unstructured, name string) unstru
 
 func update(t *testing.T, c *kube.Cluster, u *unstructured.Unstructured, value any, fields ...string) {
 	t.Helper()
-	if err := c.Client.Get(t.Context(), client.ObjectKeyFromObject(u), u); err != nil {
+	if err := c.Client.Get(context.Background(), client.ObjectKeyFromObject(u), u); err != nil {
 		t.Fatal(err)
 	}
 	if err := unstructured.SetNestedField(u.Object, value, fields...); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Client.Update(t.Context(), u); err != nil {
+	if err := c.Client.Update(context.Background(), u); err != nil {
 		t.Fatal(err)
 	}
 }

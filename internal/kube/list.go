@@ -20,13 +20,11 @@ import (
 
 // Bounds of lists.
 const (
-	pageItems    = 500
-	pageBytes    = 8 << 20                // of a page; one with more is asked for again with fewer items
-	pageShrink   = 8                      // by what the items of such a page are divided
-	objectBytes  = 32 << 20               // of a page with one item
-	attempts     = 6                      // at a page, while the API server cannot be reached
-	firstPause   = time.Second            // before the second attempt; it doubles
-	pauseOnError = 500 * time.Millisecond // before the second attempt at what the API server refused
+	pageItems   = 500
+	pageBytes   = 8 << 20                // of a page; one with more is asked for again with fewer items
+	pageShrink  = 8                      // by what the items of such a page are divided; small pages let them double again
+	objectBytes = 32 << 20               // of a page with one item
+	firstPause  = 500 * time.Millisecond // before the second attempt; it doubles
 )
 
 // apiServices says which groups other servers answer for.
@@ -53,6 +51,7 @@ type listing struct {
 type page struct {
 	Metadata metav1.ListMeta   `json:"metadata"`
 	Items    []json.RawMessage `json:"items"`
+	bytes    int
 }
 
 // errPageSize says that a page has more bytes than are read.
@@ -99,6 +98,9 @@ func (c *Cluster) list(ctx context.Context, k kind, namespace string, q query, e
 		if next = p.Metadata.Continue; next == "" {
 			return l, nil
 		}
+		if p.bytes < pageBytes/4 {
+			limit = min(2*limit, pageItems)
+		}
 	}
 }
 
@@ -109,26 +111,19 @@ func unknownVersion(err error) bool {
 		apierrors.IsTimeout(err)
 }
 
-// page reads one page. It tries again what may be different in a moment.
+// page reads one page. It tries again what may be different in a moment: longest where the server cannot be reached or has no time.
 func (c *Cluster) page(ctx context.Context, k kind, namespace string, q query, limit int64, next string) (*page, error) {
 	pause := firstPause
 	for attempt := 1; ; attempt++ {
 		body, err := c.read(ctx, k, namespace, q, limit, next)
 		if err == nil {
-			p := &page{}
+			p := &page{bytes: len(body)}
 			if err := json.Unmarshal(body, p); err != nil {
 				return nil, fault.Wrap("read the answer", fault.ErrUnsupported, err, "")
 			}
 			return p, nil
 		}
-		switch {
-		case ctx.Err() != nil || errors.Is(err, errPageSize):
-			return nil, err
-		case answered(err) && (attempt > 1 || !passing(err)):
-			return nil, err
-		case answered(err):
-			pause = pauseOnError
-		case attempt == attempts:
+		if ctx.Err() != nil || errors.Is(err, errPageSize) || attempt >= attemptsAt(err) {
 			return nil, err
 		}
 		select {
@@ -140,14 +135,20 @@ func (c *Cluster) page(ctx context.Context, k kind, namespace string, q query, l
 	}
 }
 
-// passing reports whether a refusal may be different in a moment.
-func passing(err error) bool {
-	return apierrors.IsInternalError(err) || apierrors.IsServiceUnavailable(err) || apierrors.IsTooManyRequests(err) || apierrors.IsServerTimeout(err)
+// attemptsAt is how often a page is asked for that fails with err.
+func attemptsAt(err error) int {
+	switch {
+	case !answered(err) || apierrors.IsTooManyRequests(err):
+		return 6
+	case apierrors.IsInternalError(err) || apierrors.IsServiceUnavailable(err):
+		return 2
+	}
+	return 1
 }
 
 func (c *Cluster) read(ctx context.Context, k kind, namespace string, q query, limit int64, next string) ([]byte, error) {
 	r := c.Discovery.RESTClient().Get().AbsPath(k.path(namespace)...).SetHeader("Accept", "application/json").
-		Param("limit", strconv.FormatInt(limit, 10)).MaxRetries(3)
+		Param("limit", strconv.FormatInt(limit, 10)).MaxRetries(0)
 	switch {
 	case next != "":
 		r = r.Param("continue", next)
