@@ -33,9 +33,10 @@ bench: build debian ## measures against git, stock kopia and restic; docs/perfor
 	eval "$$(test/servers/build.sh kopia)" && $(GO) run ./bench -backstay bin/backstay -kopia "$$BACKSTAY_TEST_KOPIA"
 	$(GO) test -run '^$$' -bench . -benchtime 3x ./internal/vault
 
-generate: ## what is made of the types of api/v1alpha1: deep copies, the schema, the reference, the custom resources' definitions
+generate: ## what is made of api/v1alpha1 (deep copies, schema, reference, custom resources' definitions) and of the chart (manifests)
 	$(GO) tool -modfile=tools/go.mod controller-gen object paths=./api/v1alpha1
 	$(GO) test ./api/v1alpha1 -run OfTheTypes -count=1 -update
+	$(GO) test ./deploy -run OfTheChart -count=1 -update
 
 verify: lint generate ## what is generated, formatted or tidied must be committed that way
 	$(LINT) fmt --diff ./...
