@@ -127,6 +127,9 @@ var table = map[string]row{
 
 	// Not part of the product: they drive the built program from outside.
 	"bench": {foreign: "os/exec"},
+	"deploy": { // the chart, rendered by helm, and what an API server says to it
+		tests: "os/exec internal/kube/kubetest " + kubernetes,
+	},
 	"test/e2e": { // and Gitea's provider from inside, against a real one
 		tests: "os/exec golang.org/x/net/webdav internal/fault internal/forge internal/forge/gitea internal/git internal/point internal/point/memory internal/protect",
 	},
