@@ -26,6 +26,8 @@ const (
 
 	// moverMemory is what the garbage collector tries to stay below, in bytes; packs that are under way come on top of it.
 	moverMemory = 224 << 20
+	// vaultMemory is what reading from the vault may take.
+	vaultMemory = 384 << 20
 	// cgroupMemory says how much the pod may take.
 	cgroupMemory = "/sys/fs/cgroup/memory.max"
 )
@@ -144,6 +146,7 @@ func (a *app) move(ctx context.Context, task volume.Task) (parts []volume.PartRe
 	}
 	o := a.vaultOptions()
 	o.ReadOnly = task.Operation == volume.Restore
+	o.Memory = vaultMemory
 	o.Env = func(name string) string {
 		if value, ok := task.Location.Credentials[name]; ok {
 			return value
@@ -225,7 +228,7 @@ func fill(ctx context.Context, record *point.Record, from point.Reader, m volume
 			continue
 		case p.State != point.Stored && p.State != point.Carried:
 			return p, fault.New("", fault.ErrIncomplete, "it is not in the point: "+p.Reason, "")
-		case p.Kind != m.Kind:
+		case p.Kind != m.Kind && (p.Kind != point.KindDir || m.Kind != point.KindVolume):
 			return p, fault.New("", fault.ErrInvalid, fmt.Sprintf("the part is of the kind %s, the volume of %s", p.Kind, m.Kind), "")
 		case p.Kind == point.KindBlock:
 			return p, vault.RestoreBlock(ctx, protect.Within(from, p.Name), m.Path)

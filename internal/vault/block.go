@@ -6,7 +6,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync"
+
+	"github.com/kopia/kopia/repo/object"
+	"github.com/kopia/kopia/snapshot"
 
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/point"
@@ -35,6 +39,53 @@ func RestoreBlock(ctx context.Context, r point.Reader, path string) error {
 	return r.Extract(ctx, ImageFile, path)
 }
 
+// extractOnto writes a file of a point to a device.
+func (r *reader) extractOnto(ctx context.Context, n *node, name string) error {
+	op := "write device " + quote(name)
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		return localFault(op, err)
+	}
+	err = r.fill(ctx, n, f)
+	if err == nil {
+		err = localFault("sync", f.Sync())
+	}
+	return fault.Wrap(op, nil, errors.Join(err, localFault("close", f.Close())), "")
+}
+
+// fill writes a file of a point over the beginning of a device. A chunk that lies in several places, as zeros do, is read once.
+func (r *reader) fill(ctx context.Context, n *node, f *os.File) error {
+	size, err := deviceSize(f)
+	if err != nil {
+		return err
+	}
+	if n.entry.Type != snapshot.EntryTypeFile || n.entry.FileSize > size {
+		cause := fmt.Sprintf("the image has %d bytes, the device %d", n.entry.FileSize, size)
+		return fault.New("", fault.ErrInvalid, cause, "choose a larger volume")
+	}
+	chunks, err := r.v.chunks(ctx, &n.entry)
+	if err != nil {
+		return storageFault("read list of chunks", err)
+	}
+	places := map[object.ID][]int64{}
+	var batch []fetch
+	blank := zeroed(f, n.entry.FileSize)
+	for _, c := range chunks {
+		if places[c.Object] = append(places[c.Object], c.Start); len(places[c.Object]) > 1 {
+			continue
+		}
+		batch = append(batch, fetch{object: c.Object, use: func(ctx context.Context) error {
+			return r.v.copyChunk(ctx, f, c, places[c.Object], blank)
+		}})
+	}
+	for part := range slices.Chunk(batch, maxBatch) {
+		if err := r.v.fetchAll(ctx, part); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // device is a block device or an image, open for reading. Safe for concurrent reading by ReadAt.
 type device struct {
 	*os.File
@@ -52,6 +103,12 @@ func (d *device) Read(p []byte) (int, error) { return d.note(d.File.Read(p)) }
 
 // ReadAt reads at a place.
 func (d *device) ReadAt(p []byte, at int64) (int, error) { return d.note(d.File.ReadAt(p, at)) }
+
+// Hole reports whether there is no data in a range of an image.
+func (d *device) Hole(at, length int64) bool { return hole(d.File, at, length) }
+
+// Steady is for files that others write to: a device says nothing of that.
+func (d *device) Steady() error { return nil }
 
 func (d *device) note(n int, err error) (int, error) {
 	if err != nil && !errors.Is(err, io.EOF) {

@@ -45,7 +45,8 @@ type draft struct {
 
 	packs packs
 
-	flushing sync.Mutex // one checkpoint or commit at a time
+	flushing sync.Mutex    // one checkpoint or commit at a time
+	ranges   chan struct{} // held by those who store ranges
 
 	mu          sync.Mutex
 	closed      bool
@@ -58,7 +59,9 @@ type draft struct {
 	ended       map[string]ended
 	failures    []error
 	warnings    []string
-	held        map[string]int // holds by point
+	held        map[string]int              // holds by point
+	settled     time.Time                   // when what was stored was last entered in the index
+	holes       map[point.Content]object.ID // of ranges of zeros, whole
 	checkpoints checkpoints
 
 	lastMu sync.Mutex
@@ -104,6 +107,7 @@ func (v *Vault) Begin(ctx context.Context, s point.Subject, policy string) (poin
 		named: map[string]bool{}, open: map[string]bool{}, renamed: map[string]string{}, ended: map[string]ended{},
 		checked: map[object.ID]bool{}, held: map[string]int{},
 		packs: packs{lost: map[blob.ID]bool{}}, warnings: warnings,
+		settled: now, holes: map[point.Content]object.ID{}, ranges: make(chan struct{}, rangeWriters),
 	}
 	d.recall(l)
 	return d, nil
@@ -374,6 +378,9 @@ func (d *draft) Abandon(ctx context.Context) error {
 	d.mu.Unlock()
 	if closed {
 		return err
+	}
+	if err == nil && d.written.Load() > 0 {
+		err = storageFault("flush", d.w.Flush(ctx)) // what was stored of parts that did not end need not be stored again
 	}
 	return errors.Join(err, d.release(ctx))
 }

@@ -18,7 +18,7 @@ import (
 
 const (
 	readers   = 16       // goroutines that read at once
-	maxFlight = 8 << 20  // bytes of packs that they read at once; in memory they are there three times
+	minFlight = 8 << 20  // bytes of packs that they may read at once; in memory they are there three times
 	maxRun    = 4 << 20  // bytes asked for in one request
 	maxGap    = 64 << 10 // bytes that are read for nothing rather than asking twice
 )
@@ -48,12 +48,12 @@ func (v *Vault) fetchAll(outer context.Context, all []fetch) error {
 	})
 	group, ctx := errgroup.WithContext(outer)
 	group.SetLimit(readers)
-	flight := semaphore.NewWeighted(maxFlight)
+	flight := semaphore.NewWeighted(v.flight)
 	for len(all) > 0 {
 		n, length := nextRun(all)
 		run := all[:n]
 		all = all[n:]
-		weight := min(length, maxFlight)
+		weight := min(length, v.flight)
 		if flight.Acquire(ctx, weight) != nil {
 			break // a fetch failed, or the caller gave up: Wait says which
 		}

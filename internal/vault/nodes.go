@@ -223,6 +223,24 @@ func (n *node) write(ctx context.Context, w repo.RepositoryWriter, wrote func(ob
 	return &n.entry, nil
 }
 
+// shed stores the directories below n but for those on the path names. Those that nobody put stay: their times are not known yet.
+func (n *node) shed(ctx context.Context, w repo.RepositoryWriter, names []string, wrote func(object.ID)) error {
+	for name, kid := range n.kids {
+		switch {
+		case kid.kids == nil || kid.entry.ModTime == 0:
+		case len(names) > 0 && name == storedName(names[0]):
+			if err := kid.shed(ctx, w, names[1:], wrote); err != nil {
+				return err
+			}
+		default:
+			if _, err := kid.write(ctx, w, wrote); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // size returns the bytes of the files of an entry.
 func size(e *snapshot.DirEntry) int64 {
 	if e.Type == snapshot.EntryTypeDirectory && e.DirSummary != nil {

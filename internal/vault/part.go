@@ -28,6 +28,7 @@ type part struct {
 	mu       sync.Mutex
 	ended    bool
 	root     *node
+	loose    int // entries put since some were last stored
 	newBytes int64
 	notes    []string
 }
@@ -76,7 +77,22 @@ func (p *part) Put(ctx context.Context, e point.Entry, r io.Reader, c point.Cont
 		return 0, err
 	}
 	p.newBytes += read
-	return read, nil
+	if err := p.shed(ctx, names); err != nil {
+		return 0, err
+	}
+	return read, p.d.settle(ctx)
+}
+
+// maxLoose is how many entries of a part are kept in memory, beside those of the directories that are being filled.
+const maxLoose = 1 << 16
+
+// shed stores the directories that are likely complete once there is much in memory. One that was not is read again. The caller holds mu.
+func (p *part) shed(ctx context.Context, names []string) error {
+	if p.loose++; p.loose < maxLoose {
+		return nil
+	}
+	p.loose = 0
+	return p.root.shed(ctx, p.d.w, names, p.d.wrote)
 }
 
 // newNode makes the node of an entry, without its object.
@@ -108,12 +124,29 @@ func (p *part) newNode(e point.Entry, depth int) (*node, error) {
 	return n, nil
 }
 
+// copyBuffer is what bytes pass through on their way into the vault.
+type copyBuffer [128 << 10]byte
+
 // store writes the bytes of r as an object. An error of r comes back as it is.
 func (d *draft) store(ctx context.Context, r io.Reader, c point.Content) (object.ID, int64, error) {
+	if f, ok := r.(ranged); ok && f.Size() >= 2*rangeOf(c) {
+		return d.storeRanges(ctx, f, c)
+	}
+	oid, n, err := d.storeOne(ctx, r, c)
+	if list, ok := oid.IndexObjectID(); ok {
+		d.wrote(list)
+	}
+	return oid, n, err
+}
+
+// storeOne writes the bytes of r one after another.
+func (d *draft) storeOne(ctx context.Context, r io.Reader, c point.Content) (object.ID, int64, error) {
 	w := d.w.NewObjectWriter(ctx, writerOptions(c))
 	defer w.Close()
 	source := &latch{r: r}
-	n, err := io.CopyBuffer(struct{ io.Writer }{w}, source, make([]byte, 128<<10))
+	buffer := d.v.buffers.Get().(*copyBuffer) //nolint:forcetypeassert // nothing else is put there
+	defer d.v.buffers.Put(buffer)
+	n, err := io.CopyBuffer(struct{ io.Writer }{w}, source, buffer[:])
 	if source.err != nil {
 		return noObject, n, source.err
 	}
@@ -121,9 +154,6 @@ func (d *draft) store(ctx context.Context, r io.Reader, c point.Content) (object
 		return noObject, n, storageFault("write file", err)
 	}
 	oid, err := w.Result()
-	if list, ok := oid.IndexObjectID(); ok {
-		d.wrote(list)
-	}
 	return oid, n, storageFault("write file", err)
 }
 
@@ -173,7 +203,10 @@ func (p *part) Keep(ctx context.Context, path string) error {
 	if p.ended {
 		return fmt.Errorf("%s: the part has ended", op)
 	}
-	return fault.Wrap(op, nil, p.root.put(ctx, p.d.w, names, n.copy()), "")
+	if err := p.root.put(ctx, p.d.w, names, n.copy()); err != nil {
+		return fault.Wrap(op, nil, err, "")
+	}
+	return fault.Wrap(op, nil, p.shed(ctx, names), "")
 }
 
 // Alarm records a finding and holds the last point that has the part.

@@ -7,7 +7,9 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+	"sync"
 
+	"github.com/kopia/kopia/repo"
 	"github.com/kopia/kopia/repo/object"
 	"github.com/kopia/kopia/snapshot"
 
@@ -29,7 +31,54 @@ func (r *reader) kids(ctx context.Context, n *node) (map[string]*node, error) {
 	if n.kids != nil {
 		return n.kids, nil
 	}
-	return readKids(ctx, r.v.rep, &n.entry)
+	return r.v.recent.kids(ctx, r.v.rep, &n.entry)
+}
+
+// recentDirs keeps the directories that were read last: whoever asks for one file of a directory asks for the next one soon.
+type recentDirs struct {
+	mu    sync.Mutex
+	dirs  []recentDir // the last one used is at the end
+	names int         // in all of them
+}
+
+type recentDir struct {
+	id   object.ID
+	kids map[string]*node // which nobody changes
+}
+
+// maxRecent is how many names are kept, beside those of the last directory.
+const maxRecent = 16 << 10
+
+func (c *recentDirs) kids(ctx context.Context, rep repo.Repository, e *snapshot.DirEntry) (map[string]*node, error) {
+	if kids := c.known(e.ObjectID); kids != nil && e.Type == snapshot.EntryTypeDirectory {
+		return kids, nil
+	}
+	kids, err := readKids(ctx, rep, e)
+	if err == nil {
+		c.keep(recentDir{e.ObjectID, kids})
+	}
+	return kids, err
+}
+
+func (c *recentDirs) known(id object.ID) map[string]*node {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	i := slices.IndexFunc(c.dirs, func(d recentDir) bool { return d.id == id })
+	if i < 0 {
+		return nil
+	}
+	found := c.dirs[i]
+	c.dirs = append(slices.Delete(c.dirs, i, i+1), found)
+	return found.kids
+}
+
+func (c *recentDirs) keep(d recentDir) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.dirs = append(c.dirs, d)
+	for c.names += len(d.kids); c.names > maxRecent && len(c.dirs) > 1; c.dirs = slices.Delete(c.dirs, 0, 1) {
+		c.names -= len(c.dirs[0].kids)
+	}
 }
 
 // find returns the node at a path.

@@ -30,6 +30,7 @@ type attributes struct {
 	HardLinkTo    *text    `json:"hardLinkTo,omitempty"`
 	Special       *special `json:"special,omitempty"`       // it is not in the tree
 	NoPermissions bool     `json:"noPermissions,omitempty"` // mode 0000, which the tree takes for unknown
+	Sparse        bool     `json:"sparse,omitempty"`        // the file has holes
 }
 
 type xattr struct {

@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,8 +12,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/backstay/backstay/internal/fault"
@@ -23,19 +26,26 @@ const (
 	readTries = 3
 	// racy is how much older than the last capture a file must be to be taken for unchanged: a file system may count time in steps.
 	racy = 2 * time.Second
+	// fileReaders is how many files are read at once. More would hide the latency of a slow volume better, and take more memory.
+	fileReaders = 6
 )
 
 var errChanged = errors.New("it changed while it was read")
 
 // capture walks one tree. Names are resolved against open directories and links are never followed, so that nobody can lead it
 // elsewhere by exchanging a directory.
+//
+// One goroutine walks, and does in order all that depends on what came before: links, attributes, what is kept. What files hold is read
+// by others.
 type capture struct {
 	w       point.PartWriter
 	prior   *point.Prior
 	side    attributesWriter
 	exclude map[inode]bool
 	links   map[inode]linked
+	readers *errgroup.Group
 
+	mu                                      sync.Mutex // of what follows
 	files, dirs, symlinks, specials, xattrs point.Count
 	bytes                                   int64 // of the files
 	remarks                                 remarks
@@ -62,10 +72,19 @@ func captureTree(ctx context.Context, w point.PartWriter, root *os.File, exclude
 			c.exclude[inodeOf(&st)] = true
 		}
 	}
-	if err := c.side.close(c.dir(ctx, root, ".")); err != nil {
+	if err := c.side.close(c.walk(ctx, root)); err != nil {
 		return point.Part{}, err
 	}
 	return c.part(), nil
+}
+
+// walk captures the tree. The first error of a reader or of the walk ends both.
+func (c *capture) walk(ctx context.Context, root *os.File) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(fileReaders + 1)
+	c.readers = group
+	group.Go(func() error { return c.dir(ctx, root, ".") })
+	return group.Wait()
 }
 
 func (c *capture) part() point.Part {
@@ -136,13 +155,13 @@ func (c *capture) before(ctx context.Context, name string) (map[string]point.Ent
 // entry captures one name of a directory.
 func (c *capture) entry(ctx context.Context, dir *os.File, name string, before point.Entry) error {
 	if name == attributesDir {
-		c.files.Expected++
+		c.expect(&c.files)
 		c.failed(name, errors.New("backstay uses this name itself"))
 		return nil
 	}
 	var st unix.Stat_t
 	if err := lstat(dir, name, &st); err != nil {
-		c.files.Expected++
+		c.expect(&c.files)
 		c.missing(&c.files, name, err)
 		return nil
 	}
@@ -151,9 +170,7 @@ func (c *capture) entry(ctx context.Context, dir *os.File, name string, before p
 		if st.Mode&unix.S_IFMT == unix.S_IFDIR {
 			count = &c.dirs
 		}
-		count.Expected++
-		count.Excluded++
-		c.remarks.add("%s was left out as asked", quote(name))
+		c.excluded(count, name, " as asked")
 		return nil
 	}
 	switch st.Mode & unix.S_IFMT {
@@ -164,9 +181,7 @@ func (c *capture) entry(ctx context.Context, dir *os.File, name string, before p
 	case unix.S_IFLNK:
 		return c.symlink(ctx, dir, name, &st, before)
 	case unix.S_IFSOCK:
-		c.specials.Expected++
-		c.specials.Excluded++
-		c.remarks.add("%s was left out: a socket lives only as long as its program", quote(name))
+		c.excluded(&c.specials, name, ": a socket lives only as long as its program")
 		return nil
 	default:
 		return c.special(ctx, dir, name, &st)
@@ -184,56 +199,72 @@ func (c *capture) subdir(ctx context.Context, dir *os.File, name string) error {
 	return c.dir(ctx, f, name)
 }
 
-// file captures a regular file. One that changes under the reader is read again a few times.
+// file captures a regular file: it is opened here, and read by another goroutine.
 func (c *capture) file(ctx context.Context, dir *os.File, name string, before point.Entry) error {
-	c.files.Expected++
-	for try := 1; ; try++ {
-		fault, err := c.fileOnce(ctx, dir, name, before)
-		switch {
-		case err != nil:
+	c.expect(&c.files)
+	var st unix.Stat_t
+	f, err := openRegular(dir, name, &st)
+	if err != nil {
+		c.missing(&c.files, name, err)
+		return nil
+	}
+	first, known := c.links[inodeOf(&st)]
+	if known && (first.size != st.Size || first.time != st.Mtim) {
+		c.failed(name, fmt.Errorf("it is %s by another name: %w", quote(first.path), errChanged))
+		return f.Close()
+	}
+	if err := c.attributes(ctx, f, name, &st, c.link(name, &st)); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	if c.unchanged(&st, before) {
+		if err := errors.Join(f.Close(), c.w.Keep(ctx, name)); err != nil {
 			return err
-		case fault == nil:
-			c.files.Stored++
+		}
+		c.storedFile(st.Size)
+		return nil
+	}
+	c.readers.Go(func() error {
+		defer f.Close() //nolint:errcheck // opened for reading
+		return c.content(ctx, f, name)
+	})
+	return nil
+}
+
+// content stores what a file holds. One that changes under the reader is read again a few times.
+func (c *capture) content(ctx context.Context, f *os.File, name string) error {
+	for try := 1; ; try++ {
+		r := &steady{f: f}
+		source := r.begin()
+		if source == nil {
+			_, err := c.w.Put(ctx, entryFrom(name, &r.st, ""), r, contentOf(name))
+			if source = r.failure(); source == nil && err != nil {
+				return err
+			}
+		}
+		switch {
+		case source == nil:
+			c.storedFile(r.st.Size)
 			return nil
-		case !errors.Is(fault, errChanged) || try == readTries:
-			c.missing(&c.files, name, fault)
+		case !errors.Is(source, errChanged) || try == readTries:
+			c.missing(&c.files, name, source)
 			return nil
 		}
 	}
 }
 
-// fileOnce tells what the source did wrong from an error of the vault.
-func (c *capture) fileOnce(ctx context.Context, dir *os.File, name string, before point.Entry) (source, vault error) {
-	f, err := openAt(dir, name, unix.O_RDONLY|unix.O_NONBLOCK) // does not wait for the writer of a pipe put in the file's place
+// openRegular opens a regular file. It does not wait for the writer of a pipe that was put in the file's place.
+func openRegular(dir *os.File, name string, st *unix.Stat_t) (*os.File, error) {
+	f, err := openAt(dir, name, unix.O_RDONLY|unix.O_NONBLOCK)
 	if err != nil {
-		return err, nil
+		return nil, err
 	}
-	defer f.Close() //nolint:errcheck // opened for reading
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return err, nil
+	if err = unix.Fstat(int(f.Fd()), st); err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG {
+		err = errChanged
 	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return errChanged, nil
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
-	first, known := c.links[inodeOf(&st)]
-	if known && (first.size != st.Size || first.time != st.Mtim) {
-		return fmt.Errorf("it is %s by another name: %w", quote(first.path), errChanged), nil
-	}
-	if c.unchanged(&st, before) {
-		if err := c.w.Keep(ctx, name); err != nil {
-			return nil, err
-		}
-	} else {
-		r := &steady{f: f, st: st}
-		if _, err := c.w.Put(ctx, entryFrom(name, &st, ""), r, contentOf(name)); r.err != nil {
-			return r.err, nil
-		} else if err != nil {
-			return nil, err
-		}
-	}
-	c.bytes += st.Size
-	return nil, c.attributes(ctx, f, name, &st, c.link(name, &st))
+	return f, nil
 }
 
 // link remembers a file that has several names, and returns the first of them where this is a further one.
@@ -326,7 +357,7 @@ func (c *capture) attributesAt(ctx context.Context, dir *os.File, name string, s
 	return c.attributes(ctx, f, name, st, c.link(name, st))
 }
 
-// attributes records what the tree cannot hold of an entry.
+// attributes records what the tree cannot hold of an entry. Where the entry is not stored in the end, they are there for nothing.
 func (c *capture) attributes(ctx context.Context, f *os.File, name string, st *unix.Stat_t, hardLink *text) error {
 	a := attributes{Path: text(name), HardLinkTo: hardLink}
 	a.NoPermissions = st.Mode&0o7777 == 0 && (st.Mode&unix.S_IFMT == unix.S_IFREG || st.Mode&unix.S_IFMT == unix.S_IFDIR)
@@ -339,59 +370,152 @@ func (c *capture) attributes(ctx context.Context, f *os.File, name string, st *u
 		c.xattrs.Expected += int64(len(a.Xattrs))
 		c.xattrs.Stored += int64(len(a.Xattrs))
 	}
-	if len(a.Xattrs) == 0 && a.HardLinkTo == nil && !a.NoPermissions {
+	a.Sparse = st.Mode&unix.S_IFMT == unix.S_IFREG && st.Blocks*512 < st.Size && hasHole(f, st.Size)
+	if len(a.Xattrs) == 0 && a.HardLinkTo == nil && !a.NoPermissions && !a.Sparse {
 		return nil
 	}
 	return c.side.put(ctx, a)
 }
 
+// expect counts one more that the source has.
+func (c *capture) expect(n *point.Count) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n.Expected++
+}
+
+// storedFile counts a file of so many bytes as stored.
+func (c *capture) storedFile(bytes int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.files.Stored++
+	c.bytes += bytes
+}
+
+// excluded counts what is left out, and says why.
+func (c *capture) excluded(n *point.Count, name, why string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n.Expected++
+	n.Excluded++
+	c.remarks.add("%s was left out%s", quote(name), why)
+}
+
 // failed notes what is not in the part though the source has it.
 func (c *capture) failed(name string, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.remarks.add("%s is not in the point: %v", quote(name), err)
 }
 
 // missing notes what is not in the part, and counts it as missing at the source where it vanished after it was listed.
 func (c *capture) missing(n *point.Count, name string, err error) {
-	if errors.Is(err, fs.ErrNotExist) {
-		n.MissingAtSource = append(n.MissingAtSource, name)
+	if !errors.Is(err, fs.ErrNotExist) {
+		c.failed(name, err)
 		return
 	}
-	c.failed(name, err)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n.MissingAtSource = append(n.MissingAtSource, name)
 }
 
 // steady reads a file, and fails when it is not the same at its end as it was at its beginning.
 type steady struct {
 	f    *os.File
-	st   unix.Stat_t
-	read int64
-	err  error
+	st   unix.Stat_t // as it was at the beginning
+	read int64       // by Read
+
+	mu  sync.Mutex
+	err error // of the file, which by this differs from the vault's
 }
 
-// Read reads on.
+// begin goes to the beginning of the file, whatever was read before.
+func (s *steady) begin() error {
+	if _, err := s.f.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	return unix.Fstat(int(s.f.Fd()), &s.st)
+}
+
+// Read reads on. At the end it fails unless the file is what it was.
 func (s *steady) Read(p []byte) (int, error) {
 	n, err := s.f.Read(p)
 	s.read += int64(n)
-	if s.read > s.st.Size { // it may grow for ever
-		s.err = errChanged
-		return 0, errChanged
+	switch {
+	case s.read > s.st.Size: // it may grow for ever
+		return 0, s.fail(errChanged)
+	case err == nil:
+		return n, nil
+	case !errors.Is(err, io.EOF):
+		return n, s.fail(err)
+	case s.read != s.st.Size:
+		return n, s.fail(errChanged)
 	}
-	if err != nil && !errors.Is(err, io.EOF) {
-		s.err = err
+	if err := s.Steady(); err != nil {
 		return n, err
 	}
-	if err == nil {
-		return n, nil
+	return n, io.EOF
+}
+
+// ReadAt reads at a place. Safe for concurrent use.
+func (s *steady) ReadAt(p []byte, at int64) (int, error) {
+	n, err := s.f.ReadAt(p, at)
+	switch {
+	case err == nil:
+	case !errors.Is(err, io.EOF):
+		return n, s.fail(err)
+	case at+int64(n) < s.st.Size:
+		return n, s.fail(errChanged)
 	}
+	return n, err
+}
+
+// Size is the bytes of the file as it was at the beginning.
+func (s *steady) Size() int64 { return s.st.Size }
+
+// Steady returns an error where the file has changed since the beginning.
+func (s *steady) Steady() error {
 	var now unix.Stat_t
-	switch statErr := unix.Fstat(int(s.f.Fd()), &now); {
-	case statErr != nil:
-		s.err = statErr
-	case s.read != s.st.Size || now.Size != s.st.Size || now.Mtim != s.st.Mtim:
-		s.err = errChanged
-	default:
-		return n, io.EOF
+	if err := unix.Fstat(int(s.f.Fd()), &now); err != nil {
+		return s.fail(err)
 	}
-	return n, s.err
+	if now.Size != s.st.Size || now.Mtim != s.st.Mtim {
+		return s.fail(errChanged)
+	}
+	return nil
+}
+
+// Hole reports whether there is no data in a range.
+func (s *steady) Hole(at, length int64) bool { return hole(s.f, at, length) }
+
+// hole asks the file system, which may say less than it knows. It moves the place where Read goes on.
+func hole(f *os.File, at, length int64) bool {
+	data, err := unix.Seek(int(f.Fd()), at, unix.SEEK_DATA)
+	return errors.Is(err, unix.ENXIO) || err == nil && data >= at+length
+}
+
+// hasHole reports whether a file has a hole: one of few blocks may also be compressed, or have its bytes in its inode.
+func hasHole(f *os.File, size int64) bool {
+	at, err := unix.Seek(int(f.Fd()), 0, unix.SEEK_HOLE)
+	return err == nil && at < size
+}
+
+// zeroed makes the first bytes of a device read as zeros, and reports whether it could, by a way that takes no writing of them.
+func zeroed(f *os.File, size int64) bool {
+	return size > 0 && unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 0, size) == nil
+}
+
+func (s *steady) fail(err error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.err = cmp.Or(s.err, err)
+	return err
+}
+
+func (s *steady) failure() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
 }
 
 func inodeOf(st *unix.Stat_t) inode { return inode{uint64(st.Dev), st.Ino} } //nolint:unconvert // narrower on some systems

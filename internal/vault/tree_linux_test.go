@@ -277,7 +277,11 @@ type meddling struct {
 }
 
 func (m meddling) Put(ctx context.Context, e point.Entry, r io.Reader, c point.Content) (int64, error) {
-	if e.Name == m.name && r != nil {
+	switch {
+	case e.Name != m.name:
+	case r == nil: // by the one who walks
+		m.do()
+	default:
 		r = io.MultiReader(&once{m.do}, r)
 	}
 	return m.PartWriter.Put(ctx, e, r, c)
@@ -339,7 +343,8 @@ func TestSourceThatMovesIsAStatedFailure(t *testing.T) {
 
 func TestFileThatVanishesIsMissingAtTheSource(t *testing.T) {
 	dir := t.TempDir()
-	for _, name := range []string{"a", "b"} {
+	must(t, os.Symlink("nowhere", filepath.Join(dir, "a")))
+	for _, name := range []string{"b", "c"} {
 		must(t, os.WriteFile(filepath.Join(dir, name), []byte(name), 0o600))
 	}
 	v := vaultIn(t, newLockStore(newHandClock()), Options{})

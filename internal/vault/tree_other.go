@@ -5,6 +5,7 @@ package vault
 import (
 	"context"
 	"os"
+	"time"
 
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/point"
@@ -26,3 +27,15 @@ func restoreAttributes(ctx context.Context, r point.Reader, dest string) error {
 func restoreInto(context.Context, point.Reader, string) error {
 	return fault.New("restore into a directory", fault.ErrUnsupported, "that is done on Linux only", "")
 }
+
+func hole(*os.File, int64, int64) bool { return false }
+
+func setFileTime(root *os.Root, name string, _ *os.File, at time.Time) error {
+	return root.Chtimes(name, at, at)
+}
+
+// setLinkTime leaves the time alone: setting it would follow the link.
+func setLinkTime(*os.Root, string, time.Time) error { return nil }
+
+// zeroed reports that it is not known what a device holds.
+func zeroed(*os.File, int64) bool { return false }

@@ -66,9 +66,6 @@ func (x *restoration) all(ctx context.Context, r point.Reader) error {
 			return err
 		}
 	}
-	if err := x.linkTimes(ctx, r, "."); err != nil {
-		return err
-	}
 	for dir, at := range x.touched {
 		if err := x.root.Chtimes(dir, at, at); err != nil {
 			x.remarks.add("%s: %v", quote(dir), err)
@@ -162,36 +159,23 @@ func (x *restoration) touch(dir string) error {
 	return nil
 }
 
-// linkTimes gives symbolic links their times, which extraction leaves alone.
-func (x *restoration) linkTimes(ctx context.Context, r point.Reader, dir string) error {
-	list, err := r.List(ctx, dir)
+// setFileTime sets the time of an open file.
+func setFileTime(_ *os.Root, _ string, f *os.File, at time.Time) error {
+	t, err := unix.TimeToTimespec(at)
 	if err != nil {
 		return err
 	}
-	var open *os.File
-	defer func() {
-		if open != nil {
-			_ = open.Close() // opened for reading
-		}
-	}()
-	for _, e := range list {
-		switch name := path.Join(dir, e.Name); {
-		case e.Mode.IsDir() && name != attributesDir:
-			if err := x.linkTimes(ctx, r, name); err != nil {
-				return err
-			}
-		case e.Mode&fs.ModeSymlink != 0:
-			if open == nil {
-				if open, err = x.root.Open(dir); err != nil {
-					return localFault("open "+quote(dir), err)
-				}
-			}
-			if err := setTime(open, e.Name, e.Time); err != nil {
-				x.remarks.add("%s: %v", quote(name), err)
-			}
-		}
+	return unix.UtimesNanoAt(unix.AT_FDCWD, "/proc/self/fd/"+strconv.Itoa(int(f.Fd())), []unix.Timespec{t, t}, 0)
+}
+
+// setLinkTime sets the time of a symbolic link.
+func setLinkTime(root *os.Root, name string, at time.Time) error {
+	dir, err := root.Open(path.Dir(name))
+	if err != nil {
+		return err
 	}
-	return nil
+	defer dir.Close() //nolint:errcheck // opened for reading
+	return setTime(dir, path.Base(name), at)
 }
 
 func setTime(dir *os.File, base string, at time.Time) error {

@@ -36,6 +36,7 @@ type Options struct {
 	Lock     Lock   // object lock of a new vault; Create only
 	ReadData bool   // look also for damage that only reading all data shows; Repair only
 	Tool     string // "backstay 0.1.0", kept in each record
+	Memory   int64  // bytes that reading may take; the least that makes sense where it is less
 	// Env looks up environment variables: those in which credentials come, which docs/locations.md lists, and HOME and USER; os.Getenv
 	// where nil.
 	Env   func(name string) string
@@ -66,7 +67,10 @@ type Vault struct {
 	rep   repo.DirectRepository
 	lock  format.BlobStorageConfiguration
 
-	newest atomic.Int64 // when the newest manifest that was seen was written, in Unix nanoseconds
+	flight  int64     // bytes of packs that are read at once
+	buffers sync.Pool // of copyBuffer
+	recent  recentDirs
+	newest  atomic.Int64 // when the newest manifest that was seen was written, in Unix nanoseconds
 
 	mu      sync.Mutex
 	running map[*context.CancelCauseFunc]bool // operations under way, to be cancelled when kopia gives up
@@ -160,6 +164,8 @@ func (v *Vault) setUp(ctx context.Context) error {
 func openIn(ctx context.Context, st blob.Storage, name string, password fault.Secret, o Options) (_ *Vault, err error) {
 	v := &Vault{name: name, tool: o.Tool, now: steadyClock(o.Clock), running: map[*context.CancelCauseFunc]bool{}}
 	v.store = newWitness(st, o.ReadOnly)
+	v.flight = max(minFlight, o.Memory/12)
+	v.buffers.New = func() any { return new(copyBuffer) }
 	v.dir, err = os.MkdirTemp("", "backstay-vault-")
 	if err != nil {
 		return nil, fault.Wrap("open vault "+name, fault.ErrRefused, err, "")
