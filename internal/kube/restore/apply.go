@@ -38,7 +38,7 @@ type Failure struct {
 const (
 	firstWait = 250 * time.Millisecond
 	longWait  = 10 * time.Second
-	// defaultPatience is how long Apply waits, with nothing going forward, for what may pass: a webhook whose pods start.
+	// How long Apply waits, with nothing going forward, for what may pass.
 	defaultPatience = 2 * time.Minute
 )
 
@@ -58,7 +58,7 @@ func (p *Plan) Refusal() error {
 		}
 	}
 	for _, i := range p.Items {
-		see(i.Action, i.place()+": "+i.Why)
+		see(i.Action, i.String()+": "+i.Why)
 	}
 	for _, v := range p.Volumes {
 		see(v.Action, v.Namespace+"/"+v.Claim+": "+v.Why)
@@ -88,7 +88,7 @@ func (p *Plan) Apply(ctx context.Context, patience time.Duration) (Outcome, erro
 		case Create, Replace:
 			todo = append(todo, i)
 		case Conflict:
-			a.outcome.Failed = append(a.outcome.Failed, Failure{i.place(), i.Why})
+			a.outcome.Failed = append(a.outcome.Failed, Failure{i.String(), i.Why})
 		}
 	}
 	err := a.passes(ctx, todo, patience)
@@ -147,7 +147,7 @@ func (a *applier) passes(ctx context.Context, todo []*Item, patience time.Durati
 
 func (a *applier) fail(left []attempt) {
 	for _, t := range left {
-		a.outcome.Failed = append(a.outcome.Failed, Failure{t.item.place(), reason(t.err, t.item.object)})
+		a.outcome.Failed = append(a.outcome.Failed, Failure{t.item.String(), reason(t.err, t.item.object)})
 	}
 }
 
@@ -172,11 +172,14 @@ func (a *applier) pass(ctx context.Context, todo []*Item) []attempt {
 			}
 			return left
 		}
+		lacking := i.lacking()
 		if err := a.one(ctx, i); err != nil {
 			left = append(left, attempt{i, err})
 			continue
 		}
-		a.wait(i)
+		for _, of := range lacking {
+			a.waiting[of] = append(a.waiting[of], i)
+		}
 		a.relink(ctx, i)
 	}
 	return left
@@ -353,13 +356,15 @@ func (a *applier) served(ctx context.Context, definition *unstructured.Unstructu
 	return err
 }
 
-// wait notes which owners of i are not there yet.
-func (a *applier) wait(i *Item) {
+// lacking are the owners of i that are not there yet.
+func (i *Item) lacking() []*Item {
+	var found []*Item
 	for _, o := range i.owners {
 		if _, known := o.reference(); !known {
-			a.waiting[o.item] = append(a.waiting[o.item], i)
+			found = append(found, o.item)
 		}
 	}
+	return found
 }
 
 // relink gives objects that waited for an owner their reference to it.
@@ -408,5 +413,5 @@ func (a *applier) dropped(done []*Item) {
 }
 
 func (a *applier) note(i *Item, what string) {
-	a.outcome.Notes = append(a.outcome.Notes, i.place()+": "+what)
+	a.outcome.Notes = append(a.outcome.Notes, i.String()+": "+what)
 }

@@ -159,6 +159,7 @@ func (b *builder) unreachable(namespace string) error {
 
 // lookAround learns which API groups the cluster serves.
 func (b *builder) lookAround() {
+	b.Cluster.Discovery.Invalidate()
 	groups, err := b.Cluster.Discovery.ServerGroups()
 	if err != nil {
 		return // only notes are made from it
@@ -292,7 +293,7 @@ func (b *builder) prepare(i *Item) {
 		}
 		if why := t.apply(u); why != "" {
 			i.say(why)
-			b.plan.Warnings = append(b.plan.Warnings, i.place()+": "+why)
+			b.plan.Warnings = append(b.plan.Warnings, i.String()+": "+why)
 		}
 	}
 	i.object = u

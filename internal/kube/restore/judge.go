@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/backstay/backstay/api/v1alpha1"
+	"github.com/backstay/backstay/internal/fault"
 )
 
 // Manager is the name under which Backstay writes fields of objects that it restores.
@@ -104,7 +105,7 @@ func (b *builder) readLive(ctx context.Context) error {
 		case err == nil:
 			i.live = live
 		case unreachable(err):
-			return unavailable("read "+i.place(), err)
+			return unavailable("read "+i.String(), err)
 		default:
 			i.conflict("it cannot be read on the cluster: " + reason(err, i.object))
 		}
@@ -182,7 +183,7 @@ func (b *builder) judgeNew(ctx context.Context, i *Item) error {
 	switch {
 	case err == nil || apierrors.IsAlreadyExists(err) || noDryRun(err):
 	case unreachable(err):
-		return unavailable("try "+i.place(), err)
+		return unavailable("try "+i.String(), err)
 	default:
 		i.conflict("the cluster refuses it: " + reason(err, i.object))
 	}
@@ -236,6 +237,10 @@ func (b *builder) judgeReplace(ctx context.Context, i *Item) error {
 	if i.Git != "" {
 		i.say(i.Git + " brings it back to what git says")
 	}
+	if isKind(i.object, "service") && headless(i.object) != headless(i.live) { // an update would say nothing, and change nothing
+		i.refused = fault.New("", fault.ErrRefused, "spec.clusterIP field is immutable", "")
+		return nil
+	}
 	tried := update(i.withOwners(false), i.live)
 	err := b.Cluster.Client.Update(ctx, tried, client.DryRunAll, client.FieldOwner(Manager))
 	switch {
@@ -246,7 +251,7 @@ func (b *builder) judgeReplace(ctx context.Context, i *Item) error {
 			i.Action, i.Fields, i.Why = Same, nil, ""
 		}
 	case unreachable(err):
-		return unavailable("try "+i.place(), err)
+		return unavailable("try "+i.String(), err)
 	case apierrors.IsConflict(err) || passing(err) || noDryRun(err):
 		i.say("could not be tried: " + reason(err, i.object))
 	case immutable(err):
@@ -255,6 +260,12 @@ func (b *builder) judgeReplace(ctx context.Context, i *Item) error {
 		i.conflict("the cluster refuses it: " + reason(err, i.object))
 	}
 	return nil
+}
+
+// headless reports whether a Service has no address of its own on purpose.
+func headless(u *unstructured.Unstructured) bool {
+	ip, _, _ := unstructured.NestedString(u.Object, "spec", "clusterIP")
+	return ip == "None"
 }
 
 func (i *Item) ownedBy(kind, name string) bool {
@@ -331,9 +342,7 @@ func carryKind(wanted, live *unstructured.Unstructured) {
 	var fields [][]string
 	switch kindName(wanted.GroupVersionKind().GroupKind()) {
 	case "service":
-		ip, _, _ := unstructured.NestedString(wanted.Object, "spec", "clusterIP")
-		has, _, _ := unstructured.NestedString(live.Object, "spec", "clusterIP")
-		if ip == "" && has != "None" {
+		if !headless(wanted) && !headless(live) {
 			fields = [][]string{{"spec", "clusterIP"}, {"spec", "clusterIPs"}}
 		}
 		fields = append(fields, []string{"spec", "healthCheckNodePort"})

@@ -33,7 +33,7 @@ func (b *builder) lacks(ctx context.Context) {
 	}
 	for _, i := range b.all {
 		if i.object != nil && (i.Action == Create || i.Action == Replace) {
-			needs(i.object, func(group, kind, name string) { note(group, kind, name, i.place()) })
+			needs(i.object, func(group, kind, name string) { note(group, kind, name, i.String()) })
 		}
 	}
 	for _, v := range b.plan.Volumes {

@@ -15,17 +15,13 @@ import (
 // maxName is more than any name of an object may have, in bytes.
 const maxName = 253
 
-// String is KIND.GROUP/NAME, as Restores select objects.
+// String is NAMESPACE/KIND.GROUP/NAME, or KIND.GROUP/NAME of objects of the cluster.
 func (r Ref) String() string {
-	return kindName(schema.GroupKind{Group: r.Group, Kind: r.Kind}) + "/" + r.Name
-}
-
-// place is String with the namespace before it.
-func (r Ref) place() string {
+	name := kindName(r.groupKind()) + "/" + r.Name
 	if r.Namespace == "" {
-		return r.String()
+		return name
 	}
-	return r.Namespace + "/" + r.String()
+	return r.Namespace + "/" + name
 }
 
 func (r Ref) groupKind() schema.GroupKind { return schema.GroupKind{Group: r.Group, Kind: r.Kind} }

@@ -65,7 +65,7 @@ func (b *builder) findOwner(ctx context.Context, i *Item, ref metav1.OwnerRefere
 	}
 	err := b.Cluster.Client.Get(ctx, types.NamespacedName{Namespace: i.Namespace, Name: ref.Name}, live)
 	if err != nil && unreachable(err) {
-		return owner{}, false, unavailable("read owner of "+i.place(), err)
+		return owner{}, false, unavailable("read owner of "+i.String(), err)
 	}
 	return owner{ref: ref}, err == nil && live.GetUID() == ref.UID, nil
 }

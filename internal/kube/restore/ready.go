@@ -3,6 +3,7 @@ package restore
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,15 +14,9 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-)
 
-// NotReady is an object that came back and does not run.
-type NotReady struct {
-	Object string `json:"object"`
-	Why    string `json:"why"`
-	// Before says that it was no better when the point was taken.
-	Before bool `json:"before,omitempty"`
-}
+	"github.com/backstay/backstay/internal/fault"
+)
 
 // readyPoll is how often objects are looked at that are not ready.
 const readyPoll = time.Second
@@ -45,27 +40,27 @@ func (i *Item) watchable() bool {
 	return false
 }
 
-// Ready waits until what came back runs, as long as patience says and what was ready in the point is not. It returns what is not ready
-// then, and why. What was not ready when the point was taken is named, but not waited for. An error is that of ctx, or fault.ErrUnavailable.
+// NotReady is an object that came back and does not run.
+type NotReady struct {
+	Object string `json:"object"` // NAMESPACE/KIND.GROUP/NAME
+	Why    string `json:"why"`
+	// Before says that it was no better when the point was taken.
+	Before bool `json:"before,omitempty"`
+}
+
+// Ready waits until what came back runs, as long as patience says. It returns what does not run then, and why, as its pods say. What
+// did not run when the point was taken is named, but not waited for. An API server that does not answer is asked again. An error is
+// that of ctx.
 func (p *Plan) Ready(ctx context.Context, patience time.Duration) ([]NotReady, error) {
 	w := waiter{client: p.options.Cluster.Client}
 	left := p.watched
 	for {
-		var lagging []lag
-		for _, i := range left {
-			l, err := w.look(ctx, i)
-			if err != nil {
-				return nil, unavailable("wait for "+i.place(), err)
-			}
-			if l != nil {
-				lagging = append(lagging, *l)
-			}
-		}
-		if patience <= 0 || !worthWaiting(lagging) {
-			return w.explain(ctx, lagging), nil
+		lagging := w.round(ctx, left)
+		if patience <= 0 || !slices.ContainsFunc(lagging, func(l lag) bool { return !l.before }) {
+			return w.explain(ctx, lagging), fault.Wrap("wait until it runs", nil, ctx.Err(), "")
 		}
 		if err := sleep(ctx, min(readyPoll, patience)); err != nil {
-			return nil, unavailable("wait until it runs", err)
+			return nil, fault.Wrap("wait until it runs", nil, err, "")
 		}
 		patience -= readyPoll
 		left = left[:0:0]
@@ -75,47 +70,51 @@ func (p *Plan) Ready(ctx context.Context, patience time.Duration) ([]NotReady, e
 	}
 }
 
-// lag is an object that is not ready.
-type lag struct {
-	item   *Item
-	live   *unstructured.Unstructured
-	why    string
-	before bool
-}
-
-func worthWaiting(all []lag) bool {
-	for _, l := range all {
-		if !l.before {
-			return true
+// round looks at every object once and returns those that are not ready.
+func (w waiter) round(ctx context.Context, items []*Item) []lag {
+	var lagging []lag
+	for _, i := range items {
+		if l := w.look(ctx, i); l != nil {
+			lagging = append(lagging, *l)
 		}
 	}
-	return false
+	return lagging
+}
+
+// lag is an object that is not ready.
+type lag struct {
+	item *Item
+	live *unstructured.Unstructured
+	why  string
+	// before says that it was not ready when the point was taken.
+	before bool
 }
 
 type waiter struct{ client client.Client }
 
-// look reads one object; nil means that it is ready.
-func (w waiter) look(ctx context.Context, i *Item) (*lag, error) {
+// look reads one object; nil means that there is nothing to wait for.
+func (w waiter) look(ctx context.Context, i *Item) *lag {
+	_, before := unready(i.original)
+	before = before && i.original.Object["status"] != nil
 	live := &unstructured.Unstructured{}
 	live.SetGroupVersionKind(i.original.GroupVersionKind())
 	err := w.client.Get(ctx, key(i.Ref), live)
-	_, badly := unready(i.original)
 	switch {
 	case apierrors.IsNotFound(err) || isNoMatch(err):
 		if i.unchosen || i.made == "" && i.live == nil && i.Action != "" {
-			return nil, nil //nolint:nilnil // it did not come back, which is said elsewhere
+			return nil // it did not come back, which is said elsewhere
 		}
-		return &lag{i, nil, "it is gone", false}, nil
+		return &lag{i, nil, "it is gone", false}
 	case apierrors.IsForbidden(err):
-		return &lag{i, nil, "it may not be read", true}, nil
+		return nil
 	case err != nil:
-		return nil, err
+		return &lag{i, nil, reason(err, nil), false}
 	}
 	why, not := unready(live)
 	if !not || w.boundLater(ctx, live) {
-		return nil, nil //nolint:nilnil // ready
+		return nil
 	}
-	return &lag{i, live, why, badly}, nil
+	return &lag{i, live, why, before}
 }
 
 // boundLater reports whether a claim has no volume because its class waits for a pod to use it.
@@ -141,10 +140,7 @@ func (w waiter) explain(ctx context.Context, all []lag) []NotReady {
 				why += "; " + said
 			}
 		}
-		if l.before {
-			why += "; so it was in the point"
-		}
-		found = append(found, NotReady{Object: l.item.place(), Why: plain(why, maxWhy), Before: l.before})
+		found = append(found, NotReady{Object: l.item.String(), Why: plain(why, maxWhy), Before: l.before})
 	}
 	return found
 }

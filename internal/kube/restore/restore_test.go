@@ -245,7 +245,7 @@ func TestWhatIsThereAndDiffers(t *testing.T) {
 			p := build(t, restore.Options{
 				Cluster: c, Objects: map[string][]unstructured.Unstructured{namespace: objects}, Spec: v1alpha1.RestoreSpec{Existing: test.existing},
 			})
-			i := item(t, p, "configmap/settings")
+			i := item(t, p, namespace+"/configmap/settings")
 			if i.Action != test.action || !slices.Equal(i.Fields, []string{"~ data.color", "- data.more"}) {
 				t.Errorf("planned %s %v", i.Action, i.Fields)
 			}
@@ -280,4 +280,15 @@ func TestIntoAnotherNamespace(t *testing.T) {
 	if subject := subjects[0].(map[string]any); subject["namespace"] != target {
 		t.Errorf("the binding is for %v", subject)
 	}
+}
+
+// eventually waits until something is so.
+func eventually(t *testing.T, what string, so func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if so() {
+			return
+		}
+	}
+	t.Fatalf("%s: not within 20 seconds", what)
 }

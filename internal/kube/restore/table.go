@@ -40,7 +40,7 @@ func (p *Plan) Lines() []string {
 	}
 	for _, i := range p.Items {
 		if i.Action != Same {
-			fmt.Fprintf(table, "%s\t%s\t%s\n", i.Action, plain(i.place(), maxWhy), strings.TrimPrefix(tail(i.From, i.Why, i.Fields), "; "))
+			fmt.Fprintf(table, "%s\t%s\t%s\n", i.Action, plain(i.String(), maxWhy), strings.TrimPrefix(tail(i.From, i.Why, i.Fields), "; "))
 		}
 	}
 	table.Flush() //nolint:errcheck // a buffer takes everything

@@ -116,7 +116,7 @@ func (b *builder) newVolume(v Volume, wanted *corev1.PersistentVolumeClaim) Volu
 func (b *builder) exchange(v Volume, wanted *corev1.PersistentVolumeClaim) Volume {
 	mode := volumeMode(v.Live)
 	switch {
-	case v.Live.DeletionTimestamp != nil:
+	case v.Live.DeletionTimestamp != nil && !b.Begun: // else it may be the exchange that deletes it
 		return v.conflict("the claim is being deleted on the cluster")
 	case (mode == corev1.PersistentVolumeBlock) != v.Block:
 		return v.conflict("the claim on the cluster is of mode " + string(mode) + ", the data is not")
