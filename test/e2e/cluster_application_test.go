@@ -1,0 +1,85 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// fullSize is as many rows as make about 200 MB in each of the application's databases.
+const fullSize = 200_000
+
+// shop puts the application of test/cluster/app into a namespace of that name, with so many rows in each database, and waits until it
+// is ready.
+func (c *cluster) shop(t *testing.T, namespace string, rows int) {
+	t.Helper()
+	c.newNamespace(t, namespace)
+	c.apply(t, namespace, manifest(t, "definition.yaml"))
+	c.kubectl(t, "wait", "--for=condition=Established", "--timeout=30s", "crd/widgets.shop.backstay.io")
+	fill := strings.NewReplacer("${NAMESPACE}", namespace, "${ROWS}", strconv.Itoa(rows))
+	c.apply(t, namespace, fill.Replace(manifest(t, "app.yaml")))
+	c.shopReady(t, namespace)
+	t.Cleanup(func() {
+		c.try(t, "", "delete", "clusterrole/"+namespace+"-nodes", "clusterrolebinding/"+namespace+"-nodes", "--ignore-not-found")
+	})
+}
+
+// shopReady waits until the application's workloads are ready, with their data.
+func (c *cluster) shopReady(t *testing.T, namespace string) {
+	t.Helper()
+	for _, workload := range []string{"statefulset/mariadb", "deployment/postgresql", "deployment/counter"} {
+		c.kubectl(t, "-n", namespace, "rollout", "status", "--timeout=180s", workload)
+	}
+}
+
+func manifest(t *testing.T, name string) string {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join("..", "cluster", "app", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(content)
+}
+
+// shopData is what tells the data of two shops apart: checksums of the databases, that is of every row.
+func (c *cluster) shopData(t *testing.T, namespace string) (mariadb, postgresql string) {
+	t.Helper()
+	mariadb = c.exec(t, namespace, "statefulset/mariadb", "mariadb", "-N", "-e", "CHECKSUM TABLE shop.data EXTENDED; SELECT COUNT(*) FROM shop.data")
+	postgresql = c.exec(t, namespace, "deployment/postgresql", "psql", "-At", "-h", "/tmp", "-U", "postgres", "-c",
+		"SELECT count(*), sum(hashtextextended(encode(payload, 'hex'), id)) FROM data")
+	return strings.TrimSpace(mariadb), strings.TrimSpace(postgresql)
+}
+
+// count is how far the counter came on one volume, and when.
+type count struct {
+	Count int64     `json:"count"`
+	At    time.Time `json:"at"`
+}
+
+// counters reads how far the counter is on both volumes, which have no gaps. The second volume is written after the first.
+func (c *cluster) counters(t *testing.T, namespace string) (first, second count) {
+	t.Helper()
+	return both(t, c.exec(t, namespace, "deployment/counter", "/counter", "check", "/a/count", "/b/count"))
+}
+
+// countersFound is what the counter found on its volumes when its pod started, so what a restore brought.
+func (c *cluster) countersFound(t *testing.T, namespace string) (first, second count) {
+	t.Helper()
+	line, _, _ := strings.Cut(c.kubectl(t, "-n", namespace, "logs", "deployment/counter"), "\n")
+	return both(t, line)
+}
+
+func both(t *testing.T, said string) (first, second count) {
+	t.Helper()
+	var counts []count
+	decode(t, said, &counts)
+	if len(counts) != 2 {
+		t.Fatalf("%d counters, want 2: %s", len(counts), said)
+	}
+	return counts[0], counts[1]
+}
