@@ -28,7 +28,9 @@ func (c *controller) addBackups(m manager.Manager) error {
 	return ctrl.NewControllerManagedBy(m).Named("backup").
 		For(&v1alpha1.Backup{}).
 		Watches(&batchv1.Job{}, handler.EnqueueRequestsFromMapFunc(c.untidyBackups)).
-		Complete(reconcile.Func(c.reconcileBackup))
+		Watches(&v1alpha1.Location{}, handler.EnqueueRequestsFromMapFunc(c.newBackups)).
+		Watches(&v1alpha1.Policy{}, handler.EnqueueRequestsFromMapFunc(c.newBackups)).
+		Complete(calmly(c.reconcileBackup))
 }
 
 // untidyBackups are those that the end of tidying may let go.
@@ -43,6 +45,21 @@ func (c *controller) untidyBackups(ctx context.Context, j client.Object) []recon
 	var requests []reconcile.Request
 	for i := range all.Items {
 		if b := &all.Items[i]; b.Status.Phase == v1alpha1.PhaseFailed && len(b.Finalizers) > 0 {
+			requests = append(requests, requestFor(b))
+		}
+	}
+	return requests
+}
+
+// newBackups are those that may have waited for a location or policy to be created.
+func (c *controller) newBackups(ctx context.Context, o client.Object) []reconcile.Request {
+	var all v1alpha1.BackupList
+	if err := c.client.List(ctx, &all, client.InNamespace(o.GetNamespace()), client.UnsafeDisableDeepCopy); err != nil {
+		return nil // they look again by themselves
+	}
+	var requests []reconcile.Request
+	for i := range all.Items {
+		if b := &all.Items[i]; b.Status.Phase == "" {
 			requests = append(requests, requestFor(b))
 		}
 	}
@@ -121,7 +138,7 @@ func (c *controller) addRuns(m manager.Manager) error {
 	return ctrl.NewControllerManagedBy(m).Named("run").
 		Watches(&v1alpha1.Backup{}, handler.EnqueueRequestsFromMapFunc(runsOf)).
 		Watches(&batchv1.Job{}, handler.EnqueueRequestsFromMapFunc(c.runsOfJob)).
-		Complete(reconcile.Func(c.reconcileRun))
+		Complete(calmly(c.reconcileRun))
 }
 
 // runsOfJob are the run of a Job, and those that wait for it to end.

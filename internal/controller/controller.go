@@ -11,6 +11,7 @@ import (
 
 	"github.com/go-logr/logr"
 	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/tools/record"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -29,8 +30,10 @@ import (
 // Options are what the controller needs. Cluster, System, Image, Now and Log must be said.
 type Options struct {
 	Cluster        *kube.Cluster
-	System         string   // Backstay's own namespace, in which Jobs run
-	Image          string   // of worker Jobs
+	System         string // Backstay's own namespace, in which Jobs run
+	Image          string // of worker Jobs
+	PullPolicy     corev1.PullPolicy
+	PullSecrets    []corev1.LocalObjectReference
 	ServiceAccount string   // of worker Jobs; of System
 	WorkerFlags    []string // after what tells a worker its work
 	JobsAtOnce     int      // of one kind of work; those that come later wait. Default 2

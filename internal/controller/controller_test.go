@@ -2,19 +2,18 @@ package controller_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
-	"os"
-	"path/filepath"
-	"strings"
+	"net"
 	"sync"
 	"testing"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -64,14 +63,15 @@ func newWorld(t *testing.T, change ...func(*controller.Options)) *world {
 		t.Fatal(err)
 	}
 	w := &world{T: t, admin: admin.Client, system: kubetest.Namespace(t, config), clock: &clock{}}
-	w.applyRoles()
+	w.apply("controller.yaml")
+	t.Cleanup(w.wipe)
 	own, err := admin.As(w.system, "backstay-controller")
 	if err != nil {
 		t.Fatal(err)
 	}
 	o := controller.Options{
 		Cluster: own, System: w.system, Image: "backstay:test", ServiceAccount: "backstay-worker", WorkerFlags: []string{"--cluster-name", "test"},
-		Now: w.clock.now, Log: slog.New(slog.NewTextHandler(logTo(t), nil)),
+		Now: w.clock.now, Log: slog.New(slog.NewTextHandler(logTo(t), &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}
 	for _, c := range change {
 		c(&o)
@@ -95,6 +95,33 @@ func newWorld(t *testing.T, change ...func(*controller.Options)) *world {
 	return w
 }
 
+// wipe removes what the test made: the next one's controller would find work in it.
+func (w *world) wipe() {
+	ctx := context.Background() //nolint:usetesting // the test's own context is over
+	lists := []client.ObjectList{
+		&v1alpha1.PolicyList{}, &v1alpha1.BackupList{}, &v1alpha1.RestoreList{}, &v1alpha1.RestorePointList{}, &v1alpha1.LocationList{},
+	}
+	for _, list := range lists {
+		if err := w.admin.List(ctx, list); err != nil {
+			w.Fatal(err)
+		}
+		items, err := meta.ExtractList(list)
+		if err != nil {
+			w.Fatal(err)
+		}
+		for _, item := range items {
+			o, is := item.(client.Object)
+			if !is {
+				w.Fatalf("%T is no object", item)
+			}
+			o.SetFinalizers(nil)
+			if err := errors.Join(w.admin.Update(ctx, o), client.IgnoreNotFound(w.admin.Delete(ctx, o))); client.IgnoreNotFound(err) != nil {
+				w.Error(err)
+			}
+		}
+	}
+}
+
 func logTo(t *testing.T) io.Writer {
 	if testing.Verbose() {
 		return t.Output()
@@ -102,27 +129,36 @@ func logTo(t *testing.T) io.Writer {
 	return io.Discard
 }
 
-// applyRoles applies the controller's manifest with the test's namespace in the place of its own.
-func (w *world) applyRoles() {
+// apply applies a manifest of deploy/rbac with the test's namespace in the place of Backstay's own.
+func (w *world) apply(name string) {
 	w.Helper()
-	text, err := os.ReadFile(filepath.Join("..", "..", "deploy", "rbac", "controller.yaml"))
-	if err != nil {
-		w.Fatal(err)
-	}
-	for document := range strings.SplitSeq(strings.ReplaceAll(string(text), "backstay-system", w.system), "\n---\n") {
+	for _, document := range documents(w.T, name, w.system) {
 		var u unstructured.Unstructured
 		if err := yaml.Unmarshal([]byte(document), &u.Object); err != nil {
 			w.Fatal(err)
 		}
-		if u.GetKind() == "ClusterRoleBinding" { // each test has one of its own
-			u.SetName(w.system)
+		if u.GetKind() == "ClusterRoleBinding" { // each test has its own
+			u.SetName(u.GetName() + "-" + w.system)
+			w.Cleanup(func() { _ = w.admin.Delete(context.Background(), &u) }) //nolint:usetesting // the test's own context is over
 		}
 		if err := w.admin.Create(w.Context(), &u); err != nil && !apierrors.IsAlreadyExists(err) {
 			w.Fatal(err)
 		}
 	}
-	binding := rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: w.system}}
-	w.Cleanup(func() { _ = w.admin.Delete(context.Background(), &binding) }) //nolint:usetesting // the test's own context is over
+}
+
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
 }
 
 func (w *world) create(o client.Object) {
@@ -255,6 +291,36 @@ func (w *world) location(namespace string) *v1alpha1.Location {
 	}
 	w.create(l)
 	return l
+}
+
+// event waits for an event of a reason.
+func (w *world) event(namespace, reason string) {
+	w.Helper()
+	w.eventually("event "+reason, func() string {
+		var all corev1.EventList
+		if err := w.admin.List(w.Context(), &all, client.InNamespace(namespace)); err != nil {
+			return err.Error()
+		}
+		for _, e := range all.Items {
+			if e.Reason == reason {
+				return ""
+			}
+		}
+		return "there is none"
+	})
+}
+
+// condition says how a condition stands: Ready=False/Denied.
+func condition(all []metav1.Condition, kind string) string {
+	c := meta.FindStatusCondition(all, kind)
+	if c == nil {
+		return "none"
+	}
+	return string(c.Status) + "/" + c.Reason
+}
+
+func (w *world) object(namespace string) *corev1.Namespace {
+	return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}
 }
 
 func (w *world) namespace() string {

@@ -47,8 +47,8 @@ const (
 	defaultDeadline = 4 * time.Hour
 	patience        = time.Minute      // for a location or a policy that is created after what names it
 	releaseTime     = 10 * time.Minute // after which nothing of ours keeps an object from being deleted
-	look            = 5 * time.Second  // between looks at what no event tells of
-	maxProblem      = 1000             // bytes of a message in a status
+	conflictPause   = 100 * time.Millisecond
+	maxProblem      = 1000 // bytes of a message in a status
 )
 
 func (d deed) deleted() bool { return !d.object.GetDeletionTimestamp().IsZero() }
@@ -81,6 +81,17 @@ func (c *controller) mark(ctx context.Context, o client.Object, change func()) e
 		return fmt.Errorf("mark %s: %w", o.GetName(), err)
 	}
 	return nil
+}
+
+// calmly has a reconciler look again without a word where somebody else wrote at the same time, or where the process is to end.
+func calmly(look reconcile.Func) reconcile.Func {
+	return func(ctx context.Context, r reconcile.Request) (reconcile.Result, error) {
+		result, err := look(ctx, r)
+		if apierrors.IsConflict(err) || err != nil && ctx.Err() != nil {
+			return reconcile.Result{RequeueAfter: conflictPause}, nil
+		}
+		return result, err
+	}
 }
 
 // tell makes an event that the user sees with the object.
@@ -197,7 +208,7 @@ func (c *controller) refuse(ctx context.Context, d deed, problem error) (reconci
 	if !errors.Is(problem, fault.ErrNotFound) || wait <= 0 {
 		return reconcile.Result{}, c.fail(ctx, d, class.Reason, problem.Error())
 	}
-	result := reconcile.Result{RequeueAfter: min(wait, look)}
+	result := reconcile.Result{RequeueAfter: wait} // or when it is created
 	v := verdict{metav1.ConditionFalse, true, false, class.Reason, problem.Error()}
 	if judged(*d.conditions, d.object.GetGeneration(), v) {
 		return result, nil

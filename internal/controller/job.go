@@ -104,6 +104,7 @@ func (c *controller) job(t task) *batchv1.Job {
 				ObjectMeta: metav1.ObjectMeta{Labels: meta.Labels},
 				Spec: corev1.PodSpec{
 					ServiceAccountName:            c.ServiceAccount,
+					ImagePullSecrets:              c.PullSecrets,
 					RestartPolicy:                 corev1.RestartPolicyNever,
 					TerminationGracePeriodSeconds: &stop,
 					SecurityContext: &corev1.PodSecurityContext{
@@ -111,9 +112,9 @@ func (c *controller) job(t task) *batchv1.Job {
 					},
 					Containers: []corev1.Container{{
 						Name:  workerName,
-						Image: c.Image,
-						Args:  append(t.args(), c.WorkerFlags...),
-						Env:   []corev1.EnvVar{{Name: "HOME", Value: scratch}, {Name: "TMPDIR", Value: scratch}},
+						Image: c.Image, ImagePullPolicy: c.PullPolicy,
+						Args: append(t.args(), c.WorkerFlags...),
+						Env:  []corev1.EnvVar{{Name: "HOME", Value: scratch}, {Name: "TMPDIR", Value: scratch}},
 						Resources: corev1.ResourceRequirements{
 							Requests: corev1.ResourceList{
 								corev1.ResourceCPU: resource.MustParse(workerCPU), corev1.ResourceMemory: resource.MustParse(workerMemory),

@@ -3,7 +3,6 @@ package controller
 import (
 	"context"
 	"fmt"
-	"net/url"
 	"strconv"
 	"time"
 
@@ -19,7 +18,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/backstay/backstay/api/v1alpha1"
-	"github.com/backstay/backstay/internal/fault"
 )
 
 // addLocations has each location looked at: when it is new or changed, when points are to be deleted, and every hour.
@@ -42,7 +40,7 @@ func (c *controller) addLocations(m manager.Manager) error {
 		For(&v1alpha1.Location{}).
 		Watches(&batchv1.Job{}, handler.EnqueueRequestsFromMapFunc(ofJob)).
 		Watches(&v1alpha1.RestorePoint{}, handler.EnqueueRequestsFromMapFunc(ofPoint)).
-		Complete(reconcile.Func(c.reconcileLocation))
+		Complete(calmly(c.reconcileLocation))
 }
 
 func locationTask(l *v1alpha1.Location) task {
@@ -62,9 +60,6 @@ func (c *controller) reconcileLocation(ctx context.Context, r reconcile.Request)
 	}
 	if !l.DeletionTimestamp.IsZero() {
 		return reconcile.Result{}, nil
-	}
-	if err := checkLocation(&l); err != nil {
-		return reconcile.Result{}, c.sayLocation(ctx, &l, verdict{metav1.ConditionFalse, false, true, fault.Of(err).Reason, err.Error()})
 	}
 	t := locationTask(&l)
 	j, err := c.find(ctx, t)
@@ -99,29 +94,7 @@ func (c *controller) reconcileLocation(ctx context.Context, r reconcile.Request)
 	if wait := due.Sub(c.Now()); wait > 0 {
 		return reconcile.Result{RequeueAfter: wait}, nil
 	}
-	return reconcile.Result{RequeueAfter: look}, c.stop(ctx, j) // its name is free once it is gone
-}
-
-// checkLocation finds what no worker could make good.
-func checkLocation(l *v1alpha1.Location) error {
-	op := "location " + l.Name
-	u, err := url.Parse(l.Spec.URL)
-	if err != nil {
-		return fault.New(op, fault.ErrInvalid, "its url is none", "")
-	}
-	if u.Scheme == "" || u.Scheme == "file" {
-		return fault.New(op, fault.ErrInvalid, "a directory is lost with the pod that it is in", "take a store that is reached by network: docs/locations.md")
-	}
-	secrets := []v1alpha1.Secret{l.Spec.Password}
-	for _, s := range l.Spec.Credentials {
-		secrets = append(secrets, s)
-	}
-	for _, s := range secrets {
-		if s.SecretKeyRef == nil {
-			return fault.New(op, fault.ErrInvalid, "on a cluster secrets are in Secrets", "say secretKeyRef: {name: NAME, key: KEY}")
-		}
-	}
-	return nil
+	return reconcile.Result{RequeueAfter: queueLook}, c.stop(ctx, j) // its name is free once it is gone
 }
 
 // sayLocation writes what is to be said of a location, unless it is said.

@@ -42,7 +42,7 @@ func (c *controller) addPolicies(m manager.Manager) error {
 	return ctrl.NewControllerManagedBy(m).Named("policy").
 		For(&v1alpha1.Policy{}).
 		Watches(&v1alpha1.Backup{}, handler.EnqueueRequestsFromMapFunc(ofBackup), builder.WithPredicates(ended)).
-		Complete(reconcile.Func(c.reconcilePolicy))
+		Complete(calmly(c.reconcilePolicy))
 }
 
 // turn is one look at a policy.

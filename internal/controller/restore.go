@@ -22,7 +22,9 @@ func (c *controller) addRestores(m manager.Manager) error {
 	return ctrl.NewControllerManagedBy(m).Named("restore").
 		For(&v1alpha1.Restore{}).
 		Watches(&batchv1.Job{}, handler.EnqueueRequestsFromMapFunc(c.restoresOfJob)).
-		Complete(reconcile.Func(c.reconcileRestore))
+		Watches(&v1alpha1.Location{}, handler.EnqueueRequestsFromMapFunc(c.newRestores)).
+		Watches(&v1alpha1.RestorePoint{}, handler.EnqueueRequestsFromMapFunc(c.newRestores)).
+		Complete(calmly(c.reconcileRestore))
 }
 
 // restoresOfJob are the Restore of a Job and those that wait for it to end, or those that the end of tidying may let go.
@@ -41,6 +43,21 @@ func (c *controller) restoresOfJob(ctx context.Context, j client.Object) []recon
 		r := &all.Items[i]
 		untidy := work == workTidy && r.Status.Phase == v1alpha1.PhaseFailed && len(r.Finalizers) > 0
 		if untidy || work == workRestore && r.Status.Phase == v1alpha1.PhasePending {
+			requests = append(requests, requestFor(r))
+		}
+	}
+	return requests
+}
+
+// newRestores are those that may have waited for a point or location to be there.
+func (c *controller) newRestores(ctx context.Context, o client.Object) []reconcile.Request {
+	var all v1alpha1.RestoreList
+	if err := c.client.List(ctx, &all, client.InNamespace(o.GetNamespace()), client.UnsafeDisableDeepCopy); err != nil {
+		return nil // they look again by themselves
+	}
+	var requests []reconcile.Request
+	for i := range all.Items {
+		if r := &all.Items[i]; r.Status.Phase == "" {
 			requests = append(requests, requestFor(r))
 		}
 	}

@@ -31,7 +31,7 @@ func (c *controller) addRestorePoints(m manager.Manager) error {
 	return ctrl.NewControllerManagedBy(m).Named("restorepoint").
 		For(&v1alpha1.RestorePoint{}).
 		Watches(&v1alpha1.Location{}, handler.EnqueueRequestsFromMapFunc(c.deletedPoints)).
-		Complete(reconcile.Func(c.reconcileRestorePoint))
+		Complete(calmly(c.reconcileRestorePoint))
 }
 
 // deletedPoints are the points of a location that wait for its worker.

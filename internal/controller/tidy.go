@@ -54,7 +54,7 @@ func (c *controller) addTidy(m manager.Manager) error {
 			}
 			return always(ctx, o)
 		})).
-		Complete(t)
+		Complete(calmly(t.reconcile))
 }
 
 // tidier starts tidying, never twice at once: its Job has one name.
@@ -63,8 +63,7 @@ type tidier struct {
 	leading time.Time // since when this process leads; written before the first call
 }
 
-// Reconcile implements reconcile.Reconciler.
-func (t *tidier) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.Result, error) {
+func (t *tidier) reconcile(ctx context.Context, _ reconcile.Request) (reconcile.Result, error) {
 	j, err := t.find(ctx, t.tidyTask())
 	if err != nil {
 		return reconcile.Result{}, err
@@ -87,7 +86,7 @@ func (t *tidier) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.
 	if wait := due.Sub(t.Now()); wait > 0 {
 		return reconcile.Result{RequeueAfter: wait}, nil
 	}
-	return reconcile.Result{RequeueAfter: look}, t.stop(ctx, j) // its name is free once it is gone
+	return reconcile.Result{RequeueAfter: queueLook}, t.stop(ctx, j) // its name is free once it is gone
 }
 
 // due is when the cluster is to be tidied after a Job that ended.
@@ -101,7 +100,9 @@ func (t *tidier) due(ctx context.Context, last outcome) (time.Time, error) {
 			due = at
 		}
 	}
-	ask(t.leading)
+	if last.state == succeeded && last.began.Before(t.leading.Truncate(time.Second)) { // times of objects are whole seconds
+		return last.ended, nil
+	}
 	var backups v1alpha1.BackupList
 	if err := t.client.List(ctx, &backups, client.UnsafeDisableDeepCopy); err != nil {
 		return due, fmt.Errorf("list backups: %w", err)

@@ -1,0 +1,156 @@
+package controller_test
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	authorizationv1 "k8s.io/api/authorization/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/yaml"
+
+	"github.com/backstay/backstay/internal/controller"
+)
+
+// documents reads a manifest of deploy/rbac for a namespace.
+func documents(t *testing.T, name, system string) []string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("..", "..", "deploy", "rbac", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Split(strings.ReplaceAll(string(text), "backstay-system", system), "\n---\n")
+}
+
+// rules are those of the roles in a manifest: of the cluster, and of Backstay's own namespace.
+func rules(t *testing.T, name string) (cluster, own []rbacv1.PolicyRule) {
+	t.Helper()
+	for _, d := range documents(t, name, "backstay-system") {
+		var role rbacv1.ClusterRole
+		if err := yaml.UnmarshalStrict([]byte(d), &role); err != nil && strings.Contains(d, "\nkind: ClusterRole\n") {
+			t.Fatal(err)
+		}
+		switch {
+		case role.Kind == "ClusterRole":
+			cluster = append(cluster, role.Rules...)
+		case role.Kind == "Role":
+			own = append(own, role.Rules...)
+		}
+	}
+	return cluster, own
+}
+
+func TestTheControllerReadsNoSecretsAndMovesNothing(t *testing.T) {
+	cluster, own := rules(t, "controller.yaml")
+	if len(cluster) == 0 || len(own) == 0 {
+		t.Fatal("no rules")
+	}
+	for _, r := range slices.Concat(cluster, own) {
+		for _, forbidden := range []string{"*", "secrets", "pods", "pods/exec", "configmaps", "persistentvolumeclaims", "serviceaccounts"} {
+			if slices.Contains(r.Resources, forbidden) {
+				t.Errorf("%s of %s", r.Verbs, forbidden)
+			}
+		}
+		for _, forbidden := range []string{"*", "impersonate", "escalate", "bind"} {
+			if slices.Contains(r.Verbs, forbidden) {
+				t.Errorf("%s of %s", forbidden, r.Resources)
+			}
+		}
+	}
+	for _, r := range cluster { // Jobs are pods, and pods are Secrets: in its own namespace only
+		if slices.Contains(r.Resources, "jobs") {
+			t.Errorf("%s of jobs everywhere", r.Verbs)
+		}
+	}
+}
+
+func TestWhoMayDoWhat(t *testing.T) {
+	w := newWorld(t)
+	w.apply("worker.yaml")
+	w.apply("user.yaml")
+	app := w.namespace()
+	const controllers, workers, movers = "backstay-controller", "backstay-worker", "default"
+	for _, test := range []struct {
+		account, verb, resource, namespace string
+		want                               bool
+	}{
+		{controllers, "get", "/secrets", w.system, false},
+		{controllers, "create", "batch/jobs", w.system, true},
+		{controllers, "create", "batch/jobs", app, false},
+		{controllers, "delete", "backstay.io/backups", app, true},
+		{controllers, "delete", "backstay.io/restorepoints", app, false},
+		{controllers, "update", "backstay.io/locations", app, false},
+		{workers, "get", "/secrets", app, true}, // captured with the application
+		{workers, "impersonate", "/serviceaccounts", app, true},
+		{workers, "impersonate", "/users", "", false},
+		{workers, "impersonate", "/groups", "", false},
+		{workers, "create", "snapshot.storage.k8s.io/volumesnapshots", app, true},
+		{workers, "create", "batch/jobs", w.system, true},
+		{movers, "get", "/secrets", w.system, false},
+		{movers, "list", "/pods", w.system, false},
+		{movers, "get", "backstay.io/locations", app, false},
+	} {
+		group, resource, _ := strings.Cut(test.resource, "/")
+		review := authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
+			User: "system:serviceaccount:" + w.system + ":" + test.account,
+			ResourceAttributes: &authorizationv1.ResourceAttributes{
+				Namespace: test.namespace, Verb: test.verb, Group: group, Resource: resource,
+			},
+		}}
+		w.create(&review)
+		if review.Status.Allowed != test.want {
+			t.Errorf("%s may %s %s in %q: %v, want %v", test.account, test.verb, test.resource, test.namespace, review.Status.Allowed, test.want)
+		}
+	}
+}
+
+func TestLeaderElectionAndMetrics(t *testing.T) {
+	address := "127.0.0.1:" + freePort(t)
+	w := newWorld(t, func(o *controller.Options) { o.LeaderElect, o.Metrics = true, address })
+	stop := w.start()
+	w.location(w.system)
+	w.point(w.system)
+	p := w.policy(w.system, nil, w.namespace())
+	run := w.runs(p, 1)
+	w.clock.forward(3 * time.Second)
+	w.touch(p)
+	w.finish(p, run, "Complete")
+	w.stands(p, &p.Status.Conditions, "Ready", "True/Complete")
+	var lease coordinationv1.Lease
+	if err := w.admin.Get(t.Context(), types.NamespacedName{Namespace: w.system, Name: "backstay-controller"}, &lease); err != nil {
+		t.Error(err)
+	}
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+address+"/metrics", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		`backstay_policy_runs_total{namespace="` + w.system + `",policy="nightly",result="Complete"} 1`,
+		`backstay_policy_applications{namespace="` + w.system + `",policy="nightly"} 1`,
+		`backstay_restore_points{location="vault",namespace="` + w.system + `",state="complete"} 1`,
+		`backstay_backups{phase="Complete"} 1`,
+		`backstay_jobs{state="succeeded",work="backup"} 1`,
+	} {
+		if !bytes.Contains(text, []byte("\n"+want+"\n")) {
+			t.Errorf("no %s", want)
+		}
+	}
+	stop()
+}

@@ -1,0 +1,84 @@
+package controller_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/backstay/backstay/api/v1alpha1"
+)
+
+func (w *world) restore(namespace, name string, spec v1alpha1.RestoreSpec) *v1alpha1.Restore {
+	w.Helper()
+	r := &v1alpha1.Restore{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Spec: spec}
+	w.create(r)
+	return r
+}
+
+func TestRestoreHasAJobAndItsOldVolumesGo(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+	w.succeed(w.job("tidy"))
+	r := w.restore(w.system, "back", v1alpha1.RestoreSpec{RestorePoint: "shop-1"})
+	w.stands(r, &r.Status.Conditions, "Reconciling", "True/NotFound")
+	w.location(w.system)
+	w.point(w.system)
+	j := w.job("restore")
+	if got, want := j.Spec.Template.Spec.Containers[0].Args[:3], []string{"worker", "restore", w.system + "/back"}; !slices.Equal(got, want) {
+		t.Errorf("arguments %q, want %q", got, want)
+	}
+	over := metav1.NewTime(w.clock.now().Add(24 * time.Hour))
+	w.status(r, func() { r.Status.Phase, r.Status.UndoUntil = v1alpha1.PhaseComplete, &over })
+	w.succeed(j)
+	w.letGo(r)
+	if n := len(w.jobs("tidy")); n != 1 || w.jobs("tidy")[0].DeletionTimestamp != nil {
+		t.Errorf("tidied too early: %d jobs", n)
+	}
+	w.clock.forward(24*time.Hour + time.Minute)
+	w.touch(r)
+	w.letGoTidied(r)
+	w.job("tidy")
+}
+
+func TestDeletedRestoreIsStoppedAndTidied(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+	w.location(w.system)
+	w.point(w.system)
+	r := w.restore(w.system, "back", v1alpha1.RestoreSpec{RestorePoint: "shop-1"})
+	j := w.job("restore")
+	w.status(r, func() { r.Status.Phase, r.Status.Started = v1alpha1.PhaseSwapping, &metav1.Time{Time: w.clock.now()} })
+	w.remove(r)
+	w.gone(j)
+	w.eventually("phase", func() string {
+		_ = w.get(r)
+		return map[v1alpha1.Phase]string{v1alpha1.PhaseFailed: ""}[r.Status.Phase]
+	})
+	w.letGoTidied(r)
+	if n := len(w.jobs("restore")); n > 0 {
+		t.Errorf("%d jobs are left", n)
+	}
+}
+
+func TestTenantsRestoreIntoTheirNamespaceOnly(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+	tenant, other := w.namespace(), w.namespace()
+	w.location(tenant)
+	w.point(tenant)
+	yes := true
+	for _, r := range []*v1alpha1.Restore{
+		w.restore(tenant, "elsewhere", v1alpha1.RestoreSpec{RestorePoint: "shop-1", Namespaces: map[string]string{"shop": other}}),
+		w.restore(tenant, "cluster", v1alpha1.RestoreSpec{RestorePoint: "shop-1", ClusterObjects: &yes}),
+	} {
+		w.stands(r, &r.Status.Conditions, "Stalled", "True/Denied")
+		if r.Status.Phase != v1alpha1.PhaseFailed {
+			t.Errorf("%s is %s", r.Name, r.Status.Phase)
+		}
+	}
+	if n := len(w.jobs("restore")); n > 0 {
+		t.Errorf("%d jobs were started", n)
+	}
+}
