@@ -205,7 +205,6 @@ func TestManifestsAreTaken(t *testing.T) {
 	}
 	var pod *corev1.Pod
 	for _, o := range installed(t) {
-		//nolint:staticcheck // the client's newer way takes typed configurations only
 		err := server.Patch(t.Context(), &o, client.Apply, client.FieldOwner("test"), client.ForceOwnership, client.FieldValidation("Strict"))
 		if err != nil {
 			t.Fatalf("%s %s: %v", o.GetKind(), o.GetName(), err)

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
-
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 

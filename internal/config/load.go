@@ -15,7 +15,6 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
-
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/backstay/backstay/api/v1alpha1"
