@@ -206,7 +206,10 @@ func (k *Keeper) waitForGroup(ctx context.Context, group *unstructured.Unstructu
 // members lists the snapshots of a group by the names of their claims.
 func (k *Keeper) members(ctx context.Context, group *unstructured.Unstructured) (map[string]*snapshotv1.VolumeSnapshot, error) {
 	var list snapshotv1.VolumeSnapshotList
-	if err := k.Cluster.Client.List(ctx, &list, client.InNamespace(group.GetNamespace())); err != nil {
+	err := k.call(ctx, "list the snapshots of "+group.GetName(), func(ctx context.Context) error {
+		return k.Cluster.Client.List(ctx, &list, client.InNamespace(group.GetNamespace()))
+	})
+	if err != nil {
 		return nil, err
 	}
 	members := map[string]*snapshotv1.VolumeSnapshot{}

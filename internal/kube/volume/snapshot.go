@@ -144,7 +144,7 @@ func (k *Keeper) waitForCut(ctx context.Context, snapshot *snapshotv1.VolumeSnap
 	trouble := trouble{grace: cutGrace}
 	asked := 0
 	err := k.watch(ctx, "take snapshot "+snapshot.Name, &trouble, func(ctx context.Context) (bool, error) {
-		at, found, err := k.contentTime(ctx, "snapcontent-"+string(snapshot.UID), snapshot.UID)
+		at, found, err := k.contentTime(ctx, dynamicContent(snapshot), snapshot.UID)
 		if err != nil || found {
 			taken = at
 			return found, err

@@ -121,24 +121,50 @@ func (k *Keeper) drop(ctx context.Context, object client.Object) error {
 	switch o := object.(type) {
 	case *snapshotv1.VolumeSnapshot:
 		// Static ones, of the system namespace, only stand for a snapshot that is another's.
-		if o.Status != nil && o.Status.BoundVolumeSnapshotContentName != nil && o.Spec.Source.PersistentVolumeClaimName != nil {
-			content := &unstructured.Unstructured{}
-			content.SetGroupVersionKind(snapshotv1.SchemeGroupVersion.WithKind("VolumeSnapshotContent"))
-			content.SetName(*o.Status.BoundVolumeSnapshotContentName)
-			err = k.letGo(ctx, content, "volumeSnapshotRef", o)
+		if o.Spec.Source.PersistentVolumeClaimName != nil {
+			err = k.letGo(ctx, contentOf(o), "volumeSnapshotRef", o)
 		}
 	case *unstructured.Unstructured:
-		if name, _, _ := unstructured.NestedString(o.Object, "status", "boundVolumeGroupSnapshotContentName"); name != "" {
-			content := &unstructured.Unstructured{}
-			content.SetGroupVersionKind(o.GroupVersionKind().GroupVersion().WithKind(kindGroupContent))
-			content.SetName(name)
-			err = k.letGo(ctx, content, "volumeGroupSnapshotRef", o)
-		}
+		err = k.letGroupGo(ctx, o)
 	}
 	if err != nil {
 		return err
 	}
 	return k.remove(ctx, object)
+}
+
+// contentOf names the content of a snapshot; while that does not know its content, by the name that snapshot controllers give it.
+func contentOf(s *snapshotv1.VolumeSnapshot) *unstructured.Unstructured {
+	content := &unstructured.Unstructured{}
+	content.SetGroupVersionKind(snapshotv1.SchemeGroupVersion.WithKind("VolumeSnapshotContent"))
+	content.SetName(dynamicContent(s))
+	if s.Status != nil && s.Status.BoundVolumeSnapshotContentName != nil {
+		content.SetName(*s.Status.BoundVolumeSnapshotContentName)
+	}
+	return content
+}
+
+func dynamicContent(s *snapshotv1.VolumeSnapshot) string { return "snapcontent-" + string(s.UID) }
+
+// letGroupGo lets go of a group's content and of those of its members, which may not have been made ours yet.
+func (k *Keeper) letGroupGo(ctx context.Context, group *unstructured.Unstructured) error {
+	members, err := k.members(ctx, group)
+	if err != nil {
+		return err
+	}
+	for _, member := range members {
+		if err := k.letGo(ctx, contentOf(member), "volumeSnapshotRef", member); err != nil {
+			return err
+		}
+	}
+	name, _, _ := unstructured.NestedString(group.Object, "status", "boundVolumeGroupSnapshotContentName")
+	if name == "" {
+		return nil
+	}
+	content := &unstructured.Unstructured{}
+	content.SetGroupVersionKind(group.GroupVersionKind().GroupVersion().WithKind(kindGroupContent))
+	content.SetName(name)
+	return k.letGo(ctx, content, "volumeGroupSnapshotRef", group)
 }
 
 // letGo has the driver delete what a content stands for when its snapshot goes: a class may say Retain, and nobody would ever find what
