@@ -78,7 +78,7 @@ func (c *Cluster) usedClaims(ctx context.Context, a Application) (func(*corev1.P
 				continue
 			}
 			_, err := c.list(ctx, k, ns, query{}, func(u *unstructured.Unstructured) error {
-				if a.chooses(chosen, k, u) {
+				if _, ok := a.chooses(chosen, k, u); ok {
 					n.of(k, u)
 				}
 				return nil

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"path"
-	"reflect"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -66,13 +65,21 @@ func encode(u *unstructured.Unstructured) ([]byte, error) {
 		return nil, err
 	}
 	if len(content) < maxYAML && nesting(u.Object, maxNesting) < maxNesting {
-		if text, err := yaml.JSONToYAML(content); err == nil {
-			if back, err := decode(text); err == nil && reflect.DeepEqual(back.Object, u.Object) {
-				return text, nil
-			}
+		if text, err := yaml.JSONToYAML(content); err == nil && saysTheSame(text, content) {
+			return text, nil
 		}
 	}
 	return append(content, '\n'), nil
+}
+
+// saysTheSame reports whether YAML is read as the JSON it was made of.
+func saysTheSame(text, content []byte) bool {
+	u, err := decode(text)
+	if err != nil {
+		return false
+	}
+	back, err := json.Marshal(u.Object)
+	return err == nil && bytes.Equal(back, content)
 }
 
 // decode reads what encode wrote.

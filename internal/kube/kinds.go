@@ -3,8 +3,6 @@ package kube
 import (
 	"context"
 	"errors"
-	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -42,15 +40,9 @@ func (k kind) path(namespace string) []string {
 	return append(segments, k.Resource)
 }
 
-// lack is something that could not be captured.
-type lack struct {
-	what string // "widgets.example.com"
-	why  error
-}
-
 // kinds asks the API server what kinds it serves now, each in the version it prefers, and which groups do not tell theirs. An error means
 // that it does not answer.
-func (c *Cluster) kinds(ctx context.Context) ([]kind, []lack, error) {
+func (c *Cluster) kinds(ctx context.Context) ([]kind, map[schema.GroupVersion]error, error) {
 	c.Discovery.Invalidate()
 	lists, err := discovery.ServerPreferredResources(c.Discovery)
 	var silent *discovery.ErrGroupDiscoveryFailed
@@ -73,15 +65,10 @@ func (c *Cluster) kinds(ctx context.Context) ([]kind, []lack, error) {
 		}
 	}
 	slices.SortFunc(found, func(a, b kind) int { return strings.Compare(a.String(), b.String()) })
-	var lacks []lack
 	if silent != nil {
-		for _, gv := range slices.SortedFunc(maps.Keys(silent.Groups), func(a, b schema.GroupVersion) int {
-			return strings.Compare(a.String(), b.String())
-		}) {
-			lacks = append(lacks, lack{"*." + gv.Group, fmt.Errorf("%s does not tell its kinds: %w", gv, silent.Groups[gv])})
-		}
+		return found, silent.Groups, nil
 	}
-	return found, lacks, nil
+	return found, nil, nil
 }
 
 // aggregated finds out which groups other servers answer for: their resource versions are of other stores. Where that cannot be read it
@@ -126,6 +113,7 @@ func excludedByPolicy(patterns []string, r schema.GroupResource) bool {
 
 // reference is an object, or all of a kind, as users write it: KIND.GROUP/NAME, KIND/NAME.
 type reference struct {
+	text        string
 	kind, group string
 	anyGroup    bool
 	name        string
@@ -138,7 +126,7 @@ func parseReference(s string) (reference, error) {
 	if !found || k == "" || name == "" || strings.Contains(name, "/") || grouped && group == "" {
 		return reference{}, fault.New("object "+s, fault.ErrInvalid, "it is not KIND.GROUP/NAME", "deployment.apps/web, configmap/web")
 	}
-	return reference{strings.ToLower(k), group, !grouped, name}, nil
+	return reference{s, strings.ToLower(k), group, !grouped, name}, nil
 }
 
 // of reports whether the reference is to objects of a kind.

@@ -60,14 +60,14 @@ func (p *part) clusterKind(ctx context.Context, k kind, selector string, chooses
 	})
 }
 
-// lackOfCluster is lack, but a service account that may not read objects of the cluster does without: they would not be restored with its
+// lackOfCluster is lackOf, but a service account that may not read objects of the cluster does without: they would not be restored with its
 // rights either.
 func (p *part) lackOfCluster(ctx context.Context, k kind, err error) error {
 	if errors.Is(err, fault.ErrDenied) && p.cluster.process != nil {
 		p.note("not readable for the service account, lists of " + k.String())
 		return nil
 	}
-	return p.lack(ctx, k.String(), err)
+	return p.lackOf(ctx, k, err)
 }
 
 // serves reports whether a service of the application answers for the group of an APIService.

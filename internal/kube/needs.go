@@ -150,7 +150,12 @@ func (n *needs) ofEnvironment(container map[string]any, namespace string) {
 // podSpecs finds the specifications of pods in an object, of any kind that has them where Kubernetes' own have them.
 func podSpecs(u *unstructured.Unstructured) []map[string]any {
 	var specs []map[string]any
-	for _, at := range [][]string{{"spec"}, {"spec", "template", "spec"}, {"spec", "jobTemplate", "spec", "template", "spec"}} {
+	for _, at := range [][]string{
+		{"spec"},
+		{"template", "spec"},
+		{"spec", "template", "spec"},
+		{"spec", "jobTemplate", "spec", "template", "spec"},
+	} {
 		spec, _ := field(u.Object, at...).(map[string]any)
 		if len(items(spec, "containers")) > 0 {
 			specs = append(specs, spec)

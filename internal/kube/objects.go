@@ -73,15 +73,15 @@ func (o *Objects) Skew() (first, last time.Time) {
 
 // Capture writes the objects, a file each. What cannot be listed or written is named in its part, whose counts do not close then.
 func (o *Objects) Capture(ctx context.Context, to point.Sink) error {
-	kinds, lacks, err := o.cluster.kinds(ctx)
+	kinds, silent, err := o.cluster.kinds(ctx)
 	if err != nil {
 		return o.failAll(ctx, to, err)
 	}
-	c := &capture{Objects: o, kinds: kinds, stored: map[need]bool{}}
-	for _, l := range lacks {
-		group := schema.GroupResource{Group: strings.TrimPrefix(l.what, "*.")}
+	c := &capture{Objects: o, kinds: kinds, stored: map[need]bool{}, found: map[string]bool{}}
+	for gv, why := range silent {
+		group := schema.GroupResource{Group: gv.Group}
 		if !excludedByRule(group) && !excludedByPolicy(o.app.Capture.ExcludeKinds, group) {
-			c.silent = append(c.silent, l)
+			c.silent = append(c.silent, lack{"kinds of " + gv.String(), why})
 		}
 	}
 	for _, r := range o.app.Objects {
@@ -91,8 +91,15 @@ func (o *Objects) Capture(ctx context.Context, to point.Sink) error {
 		}
 		c.chosen = append(c.chosen, ref)
 	}
-	for _, ns := range o.app.Namespaces {
-		if err := c.part(ctx, to, partPrefix+ns, func(p *part) error { return p.namespace(ctx, ns) }); err != nil {
+	for i, ns := range o.app.Namespaces {
+		err := c.part(ctx, to, partPrefix+ns, func(p *part) error {
+			err := p.namespace(ctx, ns)
+			if i == len(o.app.Namespaces)-1 {
+				p.lacks = append(p.lacks, c.unfound()...)
+			}
+			return err
+		})
+		if err != nil {
 			return err
 		}
 	}
@@ -143,7 +150,8 @@ type capture struct {
 	needs  needs
 
 	mu     sync.Mutex
-	stored map[need]bool // service accounts and services
+	stored map[need]bool   // service accounts and services
+	found  map[string]bool // of chosen, and "" for a selector that chose something
 }
 
 // part is one part being captured. Its fields are guarded by mu while lists run.
@@ -158,6 +166,12 @@ type part struct {
 	notes    map[string]int // what was left out of single objects, by the rule
 	live     []string       // kinds that were not listed at the moment
 	captured time.Time
+}
+
+// lack is something that could not be captured.
+type lack struct {
+	what string // "lists of widgets.example.com"
+	why  error
 }
 
 // errVault marks an error of the vault, with which the run cannot go on.
@@ -181,6 +195,8 @@ func (c *capture) part(ctx context.Context, to point.Sink, name string, fill fun
 		return vault.error
 	case err != nil:
 		return w.Fail(ctx, err)
+	case p.objects.Stored == 0 && len(p.lacks) > 0: // an older copy is better than nothing
+		return w.Fail(ctx, p.lacks[0].why)
 	}
 	return w.Store(ctx, p.ended())
 }
@@ -190,7 +206,7 @@ func (p *part) ended() point.Part {
 	entry := point.Part{Mark: p.at.Mark, Revision: p.at.ResourceVersion, Captured: &p.captured, Counts: []point.Count{p.objects}}
 	slices.SortFunc(p.lacks, func(a, b lack) int { return strings.Compare(a.what, b.what) })
 	for _, l := range p.lacks {
-		entry.Counts = append(entry.Counts, point.Count{Of: "lists of " + l.what, Expected: 1})
+		entry.Counts = append(entry.Counts, point.Count{Of: l.what, Expected: 1})
 		entry.Notes = append(entry.Notes, fmt.Sprintf("missing: %s: %v", l.what, l.why))
 	}
 	for _, r := range p.refused[:min(len(p.refused), maxNamed)] {
@@ -216,15 +232,15 @@ func (p *part) note(rule string) {
 	p.notes[rule]++
 }
 
-// lack records what could not be captured, and returns errors after which nothing else can be either.
-func (p *part) lack(ctx context.Context, what string, err error) error {
+// lackOf records that a kind could not be listed, and returns errors after which nothing else can be either.
+func (p *part) lackOf(ctx context.Context, k kind, err error) error {
 	var vault errVault
 	if err == nil || ctx.Err() != nil || errors.As(err, &vault) || !answered(err) && !errors.Is(err, fault.ErrUnsupported) {
 		return err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.lacks = append(p.lacks, lack{what, err})
+	p.lacks = append(p.lacks, lack{"lists of " + k.String(), err})
 	return nil
 }
 
@@ -243,7 +259,7 @@ func (p *part) namespace(ctx context.Context, namespace string) error {
 	}
 	for _, kinds := range rounds {
 		err := atOnce(ctx, listsAtOnce, kinds, func(ctx context.Context, k kind) error {
-			return p.lack(ctx, k.String(), p.kind(ctx, k, namespace))
+			return p.lackOf(ctx, k, p.kind(ctx, k, namespace))
 		})
 		if err != nil {
 			return err
@@ -292,7 +308,7 @@ func (p *part) namespaceItself(ctx context.Context, namespace string) error {
 	if err == nil && !found {
 		return fault.New("capture namespace "+namespace, fault.ErrNotFound, "there is none", "")
 	}
-	return p.lack(ctx, k.String(), err)
+	return p.lackOf(ctx, k, err)
 }
 
 func (p *part) presentNamespace(ctx context.Context, k kind, namespace string) error {
@@ -332,16 +348,40 @@ func (p *part) kind(ctx context.Context, k kind, namespace string) error {
 
 // belongs reports whether an object is of the application: chosen, or needed by one that is.
 func (c *capture) belongs(k kind, u *unstructured.Unstructured) bool {
-	return c.app.whole() || c.app.chooses(c.chosen, k, u) || c.needs.has(k.GroupResource(), u.GetNamespace(), u.GetName()) ||
-		k.String() == "rolebindings."+rbacGroup && c.binds(u)
-}
-
-// chooses reports whether an object is chosen by its labels or its name.
-func (a Application) chooses(chosen []reference, k kind, u *unstructured.Unstructured) bool {
-	if a.Selector != nil && a.Selector.Matches(labels.Set(u.GetLabels())) {
+	if c.app.whole() {
 		return true
 	}
-	return slices.ContainsFunc(chosen, func(r reference) bool { return r.of(k) && r.name == u.GetName() })
+	if by, chosen := c.app.chooses(c.chosen, k, u); chosen {
+		c.mu.Lock()
+		c.found[by] = true
+		c.mu.Unlock()
+		return true
+	}
+	return c.needs.has(k.GroupResource(), u.GetNamespace(), u.GetName()) || k.String() == "rolebindings."+rbacGroup && c.binds(u)
+}
+
+// chooses reports whether an object is chosen, and by which reference; "" is the selector.
+func (a Application) chooses(chosen []reference, k kind, u *unstructured.Unstructured) (by string, ok bool) {
+	for _, r := range chosen {
+		if r.of(k) && r.name == u.GetName() {
+			return r.text, true
+		}
+	}
+	return "", a.Selector != nil && a.Selector.Matches(labels.Set(u.GetLabels()))
+}
+
+// unfound lists what was chosen and is not there: who chose it is to know.
+func (c *capture) unfound() []lack {
+	var lacks []lack
+	for _, r := range c.chosen {
+		if !c.found[r.text] {
+			lacks = append(lacks, lack{"objects " + r.text, errors.New("there is none")})
+		}
+	}
+	if c.app.Selector != nil && !c.found[""] {
+		lacks = append(lacks, lack{"objects with labels " + c.app.Selector.String(), errors.New("there is none")})
+	}
+	return lacks
 }
 
 // binds reports whether a binding is of service accounts of the application.

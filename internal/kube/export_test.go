@@ -1,0 +1,4 @@
+package kube
+
+// Encode is encode, for tests.
+var Encode = encode
