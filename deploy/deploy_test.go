@@ -87,7 +87,7 @@ func TestManifestsAreOfTheChart(t *testing.T) {
 	var text strings.Builder
 	text.WriteString("# Backstay, for kubectl apply --server-side. Made of chart/backstay by go test ./deploy -update.\n")
 	for line := range strings.Lines(rendered) {
-		if !strings.HasPrefix(line, "# ") {
+		if !strings.HasPrefix(line, "# Source: ") {
 			text.WriteString(line)
 		}
 	}
@@ -120,6 +120,7 @@ func TestChart(t *testing.T) {
 		{[]string{"volumes.live=true,namespace.create=true,volumes.kubeletDir=/data/kubelet"}, []string{"enforce: privileged", "--kubelet-dir=/data/kubelet"}, "", false},
 		{[]string{"namespace.create=true"}, []string{"enforce: baseline"}, "enforce: privileged", false},
 		{[]string{"tenants.aggregate=false,tenants.namespaces={team-a,team-b}"}, []string{"namespace: team-b"}, "aggregate-to", false},
+		{[]string{"restore.everywhere=false"}, []string{"name: backstay-worker\n"}, "escalate", false},
 		{[]string{"clusterName=berlin,controller.replicas=2,controller.parallelJobs=5,controller.nodeSelector.disk=fast,controller.podAnnotations.a=b"}, []string{
 			"--cluster-name=berlin", "replicas: 2", "--parallel-jobs=5", "disk: fast", "a: b",
 		}, "", false},
