@@ -90,7 +90,7 @@ func Run(ctx context.Context, o Options) error {
 	if err := errors.Join(m.AddHealthzCheck("ping", healthz.Ping), m.AddReadyzCheck("ping", healthz.Ping)); err != nil {
 		return fmt.Errorf("start the controller: %w", err)
 	}
-	gauges := &gauges{controller: c}
+	gauges := newGauges(c)
 	if err := metrics.Registry.Register(gauges); err != nil {
 		return fmt.Errorf("start the controller: %w", err)
 	}

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -30,16 +32,57 @@ func (c *counted) add(p *v1alpha1.Policy, result string) {
 }
 
 // gauges is what the cluster knows, read from the cache when somebody asks: it is right after a restart, too.
-type gauges struct{ *controller }
+type gauges struct {
+	*controller
+	described map[string]*prometheus.Desc
+}
+
+// Names of series.
+const (
+	seriesRuns         = "backstay_policy_runs_total"
+	seriesNext         = "backstay_policy_next_run_timestamp_seconds"
+	seriesLast         = "backstay_policy_last_run_timestamp_seconds"
+	seriesGood         = "backstay_policy_last_success_timestamp_seconds"
+	seriesApplications = "backstay_policy_applications"
+	seriesBackups      = "backstay_backups"
+	seriesPoints       = "backstay_restore_points"
+	seriesNewest       = "backstay_application_last_success_timestamp_seconds"
+	seriesJobs         = "backstay_jobs"
+)
+
+func newGauges(c *controller) *gauges {
+	g := &gauges{c, map[string]*prometheus.Desc{}}
+	for _, d := range []struct {
+		name, help string
+		labels     []string
+	}{
+		{seriesRuns, "Runs of the policy that ended, by result, since this process started.", []string{"namespace", "policy", "result"}},
+		{seriesNext, "When the policy runs next; 0 for never.", []string{"namespace", "policy"}},
+		{seriesLast, "When the last run began; 0 for never.", []string{"namespace", "policy"}},
+		{seriesGood, "When a run last ended with every point complete; 0 for never.", []string{"namespace", "policy"}},
+		{seriesApplications, "Applications that the policy selects.", []string{"namespace", "policy"}},
+		{seriesBackups, "Backups that are there, by phase; Pending is the queue.", []string{"phase"}},
+		{seriesPoints, "Restore points in the location.", []string{"namespace", "location", "state"}},
+		{seriesNewest, "When the newest complete point of the application was made.", []string{"namespace", "policy", "application"}},
+		{seriesJobs, "Jobs of workers that are there, by what they do and how they stand.", []string{"work", "state"}},
+	} {
+		g.described[d.name] = prometheus.NewDesc(d.name, d.help, d.labels, nil)
+	}
+	return g
+}
 
 // scrapeTime bounds what a scrape may take.
 const scrapeTime = 10 * time.Second
 
-// Describe implements prometheus.Collector. It says nothing: the series depend on what is there.
-func (gauges) Describe(chan<- *prometheus.Desc) {}
+// Describe implements prometheus.Collector.
+func (g *gauges) Describe(to chan<- *prometheus.Desc) {
+	for _, d := range g.described {
+		to <- d
+	}
+}
 
-// Collect implements prometheus.Collector.
-func (g gauges) Collect(to chan<- prometheus.Metric) {
+// Collect implements prometheus.Collector. What cannot be read gives no sample, which is better than a wrong one.
+func (g *gauges) Collect(to chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeTime)
 	defer cancel()
 	g.collectRuns(to)
@@ -49,63 +92,50 @@ func (g gauges) Collect(to chan<- prometheus.Metric) {
 	g.collectJobs(ctx, to)
 }
 
-func send(to chan<- prometheus.Metric, name, help string, value float64, labels ...string) {
-	sendAs(to, prometheus.GaugeValue, name, help, value, labels...)
-}
-
-// sendAs sends a sample; labels are names and values by turns.
-func sendAs(to chan<- prometheus.Metric, kind prometheus.ValueType, name, help string, value float64, labels ...string) {
-	var names, values []string
-	for i := 0; i+1 < len(labels); i += 2 {
-		names, values = append(names, labels[i]), append(values, labels[i+1])
+func (g *gauges) send(to chan<- prometheus.Metric, name string, value float64, labels ...string) {
+	kind := prometheus.GaugeValue
+	if name == seriesRuns {
+		kind = prometheus.CounterValue
 	}
-	m, err := prometheus.NewConstMetric(prometheus.NewDesc(name, help, names, nil), kind, value, values...)
+	m, err := prometheus.NewConstMetric(g.described[name], kind, value, labels...)
 	if err != nil {
-		m = prometheus.NewInvalidMetric(prometheus.NewDesc(name, help, names, nil), err)
+		m = prometheus.NewInvalidMetric(g.described[name], err)
 	}
 	to <- m
 }
 
-func (g gauges) collectRuns(to chan<- prometheus.Metric) {
+func (g *gauges) collectRuns(to chan<- prometheus.Metric) {
 	g.counted.mu.Lock()
 	defer g.counted.mu.Unlock()
 	for key, n := range g.counted.runs {
-		sendAs(to, prometheus.CounterValue, "backstay_policy_runs_total", "Runs of the policy that ended, by result, since this process started.",
-			float64(n), "namespace", key.namespace, "policy", key.policy, "result", key.result)
+		g.send(to, seriesRuns, float64(n), key.namespace, key.policy, key.result)
 	}
 }
 
-func (g gauges) collectPolicies(ctx context.Context, to chan<- prometheus.Metric) {
+func (g *gauges) collectPolicies(ctx context.Context, to chan<- prometheus.Metric) {
 	var all v1alpha1.PolicyList
-	if g.client.List(ctx, &all) != nil {
-		return // the cache is not filled: no sample is better than a wrong one
+	if g.client.List(ctx, &all, client.UnsafeDisableDeepCopy) != nil {
+		return
 	}
 	for i := range all.Items {
 		p := &all.Items[i]
 		if len(applicationsOf(p)) == 0 {
 			continue
 		}
-		labels := []string{"namespace", p.Namespace, "policy", p.Name}
-		var next, last, good float64
-		if p.Status.NextRun != nil {
-			next = float64(p.Status.NextRun.Unix())
+		for name, at := range map[string]*metav1.Time{seriesNext: p.Status.NextRun, seriesLast: p.Status.LastRun, seriesGood: p.Status.LastGood} {
+			value := 0.0
+			if at != nil {
+				value = float64(at.Unix())
+			}
+			g.send(to, name, value, p.Namespace, p.Name)
 		}
-		if p.Status.LastRun != nil {
-			last = float64(p.Status.LastRun.Unix())
-		}
-		if p.Status.LastGood != nil {
-			good = float64(p.Status.LastGood.Unix())
-		}
-		send(to, "backstay_policy_next_run_timestamp_seconds", "When the policy runs next; 0 for never.", next, labels...)
-		send(to, "backstay_policy_last_run_timestamp_seconds", "When the last run began; 0 for never.", last, labels...)
-		send(to, "backstay_policy_last_success_timestamp_seconds", "When a run last ended with every point complete; 0 for never.", good, labels...)
-		send(to, "backstay_policy_applications", "Applications that the policy selects.", float64(p.Status.Applications), labels...)
+		g.send(to, seriesApplications, float64(p.Status.Applications), p.Namespace, p.Name)
 	}
 }
 
-func (g gauges) collectBackups(ctx context.Context, to chan<- prometheus.Metric) {
+func (g *gauges) collectBackups(ctx context.Context, to chan<- prometheus.Metric) {
 	var all v1alpha1.BackupList
-	if g.client.List(ctx, &all) != nil {
+	if g.client.List(ctx, &all, client.UnsafeDisableDeepCopy) != nil {
 		return
 	}
 	phases := map[v1alpha1.Phase]int{v1alpha1.PhasePending: 0}
@@ -114,14 +144,14 @@ func (g gauges) collectBackups(ctx context.Context, to chan<- prometheus.Metric)
 	}
 	for phase, n := range phases {
 		if phase != "" {
-			send(to, "backstay_backups", "Backups that are there, by phase; Pending is the queue.", float64(n), "phase", string(phase))
+			g.send(to, seriesBackups, float64(n), string(phase))
 		}
 	}
 }
 
-func (g gauges) collectPoints(ctx context.Context, to chan<- prometheus.Metric) {
+func (g *gauges) collectPoints(ctx context.Context, to chan<- prometheus.Metric) {
 	var all v1alpha1.RestorePointList
-	if g.client.List(ctx, &all) != nil {
+	if g.client.List(ctx, &all, client.UnsafeDisableDeepCopy) != nil {
 		return
 	}
 	type placeKey struct{ namespace, location, state string }
@@ -130,24 +160,22 @@ func (g gauges) collectPoints(ctx context.Context, to chan<- prometheus.Metric) 
 	for i := range all.Items {
 		p := &all.Items[i]
 		points[placeKey{p.Namespace, p.Spec.Location, p.Spec.State}]++
-		key := appKey{p.Namespace, p.Spec.Policy, p.Spec.Application}
 		if p.Spec.State == stateComplete {
+			key := appKey{p.Namespace, p.Spec.Policy, p.Spec.Application}
 			newest[key] = max(newest[key], p.Spec.Time.Unix())
 		}
 	}
 	for key, n := range points {
-		send(to, "backstay_restore_points", "Restore points in the location.", float64(n),
-			"namespace", key.namespace, "location", key.location, "state", key.state)
+		g.send(to, seriesPoints, float64(n), key.namespace, key.location, key.state)
 	}
 	for key, at := range newest {
-		send(to, "backstay_application_last_success_timestamp_seconds", "When the newest complete point of the application was made.", float64(at),
-			"namespace", key.namespace, "policy", key.policy, "application", key.application)
+		g.send(to, seriesNewest, float64(at), key.namespace, key.policy, key.application)
 	}
 }
 
-func (g gauges) collectJobs(ctx context.Context, to chan<- prometheus.Metric) {
+func (g *gauges) collectJobs(ctx context.Context, to chan<- prometheus.Metric) {
 	var all batchv1.JobList
-	if g.client.List(ctx, &all) != nil {
+	if g.client.List(ctx, &all, client.UnsafeDisableDeepCopy) != nil {
 		return
 	}
 	type jobKey struct{ work, state string }
@@ -160,6 +188,6 @@ func (g gauges) collectJobs(ctx context.Context, to chan<- prometheus.Metric) {
 		jobs[jobKey{all.Items[i].Labels[LabelWork], name}]++
 	}
 	for key, n := range jobs {
-		send(to, "backstay_jobs", "Jobs of workers that are there, by what they do and how they stand.", float64(n), "work", key.work, "state", key.state)
+		g.send(to, seriesJobs, float64(n), key.work, key.state)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	batchv1 "k8s.io/api/batch/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -56,26 +57,31 @@ func (w *world) runs(p *v1alpha1.Policy, want int) (newest string) {
 	return newest
 }
 
-// finish ends the Backups of a run.
+// finish waits for the Job of a run, and ends its Backups and it.
 func (w *world) finish(p *v1alpha1.Policy, run string, phase v1alpha1.Phase) {
 	w.Helper()
-	for _, b := range w.backups(p)[run] {
-		w.status(&b, func() {
-			b.Status.Phase, b.Status.Finished = phase, &metav1.Time{Time: w.clock.now()}
-			if phase != v1alpha1.PhaseComplete {
-				b.Status.Problems = []string{"disk on fire"}
-			}
-		})
-	}
+	all := w.backups(p)[run]
+	w.clock.forward(3 * time.Second) // the Job waits for more Backups of the run
+	w.touch(&all[0])
+	var of *batchv1.Job
 	w.eventually("job of run "+run, func() string {
 		for _, j := range w.jobs("backup") {
 			if strings.HasSuffix(j.Annotations["backstay.io/for"], "/"+run) {
-				w.succeed(&j)
+				of = &j
 				return ""
 			}
 		}
-		return ""
+		return "there is none"
 	})
+	for i := range all {
+		w.status(&all[i], func() {
+			all[i].Status.Phase, all[i].Status.Finished = phase, &metav1.Time{Time: w.clock.now()}
+			if phase != v1alpha1.PhaseComplete {
+				all[i].Status.Problems = []string{"disk on fire"}
+			}
+		})
+	}
+	w.succeed(of)
 }
 
 func TestPolicyRunsAtItsTimes(t *testing.T) {

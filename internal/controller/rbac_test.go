@@ -1,7 +1,6 @@
 package controller_test
 
 import (
-	"bytes"
 	"io"
 	"net/http"
 	"os"
@@ -9,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -120,26 +118,11 @@ func TestLeaderElectionAndMetrics(t *testing.T) {
 	w.point(w.system)
 	p := w.policy(w.system, nil, w.namespace())
 	run := w.runs(p, 1)
-	w.clock.forward(3 * time.Second)
-	w.touch(p)
 	w.finish(p, run, "Complete")
 	w.stands(p, &p.Status.Conditions, "Ready", "True/Complete")
 	var lease coordinationv1.Lease
 	if err := w.admin.Get(t.Context(), types.NamespacedName{Namespace: w.system, Name: "backstay-controller"}, &lease); err != nil {
 		t.Error(err)
-	}
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+address+"/metrics", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	answer, err := http.DefaultClient.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer answer.Body.Close()
-	text, err := io.ReadAll(answer.Body)
-	if err != nil {
-		t.Fatal(err)
 	}
 	for _, want := range []string{
 		`backstay_policy_runs_total{namespace="` + w.system + `",policy="nightly",result="Complete"} 1`,
@@ -148,9 +131,34 @@ func TestLeaderElectionAndMetrics(t *testing.T) {
 		`backstay_backups{phase="Complete"} 1`,
 		`backstay_jobs{state="succeeded",work="backup"} 1`,
 	} {
-		if !bytes.Contains(text, []byte("\n"+want+"\n")) {
-			t.Errorf("no %s", want)
-		}
+		w.eventually(want, func() string {
+			if text := w.fetch("http://" + address + "/metrics"); !strings.Contains(text, "\n"+want+"\n") {
+				return "there is no such line"
+			}
+			return ""
+		})
 	}
 	stop()
+}
+
+// fetch is the body of an answer that is good.
+func (w *world) fetch(url string) string {
+	w.Helper()
+	request, err := http.NewRequestWithContext(w.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		w.Fatal(err)
+	}
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		w.Fatal(err)
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil {
+		w.Fatal(err)
+	}
+	if answer.StatusCode != http.StatusOK {
+		w.Fatalf("%s: %s", answer.Status, text)
+	}
+	return string(text)
 }
