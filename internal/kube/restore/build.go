@@ -167,7 +167,8 @@ func (b *builder) lookAround() {
 	for _, g := range groups.Groups {
 		b.groups[g.Name] = true
 	}
-	b.mapping.argo = b.groups["argoproj.io"]
+	_, err = b.Cluster.Client.RESTMapper().RESTMapping(schema.GroupKind{Group: "argoproj.io", Kind: "Application"})
+	b.mapping.argo = err == nil
 }
 
 // take makes an item of everything in the point, in order.

@@ -203,6 +203,9 @@ func (b *builder) judgeExisting(ctx context.Context, i *Item) error {
 	switch {
 	case len(i.Fields) == 0:
 		i.Action = Same
+	case b.Begun && slices.Equal(i.Fields, []string{"+ metadata.ownerReferences"}):
+		i.Action = Replace // an earlier run was killed between the object and its owner
+		i.say("it gets its owner")
 	case i.cluster && !isKind(i.object, "namespace"):
 		i.keep("objects of the cluster are never replaced")
 	case i.cluster && i.From != "":

@@ -78,7 +78,6 @@ func (b *builder) claim(d Data) (claim *corev1.PersistentVolumeClaim, why string
 	if i.unchosen { // as an object; its data is
 		i.Action, i.unchosen = "", false
 		b.prepare(i)
-		b.all = slices.Delete(b.all, at, at+1)
 	}
 	if i.Action == Conflict || i.object == nil {
 		return nil, i.Why
