@@ -6,25 +6,38 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 
 # The packages whose mistakes cost data run under the race detector in `make race`.
 RACE := ./internal/fault ./internal/point/... ./internal/policy ./internal/protect ./internal/git ./internal/vault/... \
-	./internal/forge/... ./internal/export ./internal/schedule ./internal/notify ./internal/cli
+	./internal/forge/... ./internal/export ./internal/schedule ./internal/notify ./internal/cli ./internal/kube/... \
+	./internal/controller ./internal/worker
+
+# What stands in for the world: built from pinned modules, or fetched, at the first run.
+SERVERS := kopia versitygw kubernetes
 
 .PHONY: build test race lint generate e2e bench verify servers debian
 
 build: ## bin/backstay
 	$(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/backstay ./cmd/backstay
 
-test: debian ## everything that needs no server but stock kopia and an S3 one, built from pinned modules at the first run
-	@test/servers/build.sh kopia versitygw >/dev/null
+test: debian ## everything that needs no server but stock kopia, an S3 one and an API server of Kubernetes with its etcd
+	@test/servers/build.sh $(SERVERS) >/dev/null
 	@test/recordings.sh >/dev/null
-	eval "$$(test/servers/build.sh kopia versitygw; test/recordings.sh)" && $(GO) test -timeout 20m ./...
+	eval "$$(test/servers/build.sh $(SERVERS); test/recordings.sh)" && $(GO) test -timeout 20m ./...
 
 race: debian
-	eval "$$(test/servers/build.sh kopia versitygw; test/recordings.sh)" && $(GO) test -race -short -timeout 20m $(RACE)
+	@test/servers/build.sh $(SERVERS) >/dev/null
+	eval "$$(test/servers/build.sh $(SERVERS); test/recordings.sh)" && $(GO) test -race -short -timeout 20m $(RACE)
 
-e2e: debian build ## the built program against Gitea, sshd, stock kopia, and the kill signal
-	@test/servers/build.sh kopia versitygw gitea >/dev/null
-	eval "$$(test/servers/build.sh kopia versitygw gitea)" && \
-		BACKSTAY_TEST_BINARY=$(CURDIR)/bin/backstay $(GO) test -tags e2e -count=1 -timeout 40m ./test/e2e
+e2e: e2e-cluster ## the built program against Gitea, sshd, stock kopia, the kill signal, and on a Kubernetes of its own
+	@test/servers/build.sh $(SERVERS) gitea >/dev/null
+	eval "$$(test/servers/build.sh $(SERVERS) gitea)" && \
+		BACKSTAY_TEST_BINARY=$(CURDIR)/bin/backstay $(GO) test -tags e2e -count=1 -timeout 90m ./test/e2e; \
+		status=$$?; $(MAKE) --no-print-directory e2e-down; exit $$status
+
+e2e-cluster: build ## starts a Kubernetes of one node, with Backstay's image and nothing of Backstay installed; needs root
+	@test/debian.sh cluster
+	@test/cluster/up.sh
+
+e2e-down: ## ends it, and those that tests started beside it
+	@test/cluster/down.sh --all
 
 lint: ## the linters of .golangci.yml, about 20, each with its reason
 	$(LINT) run ./...

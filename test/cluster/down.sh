@@ -1,7 +1,15 @@
 #!/bin/sh
-# Ends a cluster: down.sh [NAME]. Its images stay, for the next.
+# Ends a cluster, or all: down.sh [NAME|--all]. Images stay, for the next.
 set -eu
 name=${1:-}
+if [ "$name" = --all ]; then
+	name=
+	. "$(dirname "$0")/where.sh"
+	for cluster in "$clusters"/*/; do
+		[ ! -e "$cluster/node.pid" ] || "$0" "$(basename "$cluster")"
+	done
+	exit
+fi
 . "$(dirname "$0")/where.sh"
 
 if running; then

@@ -27,11 +27,13 @@ for archive in "$images"/*.tar; do
 	fi
 done
 
+[ ! -e /run/node/ready ] || exit 0
 until_true test -e /run/node/serving
 until_true kubectl get --raw /readyz
 kubectl apply --server-side --force-conflicts -f /run/node/programs/crds -f "$scripts/manifests/coredns.yaml" >/dev/null
-kubectl wait --for=condition=Established --timeout=60s $(kubectl get crd -o name | grep snapshot) >/dev/null
+kubectl wait --for=condition=Established --timeout=60s crd --all >/dev/null
 kubectl apply --server-side --force-conflicts -f "$scripts/manifests/csi.yaml" >/dev/null
 until_true sh -c 'kubectl get csinode node1 -o jsonpath="{.spec.drivers[*].name}" | grep -w hostpath.csi.k8s.io | grep -qw plain.csi.backstay.io'
 kubectl wait --for=condition=Ready --timeout=120s node/node1 >/dev/null
 kubectl -n kube-system rollout status --timeout=120s deployment/coredns >/dev/null
+touch /run/node/ready

@@ -19,14 +19,12 @@ const fullSize = 200_000
 func (c *cluster) shop(t *testing.T, namespace string, rows int) {
 	t.Helper()
 	c.newNamespace(t, namespace)
+	c.clean(t, "delete", "clusterrole/"+namespace+"-nodes", "clusterrolebinding/"+namespace+"-nodes", "--ignore-not-found")
 	c.apply(t, namespace, manifest(t, "definition.yaml"))
 	c.kubectl(t, "wait", "--for=condition=Established", "--timeout=30s", "crd/widgets.shop.backstay.io")
 	fill := strings.NewReplacer("${NAMESPACE}", namespace, "${ROWS}", strconv.Itoa(rows))
 	c.apply(t, namespace, fill.Replace(manifest(t, "app.yaml")))
 	c.shopReady(t, namespace)
-	t.Cleanup(func() {
-		c.try(t, "", "delete", "clusterrole/"+namespace+"-nodes", "clusterrolebinding/"+namespace+"-nodes", "--ignore-not-found")
-	})
 }
 
 // shopReady waits until the application's workloads are ready, with their data.

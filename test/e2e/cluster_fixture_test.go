@@ -167,17 +167,27 @@ func (c *cluster) newNamespace(t *testing.T, name string) {
 	t.Helper()
 	c.deleteNamespace(t, name)
 	c.kubectl(t, "create", "namespace", name)
+	c.clean(t, "delete", "namespace", name, "--wait=false", "--ignore-not-found")
+	c.clean(t, "-n", name, "patch", "widgets.shop.backstay.io", "green", "--type=merge", "-p", noFinalizers)
+}
+
+// noFinalizers lets go of an object whose finalizer nobody serves: the application has a widget of that kind.
+const noFinalizers = `{"metadata":{"finalizers":null}}`
+
+// clean runs kubectl when the test has ended, the last asked for first, unless it failed: then one may want to look.
+func (c *cluster) clean(t *testing.T, args ...string) {
+	t.Helper()
 	t.Cleanup(func() {
-		if !t.Failed() { // else one may want to look
-			c.command(context.Background(), filepath.Join(c.dir, "programs", "kubectl"), "delete", "namespace", name, "--wait=false").Run()
+		if !t.Failed() {
+			c.command(context.Background(), filepath.Join(c.dir, "programs", "kubectl"), args...).Run()
 		}
 	})
 }
 
-// deleteNamespace is done when the namespace is gone. Widgets have a finalizer that nobody serves.
+// deleteNamespace is done when the namespace is gone.
 func (c *cluster) deleteNamespace(t *testing.T, name string) {
 	t.Helper()
-	c.try(t, "", "-n", name, "patch", "widgets.shop.backstay.io", "green", "--type=merge", "-p", `{"metadata":{"finalizers":null}}`)
+	c.try(t, "", "-n", name, "patch", "widgets.shop.backstay.io", "green", "--type=merge", "-p", noFinalizers)
 	c.kubectl(t, "delete", "namespace", name, "--ignore-not-found", "--timeout=120s")
 }
 

@@ -59,7 +59,7 @@ metadata: {name: all}
 spec: {source: {selector: {matchLabels: {group: one}}}}
 `)
 	c.kubectl(t, "-n", ns, "wait", "--for=jsonpath={.status.readyToUse}=true", "--timeout=60s", "volumegroupsnapshot/all")
-	c.exec(t, ns, "writer", "-c", "disk", "bash", "-c", "echo later >/dev/disk; sync")
+	c.kubectl(t, "-n", ns, "exec", "writer", "-c", "disk", "--", "bash", "-c", "echo later >/dev/disk; sync")
 	c.apply(t, ns, c.clonesOf(t, ns, "a", "b", "disk")+`
 apiVersion: v1
 kind: Pod
@@ -87,7 +87,7 @@ spec:
 	if first.Count == 0 || first.Count-second.Count < 0 || first.Count-second.Count > 1 {
 		t.Errorf("a group snapshot holds the counters %d and %d, want them of one instant", first.Count, second.Count)
 	}
-	if disk := c.exec(t, ns, "reader", "-c", "disk", "head", "-c", "12", "/dev/disk"); disk != "on the disk\n" {
+	if disk := c.kubectl(t, "-n", ns, "exec", "reader", "-c", "disk", "--", "head", "-c", "12", "/dev/disk"); disk != "on the disk\n" {
 		t.Errorf("the clone of the block volume holds %q", disk)
 	}
 
