@@ -69,6 +69,7 @@ type Exchange struct {
 	// NewVolume is to be behind it: one that Fill made.
 	NewVolume string
 
+	known   bool // Claim is one that was on this cluster
 	back    bool // it is the work of this very Restore that is taken back
 	discard bool // nobody will miss the volume that is there now
 }
@@ -173,9 +174,15 @@ func (r *Restorer) plan(ctx context.Context, live *corev1.PersistentVolumeClaim,
 		Restore: r.Owner, By: v.Name, Claim: asWritten(&x.Claim), Begun: metav1.NewTime(now), Until: metav1.NewTime(now.Add(r.Keep)),
 		Reclaim: madeWith(v), Filled: v.Annotations[AnnotationReclaim] != "", Back: x.back, Discard: x.discard,
 	}
+	if x.known {
+		rec.Claim.Annotations = x.Claim.Annotations
+	}
 	if live != nil {
-		rec.Claim, rec.UID, rec.Volume = asWritten(live), live.UID, live.Spec.VolumeName
-		rec.Claim.Annotations = live.Annotations
+		rec.UID, rec.Volume = live.UID, live.Spec.VolumeName
+		if !x.back { // else it may be half of what it was
+			rec.Claim = asWritten(live)
+			rec.Claim.Annotations = live.Annotations
+		}
 		if err := namesItsVolume(live); err != nil {
 			return nil, err
 		}

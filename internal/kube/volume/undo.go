@@ -91,7 +91,7 @@ func (r *Restorer) undo(ctx context.Context, t taken, x Exchange) error {
 			return err
 		}
 	}
-	x.Claim, x.NewVolume = *t.record.Claim, name
+	x.Claim, x.NewVolume, x.known = *t.record.Claim, name, true
 	_, err = r.swap(ctx, x)
 	return err
 }
