@@ -50,7 +50,9 @@ func Build(ctx context.Context, o Options) (*Plan, error) {
 	if err := b.checkTargets(); err != nil {
 		return nil, err
 	}
-	b.lookAround()
+	if err := b.lookAround(); err != nil {
+		return nil, err
+	}
 	b.take()
 	b.leaveToOwners()
 	b.findDefinitions()
@@ -158,17 +160,18 @@ func (b *builder) unreachable(namespace string) error {
 }
 
 // lookAround learns which API groups the cluster serves.
-func (b *builder) lookAround() {
+func (b *builder) lookAround() error {
 	b.Cluster.Discovery.Invalidate()
 	groups, err := b.Cluster.Discovery.ServerGroups()
 	if err != nil {
-		return // only notes are made from it
+		return unavailable("plan restore", err)
 	}
 	for _, g := range groups.Groups {
 		b.groups[g.Name] = true
 	}
 	_, err = b.Cluster.Client.RESTMapper().RESTMapping(schema.GroupKind{Group: "argoproj.io", Kind: "Application"})
 	b.mapping.argo = err == nil
+	return nil
 }
 
 // take makes an item of everything in the point, in order.
