@@ -175,7 +175,7 @@ func (c *controller) reconcileRun(ctx context.Context, r reconcile.Request) (rec
 	for i := range all.Items {
 		b := &all.Items[i]
 		young := gather - c.Now().Sub(b.CreationTimestamp.Time)
-		if b.Labels[v1alpha1.LabelPolicy] != "" && b.Status.Phase == v1alpha1.PhasePending && young > 0 {
+		if b.Labels[v1alpha1.LabelPolicy] != "" && b.Status.Started == nil && !b.Status.Phase.Final() && young > 0 {
 			return reconcile.Result{RequeueAfter: young}, nil
 		}
 		deeds = append(deeds, deedOfBackup(b))

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -283,4 +284,32 @@ func TestNamespaceThatIsNotThereIsSeen(t *testing.T) {
 		}
 		return ""
 	})
+}
+
+func TestRunOfManyApplicationsHasOneJob(t *testing.T) {
+	const many = 60
+	w := newWorld(t)
+	w.location(w.system)
+	tag := map[string]string{"many": w.system}
+	for i := range many {
+		w.create(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("%s-%d", w.system, i), Labels: tag}})
+	}
+	w.start()
+	p := &v1alpha1.Policy{
+		ObjectMeta: metav1.ObjectMeta{Namespace: w.system, Name: "nightly"},
+		Spec: v1alpha1.PolicySpec{Location: "vault", Sources: []v1alpha1.Source{
+			{Applications: &v1alpha1.Applications{NamespaceSelector: &metav1.LabelSelector{MatchLabels: tag}}},
+		}},
+	}
+	w.create(p)
+	run := w.runs(p, 1)
+	w.job("backup")
+	all := w.backups(p)[run]
+	if len(all) != many {
+		t.Errorf("the job was started for %d of %d", len(all), many)
+	}
+	for i := range all {
+		w.phase(&all[i], v1alpha1.PhasePending)
+	}
+	w.job("backup")
 }
