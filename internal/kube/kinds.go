@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/discovery"
@@ -40,21 +41,34 @@ func (k kind) path(namespace string) []string {
 	return append(segments, k.Resource)
 }
 
+// errStarting says that the API server does not know yet which kinds there are.
+var errStarting = errors.New("the API server is not ready")
+
 // kinds asks the API server what kinds it serves now, each in the version it prefers, and which groups do not tell theirs. An error means
 // that it does not answer.
 func (c *Cluster) kinds(ctx context.Context) ([]kind, map[schema.GroupVersion]error, error) {
-	c.Discovery.Invalidate()
-	lists, err := discovery.ServerPreferredResources(c.Discovery)
+	const op = "discover kinds"
+	var lists []*metav1.APIResourceList
 	var silent *discovery.ErrGroupDiscoveryFailed
-	if err != nil && !errors.As(err, &silent) {
-		return nil, nil, fault.Wrap("discover kinds", classOf(err), err, "")
+	err := c.patiently(ctx, func() (err error) {
+		if c.starting(ctx) {
+			return errStarting
+		}
+		c.Discovery.Invalidate()
+		if lists, err = discovery.ServerPreferredResources(c.Discovery); errors.As(err, &silent) {
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		return nil, nil, fault.Wrap(op, classOf(err), err, "")
 	}
 	aggregated := c.aggregated(ctx)
 	var found []kind
 	for _, list := range lists {
 		gv, err := schema.ParseGroupVersion(list.GroupVersion)
 		if err != nil {
-			return nil, nil, fault.Wrap("discover kinds", fault.ErrUnsupported, err, "")
+			return nil, nil, fault.Wrap(op, fault.ErrUnsupported, err, "")
 		}
 		for _, r := range list.APIResources {
 			if strings.Contains(r.Name, "/") || !slices.Contains(r.Verbs, "list") {
@@ -75,8 +89,11 @@ func (c *Cluster) kinds(ctx context.Context) ([]kind, map[schema.GroupVersion]er
 // is all but Kubernetes' own.
 func (c *Cluster) aggregated(ctx context.Context) func(schema.GroupVersion) bool {
 	services := map[schema.GroupVersion]bool{}
-	own := c.own()
-	_, err := own.list(ctx, apiServices, "", query{}, func(u *unstructured.Unstructured) error {
+	apiServices := kind{
+		GroupVersionResource: schema.GroupVersionResource{Group: "apiregistration.k8s.io", Version: "v1", Resource: "apiservices"},
+		name:                 "APIService", stored: true,
+	}
+	_, err := c.own().list(ctx, apiServices, "", query{}, func(u *unstructured.Unstructured) error {
 		group, _, _ := unstructured.NestedString(u.Object, "spec", "group")
 		version, _, _ := unstructured.NestedString(u.Object, "spec", "version")
 		service, _, _ := unstructured.NestedMap(u.Object, "spec", "service")

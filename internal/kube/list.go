@@ -12,7 +12,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	utiljson "k8s.io/apimachinery/pkg/util/json"
 
 	"github.com/backstay/backstay/internal/fault"
@@ -21,17 +20,10 @@ import (
 // Bounds of lists.
 const (
 	pageItems   = 500
-	pageBytes   = 8 << 20                // of a page; one with more is asked for again with fewer items
-	pageShrink  = 8                      // by what the items of such a page are divided; small pages let them double again
-	objectBytes = 32 << 20               // of a page with one item
-	firstPause  = 500 * time.Millisecond // before the second attempt; it doubles
+	pageBytes   = 8 << 20  // of a page; one with more is asked for again with fewer items
+	pageShrink  = 8        // by what the items of such a page are divided; small pages let them double again
+	objectBytes = 32 << 20 // of a page with one item
 )
-
-// apiServices says which groups other servers answer for.
-var apiServices = kind{
-	GroupVersionResource: schema.GroupVersionResource{Group: "apiregistration.k8s.io", Version: "v1", Resource: "apiservices"},
-	name:                 "APIService", stored: true,
-}
 
 // query says what of a kind is listed, and as it was when.
 type query struct {
@@ -111,39 +103,21 @@ func unknownVersion(err error) bool {
 		apierrors.IsTimeout(err)
 }
 
-// page reads one page. It tries again what may be different in a moment: longest where the server cannot be reached or has no time.
+// page reads one page.
 func (c *Cluster) page(ctx context.Context, k kind, namespace string, q query, limit int64, next string) (*page, error) {
-	pause := firstPause
-	for attempt := 1; ; attempt++ {
-		body, err := c.read(ctx, k, namespace, q, limit, next)
-		if err == nil {
-			p := &page{bytes: len(body)}
-			if err := json.Unmarshal(body, p); err != nil {
-				return nil, fault.Wrap("read the answer", fault.ErrUnsupported, err, "")
-			}
-			return p, nil
-		}
-		if ctx.Err() != nil || errors.Is(err, errPageSize) || attempt >= attemptsAt(err) {
-			return nil, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		case <-time.After(pause):
-		}
-		pause *= 2
+	var body []byte
+	err := c.patiently(ctx, func() (err error) {
+		body, err = c.read(ctx, k, namespace, q, limit, next)
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
-}
-
-// attemptsAt is how often a page is asked for that fails with err.
-func attemptsAt(err error) int {
-	switch {
-	case !answered(err) || apierrors.IsTooManyRequests(err):
-		return 6
-	case apierrors.IsInternalError(err) || apierrors.IsServiceUnavailable(err):
-		return 2
+	p := &page{bytes: len(body)}
+	if err := json.Unmarshal(body, p); err != nil {
+		return nil, fault.Wrap("read the answer", fault.ErrUnsupported, err, "")
 	}
-	return 1
+	return p, nil
 }
 
 func (c *Cluster) read(ctx context.Context, k kind, namespace string, q query, limit int64, next string) ([]byte, error) {
@@ -168,8 +142,8 @@ func (c *Cluster) read(ctx context.Context, k kind, namespace string, q query, l
 		bound = objectBytes
 	}
 	body, err := io.ReadAll(io.LimitReader(stream, bound+1))
-	if err == nil && int64(len(body)) > bound {
-		err = errPageSize
+	if int64(len(body)) > bound {
+		return nil, errPageSize
 	}
 	return body, err
 }

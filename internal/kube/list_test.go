@@ -1,7 +1,9 @@
 package kube_test
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -15,12 +17,14 @@ import (
 
 	"github.com/backstay/backstay/internal/kube"
 	"github.com/backstay/backstay/internal/point"
+	"github.com/backstay/backstay/internal/point/memory"
+	"github.com/backstay/backstay/internal/protect"
 )
 
 // apiServer is a small API server: it serves namespaces and config maps, and misbehaves as a test says.
 type apiServer struct {
-	objects []map[string]any // config maps of the namespace shop
-	kinds   string           // more kinds of the core group, as JSON with a comma in front
+	objects  []map[string]any // config maps of the namespace shop
+	notReady int              // answers that it is starting, before it is ready; until then it has no kinds
 	// answer may answer a list of config maps in the server's place: it returns false to leave that to it.
 	answer func(w http.ResponseWriter, r *http.Request) bool
 
@@ -43,9 +47,17 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, `{"kind": "APIVersions", "versions": ["v1"]}`)
 	case "/apis":
 		fmt.Fprint(w, `{"kind": "APIGroupList", "apiVersion": "v1", "groups": []}`)
+	case "/readyz":
+		if s.notReady--; s.notReady >= 0 {
+			http.Error(w, "[-]poststarthook/crd-informer-synced failed", http.StatusInternalServerError)
+		}
 	case "/api/v1":
+		if s.notReady > 0 {
+			fmt.Fprint(w, `{"kind": "APIResourceList", "groupVersion": "v1", "resources": []}`)
+			return
+		}
 		fmt.Fprint(w, `{"kind": "APIResourceList", "groupVersion": "v1", "resources": [
-			{"name": "configmaps", "kind": "ConfigMap", "namespaced": true, "verbs": ["list"]}`+s.kinds+`]}`)
+			{"name": "configmaps", "kind": "ConfigMap", "namespaced": true, "verbs": ["list"]}]}`)
 	case "/api/v1/namespaces":
 		fmt.Fprint(w, `{"metadata": {"resourceVersion": "7"}, "items": [{"metadata": {"name": "shop"}}]}`)
 	case "/api/v1/namespaces/shop/configmaps":
@@ -198,6 +210,24 @@ func TestAPassingFailureIsTriedAgain(t *testing.T) {
 	}
 }
 
+func TestAServerThatStartsIsWaitedFor(t *testing.T) {
+	s := &apiServer{objects: configMaps(3, 10), notReady: 2}
+	got := capture(t, s.start(t), whole("shop"), atSeven)
+	if got.state != point.Complete || got.parts["kubernetes/shop"].Counts[0].Stored != 4 {
+		t.Errorf("the point is %s: %+v", got.state, got.parts)
+	}
+}
+
+func TestACaptureThatIsStoppedEndsAtOnce(t *testing.T) {
+	s := &apiServer{notReady: 1000}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	source := kube.NewObjects(s.start(t), whole("shop"), point.Subject{Kind: point.SubjectApplication, Name: "test/shop"}, atSeven)
+	if _, err := protect.Backup(ctx, memory.New(time.Now), source, "policy"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("error %v, want that of the context", err)
+	}
+}
+
 func TestHostileObjectsBreakNoCapture(t *testing.T) {
 	deep := any("bottom")
 	for range 9000 {
@@ -218,7 +248,8 @@ func TestHostileObjectsBreakNoCapture(t *testing.T) {
 		object("words", "shop", map[string]any{"a": "yes", "b": "1e3", "c": "0x1F", "d": "~", "e": "12:30:45", "f": "\u0085\ufeff\x7f", "g": " \n\t ", "h": "2001-01-01"}),
 		object("numbers", "shop", map[string]any{"a": 9007199254740993, "b": 1.5, "c": -0.25, "d": 1e300}),
 		object("", "shop", nil), object("elsewhere", "other", nil), object("loop", "shop", nil),
-		{"metadata": "none"}, {"metadata": map[string]any{"name": 7, "namespace": "shop"}},
+		{"metadata": "none"},
+		{"metadata": map[string]any{"name": 7, "namespace": "shop"}},
 	}}
 	got := capture(t, s.start(t), whole("shop"), atSeven)
 

@@ -43,21 +43,20 @@ func (p *part) ofCluster(ctx context.Context) error {
 	return nil
 }
 
-// clusterKind captures those objects of a kind of the cluster that are chosen.
+// clusterKind captures those objects of a kind of the cluster that are chosen; only they count. Roles that every cluster has are none of
+// an application's.
 func (p *part) clusterKind(ctx context.Context, k kind, selector string, chooses func(*unstructured.Unstructured) bool) error {
-	return p.list(ctx, k, "", selector, func(u *unstructured.Unstructured) error {
-		switch {
-		case !chooses(u):
-			p.mu.Lock()
-			p.objects.Excluded++
-			p.mu.Unlock()
-			return nil
-		case u.GetLabels()["kubernetes.io/bootstrapping"] == "rbac-defaults":
-			p.leave("left out by rule, roles that every cluster has")
+	var others int64
+	l, err := p.cluster.list(ctx, k, "", query{p.at.ResourceVersion, selector}, func(u *unstructured.Unstructured) error {
+		if !chooses(u) || u.GetLabels()["kubernetes.io/bootstrapping"] == "rbac-defaults" {
+			others++
 			return nil
 		}
 		return p.write(ctx, k, u)
 	})
+	l.expected -= others
+	p.listed(k, l)
+	return err
 }
 
 // lackOfCluster is lackOf, but a service account that may not read objects of the cluster does without: they would not be restored with its

@@ -313,7 +313,11 @@ func (p *part) namespaceItself(ctx context.Context, namespace string) error {
 
 func (p *part) presentNamespace(ctx context.Context, k kind, namespace string) error {
 	asked := p.cluster.now()
-	raw, err := p.cluster.Discovery.RESTClient().Get().AbsPath("/api/v1/namespaces", namespace).Do(ctx).Raw()
+	var raw []byte
+	err := p.cluster.patiently(ctx, func() (err error) {
+		raw, err = p.cluster.Discovery.RESTClient().Get().AbsPath("/api/v1/namespaces", namespace).Do(ctx).Raw()
+		return err
+	})
 	if err != nil {
 		return fault.Wrap("read namespace "+namespace, classOf(err), err, "")
 	}
@@ -411,6 +415,9 @@ func (c *capture) has(r schema.GroupResource, namespace, name string) bool {
 // leftOut is the rule by which an object is left out: it is made anew from others, by Kubernetes or by Backstay; "" for none.
 func leftOut(k kind, u *unstructured.Unstructured) string {
 	set, name := u.GetLabels(), u.GetName()
+	if name == "kubernetes" && u.GetNamespace() == "default" && (k.Resource == "services" || strings.HasPrefix(k.Resource, "endpoint")) {
+		return "the API server's own service"
+	}
 	switch k.String() {
 	case "endpoints":
 		if _, timed := u.GetAnnotations()["endpoints.kubernetes.io/last-change-trigger-time"]; timed || set["endpoints.kubernetes.io/managed-by"] != "" {
