@@ -8,7 +8,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -49,27 +48,15 @@ func ephemeral(claim metav1.Object) bool {
 	return owner != nil && owner.APIVersion == "v1" && owner.Kind == "Pod"
 }
 
-// claimKind is how claims are listed.
-func claimKind() kind {
-	return kind{
-		GroupVersionResource: schema.GroupVersionResource{Version: "v1", Resource: "persistentvolumeclaims"}, name: "PersistentVolumeClaim",
-		names: []string{"persistentvolumeclaim", "persistentvolumeclaims", "pvc"}, namespaced: true, stored: true,
-	}
-}
-
 // usedClaims finds out which claims belong to an application that is a choice of objects.
 func (c *Cluster) usedClaims(ctx context.Context, a Application) (func(*corev1.PersistentVolumeClaim) bool, error) {
 	kinds, _, err := c.kinds(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var chosen []reference
-	for _, o := range a.Objects {
-		r, err := parseReference(o)
-		if err != nil {
-			return nil, err
-		}
-		chosen = append(chosen, r)
+	chosen, err := c.choose(ctx, a, kinds, "")
+	if err != nil {
+		return nil, err
 	}
 	var n needs
 	for _, ns := range a.Namespaces {
@@ -78,7 +65,7 @@ func (c *Cluster) usedClaims(ctx context.Context, a Application) (func(*corev1.P
 				continue
 			}
 			_, err := c.list(ctx, k, ns, query{}, func(u *unstructured.Unstructured) error {
-				if _, ok := a.chooses(chosen, k, u); ok {
+				if chosen.has(u) {
 					n.of(k, u)
 				}
 				return nil
@@ -88,10 +75,9 @@ func (c *Cluster) usedClaims(ctx context.Context, a Application) (func(*corev1.P
 			}
 		}
 	}
+	claims := schema.GroupResource{Resource: "persistentvolumeclaims"}
 	return func(claim *corev1.PersistentVolumeClaim) bool {
-		return a.Selector != nil && a.Selector.Matches(labels.Set(claim.Labels)) ||
-			slices.ContainsFunc(chosen, func(r reference) bool { return r.of(claimKind()) && r.name == claim.Name }) ||
-			n.has(claimKind().GroupResource(), claim.Namespace, claim.Name)
+		return chosen.has(claim) || n.has(claims, claim.Namespace, claim.Name)
 	}, nil
 }
 

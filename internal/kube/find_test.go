@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/fault"
@@ -141,11 +142,20 @@ spec:
 func TestAChoiceComesWithWhatItNeeds(t *testing.T) {
 	c := connect(t)
 	ns := kubetest.Namespace(t, c.Config)
-	create(t, c, ns, strings.ReplaceAll(web, "NAMESPACE", ns))
+	made := create(t, c, ns, strings.ReplaceAll(web, "NAMESPACE", ns))
+	web := made[slices.IndexFunc(made, func(u *unstructured.Unstructured) bool { return u.GetKind() == "Deployment" })]
+	set := create(t, c, ns, `{apiVersion: apps/v1, kind: ReplicaSet, metadata: {name: web-1, ownerReferences: [{apiVersion: apps/v1, kind: Deployment, name: web, uid: `+
+		string(web.GetUID())+`, controller: true}]}, spec: {selector: {matchLabels: {set: web-1}},
+ template: {metadata: {labels: {set: web-1}}, spec: {serviceAccountName: web, containers: [{name: web, image: web}]}}}}`)[0]
+	create(t, c, ns, `{apiVersion: v1, kind: Pod, metadata: {name: web-1-x, ownerReferences: [{apiVersion: apps/v1, kind: ReplicaSet, name: web-1, uid: `+
+		string(set.GetUID())+`, controller: true}]}, spec: {serviceAccountName: web, containers: [{name: web, image: web}],
+ volumes: [{name: injected, persistentVolumeClaim: {claimName: injected}}]}}
+---
+{apiVersion: v1, kind: PersistentVolumeClaim, metadata: {name: injected}, spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}}`)
 	at := moment(t, c)
 	ofWeb := []string{
-		"configmap/settings", "deployment/web", "namespace/" + ns, "persistentvolumeclaim/uploads", "role/web", "rolebinding/web",
-		"secret/password", "secret/registry", "serviceaccount/web",
+		"configmap/settings", "deployment/web", "namespace/" + ns, "persistentvolumeclaim/injected", "persistentvolumeclaim/uploads",
+		"pod/web-1-x", "replicaset/web-1", "role/web", "rolebinding/web", "secret/password", "secret/registry", "serviceaccount/web",
 	}
 	tests := []struct {
 		name    string
@@ -157,11 +167,11 @@ func TestAChoiceComesWithWhatItNeeds(t *testing.T) {
 		{
 			name: "by labels", sel: v1alpha1.Applications{Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}},
 			want:   append([]string{"configmap/chosen", "persistentvolumeclaim/data-db-0", "persistentvolumeclaim/scratch", "statefulset/db"}, ofWeb...),
-			claims: []string{"data-db-0", "scratch", "uploads"},
+			claims: []string{"data-db-0", "injected", "scratch", "uploads"},
 		},
 		{
 			name: "one object", sel: v1alpha1.Applications{Objects: []string{"deployment.apps/web"}},
-			want: ofWeb, claims: []string{"uploads"},
+			want: ofWeb, claims: []string{"injected", "uploads"},
 		},
 		{
 			name: "without groups", sel: v1alpha1.Applications{Objects: []string{"sts/db", "ConfigMap/chosen"}},
@@ -170,7 +180,7 @@ func TestAChoiceComesWithWhatItNeeds(t *testing.T) {
 		},
 		{
 			name: "one that is not there", sel: v1alpha1.Applications{Objects: []string{"deployment.apps/web", "deployment.batch/web"}},
-			want: ofWeb, claims: []string{"uploads"}, missing: "objects deployment.batch/web",
+			want: ofWeb, claims: []string{"injected", "uploads"}, missing: "objects deployment.batch/web",
 		},
 		{
 			name: "labels that nothing has", sel: v1alpha1.Applications{Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "none"}}},

@@ -29,6 +29,7 @@ const (
 type query struct {
 	at       string // resource version; "" for now
 	selector string // of fields
+	metadata bool   // nothing but metadata
 }
 
 // listing is how a list came out.
@@ -121,7 +122,11 @@ func (c *Cluster) page(ctx context.Context, k kind, namespace string, q query, l
 }
 
 func (c *Cluster) read(ctx context.Context, k kind, namespace string, q query, limit int64, next string) ([]byte, error) {
-	r := c.Discovery.RESTClient().Get().AbsPath(k.path(namespace)...).SetHeader("Accept", "application/json").
+	accept := "application/json"
+	if q.metadata { // not every server has such lists, hence the second choice
+		accept = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
+	}
+	r := c.Discovery.RESTClient().Get().AbsPath(k.path(namespace)...).SetHeader("Accept", accept).
 		Param("limit", strconv.FormatInt(limit, 10)).MaxRetries(0)
 	switch {
 	case next != "":

@@ -47,7 +47,7 @@ func (p *part) ofCluster(ctx context.Context) error {
 // an application's.
 func (p *part) clusterKind(ctx context.Context, k kind, selector string, chooses func(*unstructured.Unstructured) bool) error {
 	var others int64
-	l, err := p.cluster.list(ctx, k, "", query{p.at.ResourceVersion, selector}, func(u *unstructured.Unstructured) error {
+	l, err := p.cluster.list(ctx, k, "", query{at: p.at.ResourceVersion, selector: selector}, func(u *unstructured.Unstructured) error {
 		if !chooses(u) || u.GetLabels()["kubernetes.io/bootstrapping"] == "rbac-defaults" {
 			others++
 			return nil

@@ -7,8 +7,10 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/backstay/backstay/internal/kube"
 	"github.com/backstay/backstay/internal/kube/kubetest"
@@ -163,10 +165,11 @@ func TestCustomResourcesComeWithTheirDefinition(t *testing.T) {
 	define(t, c, gadgets, "capture.example.com/v2")
 	ns := kubetest.Namespace(t, c.Config)
 	create(t, c, ns, `{apiVersion: capture.example.com/v1, kind: Gadget, metadata: {name: first}, spec: {size: 3}}`)
+	hostile(t, c, ns)
 
 	got := capture(t, c, whole(ns), moment(t, c))
 
-	want := []string{"gadget/first", "namespace/" + ns}
+	want := []string{"configmap/ending", "configmap/large", "gadget/deep", "gadget/first", "namespace/" + ns, "secret/bytes"}
 	if found := names(got.objects["kubernetes/"+ns]); !slices.Equal(found, want) {
 		t.Errorf("got %q, want %q", found, want)
 	}
@@ -176,6 +179,37 @@ func TestCustomResourcesComeWithTheirDefinition(t *testing.T) {
 	}
 	if got.state != point.Complete {
 		t.Errorf("the point is %s: %+v", got.state, got.parts)
+	}
+}
+
+// hostile makes objects that are at the limits of what an API server takes.
+func hostile(t *testing.T, c *kube.Cluster, namespace string) {
+	t.Helper()
+	deep := any("bottom")
+	for range 4000 {
+		deep = map[string]any{"a": deep}
+	}
+	meta := func(name string) metav1.ObjectMeta { return metav1.ObjectMeta{Name: name, Namespace: namespace} }
+	ending := &corev1.ConfigMap{ObjectMeta: meta("ending")}
+	ending.Finalizers = []string{"example.com/stuck"}
+	loop := metav1.OwnerReference{APIVersion: "v1", Kind: "ConfigMap", Name: "large", UID: "large"}
+	for _, o := range []client.Object{
+		&unstructured.Unstructured{Object: map[string]any{
+			"apiVersion": "capture.example.com/v1", "kind": "Gadget", "metadata": map[string]any{"name": "deep", "namespace": namespace}, "spec": deep,
+		}},
+		&corev1.ConfigMap{ObjectMeta: meta("large"), Data: map[string]string{"text": strings.Repeat("x\n", 500_000)}},
+		&corev1.Secret{ObjectMeta: meta("bytes"), Data: map[string][]byte{"key": {0xff, 0xfe, 0, '\n'}}},
+		ending,
+	} {
+		if o.GetName() == "large" {
+			o.SetOwnerReferences([]metav1.OwnerReference{loop})
+		}
+		if err := c.Client.Create(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.Client.Delete(t.Context(), ending); err != nil {
+		t.Fatal(err)
 	}
 }
 
