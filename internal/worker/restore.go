@@ -404,6 +404,9 @@ func (r *restoration) swap(ctx context.Context, volumes []restore.Volume) error 
 	if err := r.phase(ctx, v1alpha1.PhaseSwapping); err != nil {
 		return err
 	}
+	if err := r.plan.Ground(ctx); err != nil {
+		return fault.Wrap("restore "+r.object.Name, classOf(err), err, "")
+	}
 	var claims []types.NamespacedName
 	for _, v := range volumes {
 		claims = append(claims, types.NamespacedName{Namespace: v.Namespace, Name: v.Claim})
