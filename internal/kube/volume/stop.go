@@ -70,6 +70,9 @@ func (r *Restorer) Stop(ctx context.Context, claims []types.NamespacedName) ([]s
 	if err != nil {
 		return nil, fault.Wrap(op, nil, err, "")
 	}
+	if err := s.nameSaved(ctx); err != nil {
+		return nil, fault.Wrap(op, nil, err, "")
+	}
 	first := true
 	err = r.until(ctx, "wait until pods have ended", func(ctx context.Context) (bool, error) {
 		u := &users{cluster: r.Application, scalable: kinds, seen: map[string]bool{}}
@@ -78,6 +81,18 @@ func (r *Restorer) Stop(ctx context.Context, claims []types.NamespacedName) ([]s
 		return left == 0, err
 	})
 	return slices.Sorted(maps.Keys(s.names)), fault.Wrap(op, nil, err, "")
+}
+
+// nameSaved names the pods that an earlier call put away.
+func (s *stopping) nameSaved(ctx context.Context) error {
+	saved, err := s.savedPods(ctx)
+	for _, secret := range saved {
+		var p corev1.Pod
+		if secret.Labels[labelStopped] == s.Owner && json.Unmarshal(secret.Data[savedPod], &p) == nil {
+			s.names["Pod "+p.Namespace+"/"+p.Name] = true
+		}
+	}
+	return err
 }
 
 // round stops what is found and counts the pods that are left.
@@ -175,13 +190,13 @@ func (s *stopping) state(ctx context.Context, o *unstructured.Unstructured, how 
 		_, stopped := selector[noNode]
 		return now, !stopped, err
 	}
-	scale := &autoscalingv1.Scale{}
+	scale := scaleOf(o)
 	if err := s.Application.Client.SubResource("scale").Get(ctx, o, scale); err != nil {
 		return now, false, readFault("read its scale", err)
 	}
-	n := int64(scale.Spec.Replicas)
+	n, _, err := unstructured.NestedInt64(scale.Object, "spec", "replicas")
 	now.Replicas = &n
-	return now, n != 0, nil
+	return now, n != 0, err
 }
 
 func jobEnded(o *unstructured.Unstructured) bool {
@@ -240,11 +255,18 @@ func mergePatch(ctx context.Context, c client.Client, o *unstructured.Unstructur
 	return readFault("change it", err)
 }
 
+// scaleOf is an empty Scale of an object.
+func scaleOf(o *unstructured.Unstructured) *unstructured.Unstructured {
+	scale := &unstructured.Unstructured{}
+	scale.SetGroupVersionKind(autoscalingv1.SchemeGroupVersion.WithKind("Scale"))
+	scale.SetNamespace(o.GetNamespace())
+	scale.SetName(o.GetName())
+	return scale
+}
+
 func setScale(ctx context.Context, c client.Client, o *unstructured.Unstructured, replicas int64) error {
-	scale := &autoscalingv1.Scale{
-		ObjectMeta: metav1.ObjectMeta{Namespace: o.GetNamespace(), Name: o.GetName()},
-		Spec:       autoscalingv1.ScaleSpec{Replicas: int32(replicas)}, //nolint:gosec // read from the same field
-	}
+	scale := scaleOf(o)
+	scale.Object["spec"] = map[string]any{"replicas": replicas}
 	err := c.SubResource("scale").Update(ctx, o, client.WithSubResourceBody(scale), writer)
 	if apierrors.IsInvalid(err) {
 		return fault.Wrap("", fault.ErrUnsupported, err, "stop it by hand, and restore again")
@@ -409,21 +431,23 @@ func (r *Restorer) with(c *kube.Cluster) *Restorer {
 
 // bringPods makes the pods again that nothing else would.
 func (r *Restorer) bringPods(ctx context.Context, mine func(uid string) bool) error {
-	var secrets corev1.SecretList
-	err := r.call(ctx, "list saved pods", func(ctx context.Context) error {
-		return r.Cluster.Client.List(ctx, &secrets, client.InNamespace(r.System), client.HasLabels{labelStopped})
-	})
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for i := range secrets.Items {
-		s := &secrets.Items[i]
+	saved, err := r.savedPods(ctx)
+	errs := []error{err}
+	for i := range saved {
+		s := &saved[i]
 		if mine(s.Labels[labelStopped]) {
 			errs = append(errs, r.bringPod(ctx, s))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func (r *Restorer) savedPods(ctx context.Context) ([]corev1.Secret, error) {
+	var secrets corev1.SecretList
+	err := r.call(ctx, "list saved pods", func(ctx context.Context) error {
+		return r.Cluster.Client.List(ctx, &secrets, client.InNamespace(r.System), client.HasLabels{labelStopped})
+	})
+	return secrets.Items, err
 }
 
 func (r *Restorer) bringPod(ctx context.Context, s *corev1.Secret) error {
