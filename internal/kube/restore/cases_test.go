@@ -42,7 +42,9 @@ apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding
 metadata: {name: x}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: a}`,
-			"b", []string{"roleRef", "name"}, true, restore.Replace, "deleted and made again",
+			"b",
+			[]string{"roleRef", "name"},
+			true, restore.Replace, "deleted and made again",
 		},
 		{
 			"a map that became immutable", `
@@ -50,7 +52,9 @@ apiVersion: v1
 kind: ConfigMap
 metadata: {name: x}
 data: {a: b}`,
-			true, []string{"immutable"}, false, restore.Replace, "deleted and made again",
+			true,
+			[]string{"immutable"},
+			false, restore.Replace, "deleted and made again",
 		},
 		{
 			"a set with other claims", `
@@ -62,7 +66,9 @@ spec:
   podManagementPolicy: Parallel
   selector: {matchLabels: {app: b}}
   template: {metadata: {labels: {app: b}}, spec: {containers: [{name: a, image: a}]}}`,
-			"OrderedReady", []string{"spec", "podManagementPolicy"}, true, restore.Replace, "its pods stay",
+			"OrderedReady",
+			[]string{"spec", "podManagementPolicy"},
+			true, restore.Replace, "its pods stay",
 		},
 		{
 			"a set under another service", `
@@ -73,7 +79,9 @@ spec:
   serviceName: x
   selector: {matchLabels: {app: b}}
   template: {metadata: {labels: {app: b}}, spec: {containers: [{name: a, image: a}]}}`,
-			"y", []string{"spec", "serviceName"}, true, restore.Conflict, "cannot be changed",
+			"y",
+			[]string{"spec", "serviceName"},
+			true, restore.Conflict, "cannot be changed",
 		},
 		{
 			"a deployment of other pods", `
@@ -83,7 +91,9 @@ metadata: {name: x}
 spec:
   selector: {matchLabels: {app: b}}
   template: {metadata: {labels: {app: b, tier: c}}, spec: {containers: [{name: a, image: a}]}}`,
-			map[string]any{"tier": "c"}, []string{"spec", "selector", "matchLabels"}, true, restore.Conflict, "spec.selector field is immutable",
+			map[string]any{"tier": "c"},
+			[]string{"spec", "selector", "matchLabels"},
+			true, restore.Conflict, "spec.selector field is immutable",
 		},
 		{
 			"a job with another image", `
@@ -91,7 +101,9 @@ apiVersion: batch/v1
 kind: Job
 metadata: {name: x}
 spec: {suspend: true, completions: 2, template: {spec: {restartPolicy: Never, containers: [{name: a, image: a}]}}}`,
-			int64(3), []string{"spec", "completions"}, true, restore.Conflict, "cannot be changed",
+			int64(3),
+			[]string{"spec", "completions"},
+			true, restore.Conflict, "cannot be changed",
 		},
 		{
 			"a claim of another size", `
@@ -99,7 +111,9 @@ apiVersion: v1
 kind: PersistentVolumeClaim
 metadata: {name: x}
 spec: {accessModes: [ReadWriteOnce], storageClassName: manual, resources: {requests: {storage: 1Gi}}}`,
-			"2Gi", []string{"spec", "resources", "requests", "storage"}, true, restore.Conflict, "cannot be changed",
+			"2Gi",
+			[]string{"spec", "resources", "requests", "storage"},
+			true, restore.Conflict, "cannot be changed",
 		},
 		{
 			"a service that is headless now", `
@@ -107,7 +121,9 @@ apiVersion: v1
 kind: Service
 metadata: {name: x}
 spec: {selector: {app: a}, ports: [{port: 80}]}`,
-			"None", []string{"spec", "clusterIP"}, true, restore.Replace, "deleted and made again",
+			"None",
+			[]string{"spec", "clusterIP"},
+			true, restore.Replace, "deleted and made again",
 		},
 		{
 			"the same in other words", `
@@ -115,7 +131,9 @@ apiVersion: v1
 kind: LimitRange
 metadata: {name: x}
 spec: {limits: [{type: Pod, max: {cpu: "1"}}]}`,
-			"1000m", []string{"spec", "limits"}, false, restore.Same, "",
+			"1000m",
+			[]string{"spec", "limits"},
+			false, restore.Same, "",
 		},
 	}
 	for _, test := range tests {
@@ -123,7 +141,7 @@ spec: {limits: [{type: Pod, max: {cpu: "1"}}]}`,
 			namespace, objects := shop(t, c, test.object)
 			live := objects[0].DeepCopy()
 			if test.action == restore.Same {
-				unstructured.SetNestedSlice(objects[0].Object, []any{map[string]any{"type": "Pod", "max": map[string]any{"cpu": test.change}}}, test.path...)
+				objects[0].Object["spec"] = map[string]any{"limits": []any{map[string]any{"type": "Pod", "max": map[string]any{"cpu": test.change}}}}
 			} else if err := unstructured.SetNestedField(live.Object, test.change, test.path...); err != nil {
 				t.Fatal(err)
 			}
@@ -350,6 +368,14 @@ metadata: {name: e}
 apiVersion: backstay.io/v1alpha1
 kind: Restore
 metadata: {name: again}
+---
+apiVersion: v1
+kind: Endpoints
+metadata: {name: web, annotations: {endpoints.kubernetes.io/last-change-trigger-time: now}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: kubernetes, labels: {component: apiserver, provider: kubernetes}}
 ---
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice

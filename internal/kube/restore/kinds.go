@@ -111,6 +111,9 @@ func neverBack(u *unstructured.Unstructured) string {
 // madeByCluster says which part of Kubernetes makes an object by itself; empty for none.
 func madeByCluster(u *unstructured.Unstructured) string {
 	gk, name := u.GroupVersionKind().GroupKind(), u.GetName()
+	if u.GetLabels()["provider"] == "kubernetes" && u.GetLabels()["component"] == "apiserver" {
+		return "the cluster's own address"
+	}
 	switch kindName(gk) {
 	case "secret":
 		if kind, _, _ := unstructured.NestedString(u.Object, "type"); kind == string(corev1.SecretTypeServiceAccountToken) {
@@ -134,6 +137,11 @@ func madeByCluster(u *unstructured.Unstructured) string {
 	case "job.batch":
 		if condition(u, "Complete") == metav1.ConditionTrue || condition(u, "Failed") == metav1.ConditionTrue {
 			return "it ran to its end, and would run again"
+		}
+	case "endpoints":
+		_, timed := u.GetAnnotations()["endpoints.kubernetes.io/last-change-trigger-time"]
+		if timed || u.GetLabels()["endpoints.kubernetes.io/managed-by"] != "" {
+			return "its Service makes it"
 		}
 	case "endpointslice." + groupDiscovery:
 		if by := u.GetLabels()["endpointslice.kubernetes.io/managed-by"]; strings.HasSuffix(by, ".k8s.io") {

@@ -151,7 +151,8 @@ func TestHostileObjectsAreNamedAndHoldUpNothing(t *testing.T) {
 		u.Object["data"] = map[string]any{"a": strings.Repeat("x", 4<<20)}
 	})
 	hostile := []unstructured.Unstructured{
-		{}, {Object: map[string]any{"metadata": "x"}},
+		{},
+		{Object: map[string]any{"metadata": "x"}},
 		odd(func(u *unstructured.Unstructured) { u.Object["data"] = deep }),
 		odd(func(u *unstructured.Unstructured) { u.SetName("../../secrets/a") }),
 		odd(func(u *unstructured.Unstructured) { u.SetName("..") }),
@@ -258,6 +259,30 @@ spec: {selector: {matchLabels: {a: never}}, template: {metadata: {labels: {a: ne
 	run(1, 0)
 	if _, err := p.Ready(canceled, time.Minute); !errors.Is(err, context.Canceled) {
 		t.Errorf("err %v", err)
+	}
+}
+
+func TestPortsOfNodesAreKeptWhereTheyAreFree(t *testing.T) {
+	c := connect(t)
+	const service = `{apiVersion: v1, kind: Service, metadata: {name: NAME}, spec: {type: NodePort, selector: {a: b}, ports: [{port: 80}]}}`
+	namespace, objects := shop(t, c, strings.Replace(service, "NAME", "a", 1)+"\n---\n"+strings.Replace(service, "NAME", "b", 1))
+	port := func(u *unstructured.Unstructured) int64 {
+		ports, _, _ := unstructured.NestedSlice(u.Object, "spec", "ports")
+		return ports[0].(map[string]any)["nodePort"].(int64)
+	}
+	remove(t, c, objects)
+	thief := within(t, namespace, strings.Replace(service, "NAME", "thief", 1))
+	ports := []any{map[string]any{"port": int64(80), "nodePort": port(&objects[1])}}
+	if err := unstructured.SetNestedSlice(thief[0].Object, ports, "spec", "ports"); err != nil {
+		t.Fatal(err)
+	}
+	put(t, c, thief)
+	got := apply(t, build(t, restore.Options{Cluster: c, Objects: map[string][]unstructured.Unstructured{namespace: objects}}))
+	if got.Created != 2 || len(got.Failed) > 0 || len(got.Notes) != 1 || !strings.Contains(got.Notes[0], "node ports are taken") {
+		t.Fatalf("outcome %+v", got)
+	}
+	if a := get(t, c, "v1", "Service", namespace, "a"); port(a) != port(&objects[0]) {
+		t.Errorf("its port was %d, and is %d", port(&objects[0]), port(a))
 	}
 }
 
