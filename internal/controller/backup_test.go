@@ -337,3 +337,16 @@ func TestRunsWaitForTheirTurn(t *testing.T) {
 		t.Errorf("%d of %d were done", len(done), len(all))
 	}
 }
+
+func TestJobThatDoesNotBeginIsSeen(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+	w.location(w.system)
+	b := w.backup(w.system, "now", w.namespace())
+	w.job("backup")
+	w.clock.forward(6 * time.Minute)
+	w.touch(b)
+	w.stands(b, &b.Status.Conditions, "Reconciling", "True/NotStarted")
+	w.event(w.system, "NotStarted")
+	w.phase(b, v1alpha1.PhasePending)
+}

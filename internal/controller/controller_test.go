@@ -45,7 +45,7 @@ type clock struct {
 func (c *clock) now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return time.Now().Add(c.ahead) //nolint:forbidigo // objects have the API server's times, so the controller's clock goes with them
+	return time.Now().Add(c.ahead) // objects have the API server's times, so the controller's clock goes with them
 }
 
 func (c *clock) forward(d time.Duration) {
@@ -97,7 +97,7 @@ func newWorld(t *testing.T, change ...func(*controller.Options)) *world {
 
 // wipe removes what the test made: the next one's controller would find work in it.
 func (w *world) wipe() {
-	ctx := context.Background() //nolint:usetesting // the test's own context is over
+	ctx := context.Background() // the test's own context is over
 	lists := []client.ObjectList{
 		&v1alpha1.PolicyList{}, &v1alpha1.BackupList{}, &v1alpha1.RestoreList{}, &v1alpha1.RestorePointList{}, &v1alpha1.LocationList{},
 	}
@@ -139,7 +139,7 @@ func (w *world) apply(name string) {
 		}
 		if u.GetKind() == "ClusterRoleBinding" { // each test has its own
 			u.SetName(u.GetName() + "-" + w.system)
-			w.Cleanup(func() { _ = w.admin.Delete(context.Background(), &u) }) //nolint:usetesting // the test's own context is over
+			w.Cleanup(func() { _ = w.admin.Delete(context.Background(), &u) }) // the test's own context is over
 		}
 		if err := w.admin.Create(w.Context(), &u); err != nil && !apierrors.IsAlreadyExists(err) {
 			w.Fatal(err)
@@ -178,7 +178,7 @@ const patience = 15 * time.Second
 func (w *world) eventually(what string, check func() string) {
 	w.Helper()
 	last := ""
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) { //nolint:forbidigo // waits for another process
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) { // waits for another process
 		if last = check(); last == "" {
 			return
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -47,6 +48,7 @@ const (
 	defaultDeadline = 4 * time.Hour
 	patience        = time.Minute      // for a location or a policy that is created after what names it
 	releaseTime     = 10 * time.Minute // after which nothing of ours keeps an object from being deleted
+	startTime       = 5 * time.Minute  // for a Job to begin
 	conflictPause   = 100 * time.Millisecond
 	maxProblem      = 1000 // bytes of a message in a status
 )
@@ -63,7 +65,7 @@ func (d deed) deadline() time.Duration {
 
 // save writes a status as change makes it. It fails where somebody else wrote meanwhile: what was decided was decided on another.
 func (c *controller) save(ctx context.Context, o client.Object, change func()) error {
-	before, _ := o.DeepCopyObject().(client.Object) //nolint:errcheck // a copy of an object is one
+	before, _ := o.DeepCopyObject().(client.Object) // a copy of an object is one
 	change()
 	err := c.client.Status().Patch(ctx, o, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
 	if err != nil && !apierrors.IsNotFound(err) {
@@ -74,7 +76,7 @@ func (c *controller) save(ctx context.Context, o client.Object, change func()) e
 
 // mark changes an object's metadata.
 func (c *controller) mark(ctx context.Context, o client.Object, change func()) error {
-	before, _ := o.DeepCopyObject().(client.Object) //nolint:errcheck // a copy of an object is one
+	before, _ := o.DeepCopyObject().(client.Object) // a copy of an object is one
 	change()
 	err := c.client.Patch(ctx, o, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
 	if err != nil && !apierrors.IsNotFound(err) {
@@ -241,7 +243,7 @@ func (c *controller) advance(ctx context.Context, t task, all []deed, before fun
 	case o.state == running && len(deleted) > 0:
 		return c.stopFor(ctx, deleted, func() error { return c.stop(ctx, j) })
 	case o.state == running:
-		return reconcile.Result{}, nil
+		return c.watch(ctx, open, j)
 	}
 	if err := c.failAll(ctx, deleted, "Canceled", "it was deleted while it ran"); err != nil {
 		return reconcile.Result{}, err
@@ -273,6 +275,25 @@ func (c *controller) advance(ctx context.Context, t task, all []deed, before fun
 		return reconcile.Result{}, err
 	}
 	return reconcile.Result{RequeueAfter: queueLook}, nil
+}
+
+// watch says so where a Job does not begin: an image that cannot be pulled, a quota, no room on any node.
+func (c *controller) watch(ctx context.Context, open []deed, j *batchv1.Job) (reconcile.Result, error) {
+	if left := startTime - c.Now().Sub(j.CreationTimestamp.Time); left > 0 {
+		return reconcile.Result{RequeueAfter: left}, nil
+	}
+	v := verdict{metav1.ConditionFalse, true, false, "NotStarted", fmt.Sprintf("job %s does not begin; see `kubectl describe` of it and its pods", j.Name)}
+	for _, d := range open {
+		generation := d.object.GetGeneration()
+		if d.started != nil || judged(*d.conditions, generation, v) {
+			continue
+		}
+		if err := c.save(ctx, d.object, func() { judge(d.conditions, generation, c.Now(), v) }); err != nil {
+			return reconcile.Result{}, err
+		}
+		c.tell(d.object, corev1.EventTypeWarning, v.reason, v.message)
+	}
+	return reconcile.Result{}, nil
 }
 
 // stopFor stops a Job for the sake of deeds that are deleted. One whose pods do not end is not waited for without end.

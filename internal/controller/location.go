@@ -67,8 +67,7 @@ func (c *controller) reconcileLocation(ctx context.Context, r reconcile.Request)
 		return reconcile.Result{}, err
 	}
 	o := outcomeOf(j)
-	switch {
-	case o.state == running, o.state == absent:
+	if o.state == running || o.state == absent {
 		if l.Status.ObservedGeneration != l.Generation || len(l.Status.Conditions) == 0 {
 			v := verdict{metav1.ConditionUnknown, true, false, "Pending", "it is looked at for the first time"}
 			if err := c.sayLocation(ctx, &l, v); err != nil {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -69,7 +70,8 @@ func (c *controller) reconcilePolicy(ctx context.Context, r reconcile.Request) (
 	}
 	t := &turn{controller: c, policy: &p, runs: runs, now: c.Now()}
 	err = t.read()
-	if err == nil && p.Status.ObservedGeneration != p.Generation {
+	stalled := meta.IsStatusConditionTrue(p.Status.Conditions, v1alpha1.ConditionStalled)
+	if err == nil && (stalled || p.Status.ObservedGeneration != p.Generation) {
 		err = t.take(ctx)
 	}
 	if err != nil {
@@ -84,7 +86,7 @@ func (c *controller) reconcilePolicy(ctx context.Context, r reconcile.Request) (
 	if err := t.runIfDue(ctx); err != nil {
 		return t.refuse(ctx, err)
 	}
-	if next := p.Status.NextRun; next != nil && !p.Spec.Suspend {
+	if next := p.Status.NextRun; next != nil {
 		return reconcile.Result{RequeueAfter: max(next.Sub(t.now), time.Second)}, nil
 	}
 	return reconcile.Result{}, nil
@@ -134,8 +136,9 @@ func (t *turn) refuse(ctx context.Context, problem error) (reconcile.Result, err
 	}
 	p := t.policy
 	v := verdict{metav1.ConditionFalse, false, true, class.Reason, problem.Error()}
+	again := reconcile.Result{RequeueAfter: retry} // a right that was missing may be given meanwhile
 	if judged(p.Status.Conditions, p.Generation, v) {
-		return reconcile.Result{}, nil
+		return again, nil
 	}
 	err := t.save(ctx, p, func() {
 		p.Status.ObservedGeneration, p.Status.NextRun = p.Generation, nil
@@ -144,10 +147,10 @@ func (t *turn) refuse(ctx context.Context, problem error) (reconcile.Result, err
 	if err == nil {
 		t.tell(p, corev1.EventTypeWarning, class.Reason, problem.Error())
 	}
-	return reconcile.Result{}, err
+	return again, err
 }
 
-// take takes notice of a policy that is new or changed.
+// take takes notice of a policy that is new or changed, or was refused before.
 func (t *turn) take(ctx context.Context) error {
 	p := t.policy
 	chosen, err := t.choose(ctx)
@@ -157,15 +160,15 @@ func (t *turn) take(ctx context.Context) error {
 	return t.save(ctx, p, func() {
 		p.Status.ObservedGeneration, p.Status.Applications = p.Generation, len(chosen)
 		p.Status.NextRun = t.next(t.now)
-		if len(t.runs) == 0 {
-			judge(&p.Status.Conditions, p.Generation, t.now, verdict{metav1.ConditionTrue, false, false, "Scheduled", "it has not run yet"})
+		if stalled := meta.IsStatusConditionTrue(p.Status.Conditions, v1alpha1.ConditionStalled); stalled || len(t.runs) == 0 {
+			judge(&p.Status.Conditions, p.Generation, t.now, verdict{metav1.ConditionTrue, false, false, "Scheduled", "it has not run since it was made or changed"})
 		}
 	})
 }
 
 // next is the run after a time, later by a span that is another one each time and for each policy, and always the same for both.
 func (t *turn) next(after time.Time) *metav1.Time {
-	if t.times == nil {
+	if t.times == nil || t.policy.Spec.Suspend {
 		return nil
 	}
 	at := t.times.Next(after)

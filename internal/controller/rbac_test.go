@@ -33,13 +33,13 @@ func rules(t *testing.T, name string) (cluster, own []rbacv1.PolicyRule) {
 	t.Helper()
 	for _, d := range documents(t, name, "backstay-system") {
 		var role rbacv1.ClusterRole
-		if err := yaml.UnmarshalStrict([]byte(d), &role); err != nil && strings.Contains(d, "\nkind: ClusterRole\n") {
+		if err := yaml.Unmarshal([]byte(d), &role); err != nil {
 			t.Fatal(err)
 		}
-		switch {
-		case role.Kind == "ClusterRole":
+		switch role.Kind {
+		case "ClusterRole":
 			cluster = append(cluster, role.Rules...)
-		case role.Kind == "Role":
+		case "Role":
 			own = append(own, role.Rules...)
 		}
 	}

@@ -62,7 +62,7 @@ func (c *controller) reconcileRestorePoint(ctx context.Context, r reconcile.Requ
 	}
 	v := verdict{metav1.ConditionTrue, false, false, "Complete", "the location holds it"}
 	if p.Spec.State != stateComplete {
-		v = verdict{metav1.ConditionFalse, false, false, "Incomplete", "the location holds it; something of the application is missing in it"}
+		v = verdict{metav1.ConditionFalse, false, true, "Incomplete", "the location holds it; something of the application is missing in it"}
 	}
 	if judged(p.Status.Conditions, p.Generation, v) {
 		return reconcile.Result{}, nil
