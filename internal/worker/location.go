@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -77,6 +78,9 @@ func (w *Worker) deletePoints(ctx context.Context, l *v1alpha1.Location, store S
 	if err != nil {
 		return err
 	}
+	if ends, err := w.ends(ctx, l); ends || err != nil { // asked after the list: what is deleted in it was deleted by somebody
+		return err
+	}
 	var failed []error
 	for i := range objects {
 		o := &objects[i]
@@ -91,6 +95,21 @@ func (w *Worker) deletePoints(ctx context.Context, l *v1alpha1.Location, store S
 		failed = append(failed, w.letGo(ctx, o))
 	}
 	return errors.Join(failed...)
+}
+
+// ends reports whether a location, or its namespace, is being deleted. Objects go with a namespace; points stay, for that is what they are
+// for.
+func (w *Worker) ends(ctx context.Context, l *v1alpha1.Location) (bool, error) {
+	var ns corev1.Namespace
+	var now v1alpha1.Location
+	err := errors.Join(
+		w.Cluster.Client.Get(ctx, types.NamespacedName{Name: l.Namespace}, &ns),
+		w.Cluster.Client.Get(ctx, client.ObjectKeyFromObject(l), &now),
+	)
+	if err != nil {
+		return apierrors.IsNotFound(err), fault.Wrap("look whether the location is deleted", classOf(err), client.IgnoreNotFound(err), "")
+	}
+	return !ns.DeletionTimestamp.IsZero() || !now.DeletionTimestamp.IsZero(), nil
 }
 
 func (w *Worker) objectsOf(ctx context.Context, namespace, location string) ([]v1alpha1.RestorePoint, error) {
