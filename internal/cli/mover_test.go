@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/kube/volume"
@@ -78,7 +79,7 @@ func (m *mover) compose(t *testing.T, shards ...protect.Shard) *point.Receipt {
 	v, err := vault.Open(t.Context(), location, moverPassword, vault.Options{Clock: ticking()})
 	must(t, err)
 	defer func() { must(t, v.Close(context.WithoutCancel(t.Context()))) }()
-	receipt, err := protect.Backup(t.Context(), v, protect.Composed(m.shop, shards), "nightly")
+	receipt, err := protect.Backup(t.Context(), v, protect.Composed(m.shop, time.Now(), shards), "nightly")
 	must(t, err)
 	return receipt
 }

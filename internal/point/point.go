@@ -146,7 +146,7 @@ type Point struct {
 	ID      string    `json:"id"` // 32 hexadecimal digits
 	Subject Subject   `json:"subject"`
 	Policy  string    `json:"policy,omitempty"`
-	Time    time.Time `json:"time"` // when the capture began, UTC
+	Time    time.Time `json:"time"` // when the capture began, or the moment that was captured, UTC
 	State   State     `json:"state"`
 	Holds   []Hold    `json:"holds,omitempty"`
 	Bytes   int64     `json:"bytes"`
@@ -284,6 +284,12 @@ type Draft interface {
 	Commit(ctx context.Context) (*Receipt, error)
 	// Abandon ends the draft without a point. What was checkpointed stays. Idempotent; a no-op after Commit.
 	Abandon(ctx context.Context) error
+}
+
+// Dated is a draft that can be told which moment its point is of, where that is not when the draft began: the parts were captured
+// before, as shards.
+type Dated interface {
+	At(moment time.Time)
 }
 
 // Receipt is what Commit hands back.

@@ -46,17 +46,21 @@ func WriteShard(ctx context.Context, store Drafter, src Source, policy string) (
 	return watched.parts(), nil
 }
 
-// Composed is the source of a point whose parts were written as shards. What has no copy with its mark fails.
-func Composed(s point.Subject, shards []Shard) Source { return composed{s, shards} }
+// Composed is the source of a point of that moment whose parts were written as shards. What has no copy with its mark fails.
+func Composed(s point.Subject, at time.Time, shards []Shard) Source { return composed{s, at, shards} }
 
 type composed struct {
 	subject point.Subject
+	at      time.Time
 	shards  []Shard
 }
 
 func (c composed) Subject() point.Subject { return c.subject }
 
 func (c composed) Capture(ctx context.Context, to point.Sink) error {
+	if draft, is := to.(point.Dated); is {
+		draft.At(c.at)
+	}
 	for _, s := range c.shards {
 		if s.Skipped != "" {
 			to.Skip(s.Name, s.Kind, s.Skipped)

@@ -62,9 +62,12 @@ func TestShardsMakeOnePoint(t *testing.T) {
 	if err != nil || len(found) != 2 {
 		t.Fatalf("found %v, %v", found, err)
 	}
-	receipt, err := protect.Backup(ctx, store, protect.Composed(shop, shards), "nightly")
+	receipt, err := protect.Backup(ctx, store, protect.Composed(shop, at, shards), "nightly")
 	if err != nil {
 		t.Fatal(err)
+	}
+	if !receipt.Point.Time.Equal(at) {
+		t.Errorf("the point is of %s, want the moment of its parts, %s", receipt.Point.Time, at)
 	}
 	if receipt.Ledger.NewBytes != 4 || point.Skew(receipt.Point.Parts) != time.Second {
 		t.Errorf("new bytes %d, skew %s", receipt.Ledger.NewBytes, point.Skew(receipt.Point.Parts))
@@ -82,7 +85,7 @@ func TestOnlyTheShardOfThisCaptureCounts(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	receipt, err := protect.Backup(ctx, store, protect.Composed(shop, []protect.Shard{
+	receipt, err := protect.Backup(ctx, store, protect.Composed(shop, start, []protect.Shard{
 		{Name: "volumes/a", Kind: point.KindVolume, Mark: "today"},
 		{Name: "volumes/b", Kind: point.KindVolume, Mark: "today", Failed: errors.New("disk on fire")},
 		{Name: "volumes/c", Kind: point.KindVolume, Skipped: "as asked"},

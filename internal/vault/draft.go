@@ -39,6 +39,7 @@ type draft struct {
 	v       *Vault
 	w       repo.DirectRepositoryWriter
 	point   point.Point
+	began   time.Time
 	past    []*past // of the subject, newest first
 	left    []manifest.ID
 	written atomic.Int64
@@ -103,7 +104,7 @@ func (v *Vault) Begin(ctx context.Context, s point.Subject, policy string) (poin
 	now := v.now().UTC()
 	d := &draft{
 		v: v, w: w, checkpoints: checkpoints{last: now},
-		point: point.Point{ID: randomID(), Subject: s, Policy: policy, Time: now},
+		point: point.Point{ID: randomID(), Subject: s, Policy: policy, Time: now}, began: now,
 		named: map[string]bool{}, open: map[string]bool{}, renamed: map[string]string{}, ended: map[string]ended{},
 		checked: map[object.ID]bool{}, held: map[string]int{},
 		packs: packs{lost: map[blob.ID]bool{}}, warnings: warnings,
@@ -111,6 +112,13 @@ func (v *Vault) Begin(ctx context.Context, s point.Subject, policy string) (poin
 	}
 	d.recall(l)
 	return d, nil
+}
+
+// At says which moment the point is of.
+func (d *draft) At(moment time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.point.Time = moment.UTC()
 }
 
 // Part opens a part for writing.
@@ -263,7 +271,7 @@ func (d *draft) snapshot(
 
 // doubt forgets what was found to be there, if that was so long ago that maintenance elsewhere may have collected it since.
 func (d *draft) doubt(ctx context.Context) error {
-	if d.v.now().Sub(d.point.Time) < trusted {
+	if d.v.now().Sub(d.began) < trusted {
 		return nil
 	}
 	d.mu.Lock()

@@ -372,11 +372,17 @@ func (b *backup) compose(ctx context.Context, objects []point.Part) (*point.Rece
 	if err := b.skewed(); err != nil {
 		shards = append(shards, protect.Shard{Name: partSkew, Kind: kindInstant, Failed: err})
 	}
-	receipt, err := protect.Backup(ctx, b.store, protect.Composed(b.subject(), shards), b.object.Spec.Policy)
+	receipt, err := protect.Backup(ctx, b.store, protect.Composed(b.subject(), b.moment(), shards), b.object.Spec.Policy)
 	if receipt != nil {
 		err = nil // what is missing in the point is in its record
 	}
 	return receipt, err
+}
+
+// moment is what the point is of: the first thing that was captured.
+func (b *backup) moment() time.Time {
+	at := b.object.Status.Instant
+	return earlier(at.FirstSnapshot, &at.Versioned).Time
 }
 
 // skewed tells whether what was captured lies further apart than the application allows.

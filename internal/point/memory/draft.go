@@ -24,6 +24,9 @@ type ended struct {
 	time  time.Time // when it was captured
 }
 
+// At says which moment the point is of.
+func (d *draft) At(moment time.Time) { d.point.Time = moment.UTC() }
+
 // good reports whether the part can stand in for a later one.
 func (e *ended) good() bool { return e.part.State == point.Stored || e.part.State == point.Carried }
 
