@@ -6,10 +6,9 @@ import (
 	"testing"
 	"time"
 
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-
-	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 
 	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/kube/volume"
@@ -36,6 +35,9 @@ func TestPlan(t *testing.T) {
 		l.claim("local", func(_ *corev1.PersistentVolumeClaim, v *corev1.PersistentVolume) {
 			v.Spec.CSI, v.Spec.HostPath = nil, &corev1.HostPathVolumeSource{Path: "/srv"}
 		}),
+		l.claim("stolen", func(_ *corev1.PersistentVolumeClaim, v *corev1.PersistentVolume) {
+			v.Spec.ClaimRef = &corev1.ObjectReference{Namespace: "bank", Name: "money", UID: "u"}
+		}),
 	}
 	pod := podOf(l.app, "web", "local")
 	pod.Spec.NodeName = "node1"
@@ -50,7 +52,7 @@ func TestPlan(t *testing.T) {
 	}{
 		{"as it is", v1alpha1.VolumeCapture{Exclude: []string{"cache-*"}}, map[string]string{
 			"plain": "snapshot", "block": "snapshot block",
-			"unbound": "none skipped: no data yet", "lost": "none: lost", "cache-1": "none skipped: excluded",
+			"stolen": "none: bound to another claim", "unbound": "none skipped: no data yet", "lost": "none: lost", "cache-1": "none skipped: excluded",
 			"foreign": "none: no VolumeSnapshotClass is of its driver other.", "local": "none: not one of a CSI driver",
 		}},
 		{"skip", v1alpha1.VolumeCapture{WithoutSnapshot: v1alpha1.WithoutSnapshotSkip}, map[string]string{

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -19,8 +20,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-
-	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 
 	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/kube"
@@ -145,7 +144,11 @@ func (l *lab) claim(name string, change func(*corev1.PersistentVolumeClaim, *cor
 		change(pvc, pv)
 	}
 	status := pvc.Status
-	l.create(pv, pvc)
+	l.create(pvc)
+	if pv.Spec.ClaimRef == nil {
+		pv.Spec.ClaimRef = &corev1.ObjectReference{Kind: "PersistentVolumeClaim", Namespace: l.app, Name: name, UID: pvc.UID}
+	}
+	l.create(pv)
 	pvc.Status = status
 	l.ok(l.cluster.Client.Status().Update(l.Context(), pvc))
 	return *pvc

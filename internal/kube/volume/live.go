@@ -33,6 +33,9 @@ func (k *Keeper) moveLive(ctx context.Context, v v1alpha1.VolumeStatus, t Task) 
 	if err != nil {
 		return Result{}, err
 	}
+	if of := pv.Spec.ClaimRef; of == nil || of.UID != claim.UID {
+		return Result{}, fault.New("", fault.ErrDenied, "its volume is bound to another claim", "")
+	}
 	from, err := k.findMount(ctx, v, pv)
 	if err != nil {
 		return Result{}, err

@@ -6,14 +6,13 @@ import (
 	"fmt"
 	"time"
 
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-
-	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 
 	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/fault"
@@ -116,6 +115,9 @@ func (k *Keeper) clone(ctx context.Context, v v1alpha1.VolumeStatus, snapshot *s
 	})
 	if err != nil {
 		return nil, err
+	}
+	if content.Spec.VolumeSnapshotRef.UID != snapshot.UID { // else a snapshot could show its owner what is somebody else's
+		return nil, fault.New("clone snapshot "+snapshot.Name, fault.ErrDenied, "content "+content.Name+" is another snapshot's", "")
 	}
 	class, err := k.cloneClass(ctx, from.StorageClass, content.Spec.Driver)
 	if err != nil {

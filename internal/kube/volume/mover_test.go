@@ -12,13 +12,12 @@ import (
 	"testing"
 	"time"
 
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-
-	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 
 	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/fault"
@@ -57,7 +56,8 @@ func TestMoverOutcomes(t *testing.T) {
 			point.Failed, "bad disk", nil,
 		},
 		{
-			"the vault is shut", ending{exit: 5, job: "PodFailurePolicy", message: report(volume.Result{Error: "wrong password", Class: "Denied"})},
+			"the vault is shut",
+			ending{exit: 5, job: "PodFailurePolicy", message: report(volume.Result{Error: "wrong password", Class: "Denied"})},
 			"", "wrong password", fault.ErrDenied,
 		},
 		{"out of memory", ending{exit: 137, reason: "OOMKilled", job: "BackoffLimitExceeded"}, "", "more memory than its limit, 512Mi", fault.ErrUnavailable},
@@ -244,7 +244,7 @@ func TestMoveLive(t *testing.T) {
 	l.with(func() {
 		l.outcome = func(t volume.Task) ending {
 			var jobs batchv1.JobList
-			_ = l.cluster.Client.List(context.Background(), &jobs, client.InNamespace(l.system)) //nolint:usetesting // it runs beside the test
+			_ = l.cluster.Client.List(context.Background(), &jobs, client.InNamespace(l.system))
 			spec = jobs.Items[0].Spec.Template.Spec
 			return stored(t)
 		}
@@ -359,21 +359,23 @@ func TestTidySpares(t *testing.T) {
 	}
 }
 
-// TestForeignContent has a snapshot that says it is bound to somebody else's content: what is behind that is not the driver's to delete.
+// TestForeignContent has a snapshot that says it is bound to somebody else's content: what is behind that is neither shown nor deleted.
 func TestForeignContent(t *testing.T) {
 	l := newLab(t)
 	l.snapshotClass(l.app, snapshotv1.VolumeSnapshotContentRetain, nil)
 	k, vols := l.planned(l.one, l.claim("a", nil))
 	l.ok(k.Snapshot(t.Context(), vols, unsaved))
-	victim := "victim-" + l.app
-	handle := "precious"
-	l.create(&snapshotv1.VolumeSnapshotContent{
+	victim, handle := "victim-"+l.app, "precious"
+	content := &snapshotv1.VolumeSnapshotContent{
 		ObjectMeta: metav1.ObjectMeta{Name: victim},
 		Spec: snapshotv1.VolumeSnapshotContentSpec{
 			VolumeSnapshotRef: corev1.ObjectReference{Namespace: "another", Name: "s", UID: "u"}, Driver: "other." + l.app,
 			DeletionPolicy: snapshotv1.VolumeSnapshotContentRetain, Source: snapshotv1.VolumeSnapshotContentSource{SnapshotHandle: &handle},
 		},
-	})
+	}
+	l.create(content)
+	content.Status = &snapshotv1.VolumeSnapshotContentStatus{SnapshotHandle: &handle}
+	l.ok(l.cluster.Client.Status().Update(t.Context(), content))
 	var s snapshotv1.VolumeSnapshot
 	l.eventually("the snapshot is ready", func() bool {
 		err := l.cluster.Client.Get(t.Context(), client.ObjectKey{Namespace: l.app, Name: vols[0].Snapshot}, &s)
@@ -381,9 +383,12 @@ func TestForeignContent(t *testing.T) {
 	})
 	s.Status.BoundVolumeSnapshotContentName = &victim
 	l.ok(l.cluster.Client.Status().Update(t.Context(), &s))
+	result, err := k.Move(t.Context(), vols[0], task(vols[0]))
+	if err != nil || result.State != point.Failed || !strings.Contains(result.Reason, "another snapshot's") {
+		t.Errorf("moved: %+v, %v", result, err)
+	}
 	l.ok(k.Forget(t.Context()))
-	var content snapshotv1.VolumeSnapshotContent
-	l.ok(l.cluster.Client.Get(t.Context(), client.ObjectKey{Name: victim}, &content))
+	l.ok(l.cluster.Client.Get(t.Context(), client.ObjectKey{Name: victim}, content))
 	if content.Spec.DeletionPolicy != snapshotv1.VolumeSnapshotContentRetain {
 		t.Error("somebody else's content is to be deleted")
 	}

@@ -7,10 +7,9 @@ import (
 	"slices"
 	"strings"
 
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-
-	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 
 	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/fault"
@@ -109,6 +108,10 @@ func (s *survey) plan(ctx context.Context, claim corev1.PersistentVolumeClaim) (
 	})
 	if err != nil {
 		return v, from, err
+	}
+	if of := pv.Spec.ClaimRef; of == nil || of.UID != claim.UID {
+		v.Problem = "its volume is bound to another claim"
+		return v, from, nil
 	}
 	from.StorageClass = pv.Spec.StorageClassName
 	if size := pv.Spec.Capacity.Storage(); size.Cmp(*claim.Status.Capacity.Storage()) > 0 {
