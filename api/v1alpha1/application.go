@@ -7,7 +7,7 @@ const (
 	// LabelOwner is on every object that a Backup or Restore makes, and holds that one's uid: what carries it, and whose owner has
 	// ended, is tidied away.
 	LabelOwner = Group + "/owner"
-	// LabelClaim is the number of a claim within its Backup or Restore, on what was made for it.
+	// LabelClaim tells the claims of a Backup or Restore apart, on what was made for each.
 	LabelClaim = Group + "/claim"
 	// LabelPoint is on local snapshots that are kept, and holds the id of their point. They have no LabelOwner.
 	LabelPoint = Group + "/point"
