@@ -271,7 +271,7 @@ func TestStopAndStartKilled(t *testing.T) {
 			s := newStage(t, "web", "agent", "nightly", "once", "db")
 			s.pod("bare", nil)
 			s.controllers()
-			r := s.restorer("first", s.dying(writes))
+			r := s.restorer("first", dying(t, s.config, writes))
 			_, err := r.Stop(t.Context(), s.claims())
 			if err == nil {
 				err = r.Start(t.Context())

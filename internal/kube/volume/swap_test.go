@@ -234,9 +234,8 @@ func TestSwapWithoutClaim(t *testing.T) {
 
 // killed is a connection that breaks for good before the write of a number.
 type killed struct {
-	next  http.RoundTripper
-	left  *atomic.Int64
-	wrote func(*http.Request)
+	next http.RoundTripper
+	left *atomic.Int64
 }
 
 var errKilled = errors.New("killed")
@@ -251,22 +250,20 @@ func (k killed) RoundTrip(request *http.Request) (*http.Response, error) {
 	if k.left.Add(-1) < 0 {
 		return nil, errKilled
 	}
-	response, err := k.next.RoundTrip(request)
-	if k.wrote != nil {
-		k.wrote(request)
-	}
-	return response, err
+	return k.next.RoundTrip(request)
 }
 
 // dying is a cluster that dies after so many writes.
-func (s *scene) dying(writes int) *kube.Cluster {
-	s.Helper()
-	config := rest.CopyConfig(s.config)
+func dying(t *testing.T, config *rest.Config, writes int) *kube.Cluster {
+	t.Helper()
+	config = rest.CopyConfig(config)
 	left := &atomic.Int64{}
 	left.Store(int64(writes))
 	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return killed{next: next, left: left} })
 	c, err := kube.New(config)
-	s.ok(err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	return c
 }
 
@@ -281,7 +278,7 @@ func everyKill(t *testing.T, prepare func(*scene), work func(*scene, *kube.Clust
 			t.Parallel()
 			s := newScene(t)
 			prepare(s)
-			err := work(s, s.dying(writes))
+			err := work(s, dying(t, s.config, writes))
 			if err != nil && (writes == most || !strings.Contains(err.Error(), errKilled.Error())) {
 				t.Fatalf("killed after %d writes, it says: %v", writes, err)
 			}
