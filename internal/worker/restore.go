@@ -375,6 +375,9 @@ func (r *restoration) fill(ctx context.Context, volumes []restore.Volume) error 
 	if err != nil {
 		return err
 	}
+	if err := r.plan.Classes(ctx); err != nil {
+		return fault.Wrap("restore "+r.object.Name, classOf(err), err, "")
+	}
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(volumesAtOnce)
 	for i, v := range volumes {

@@ -1,6 +1,7 @@
 package restore_test
 
 import (
+	"strings"
 	"testing"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -27,4 +28,30 @@ func TestNamespacesComeBeforeTheVolumesInThem(t *testing.T) {
 		t.Errorf("outcome %+v", got)
 	}
 	get(t, c, "apps/v1", "Deployment", target, "web")
+}
+
+func TestClassesComeBeforeTheVolumesOfThem(t *testing.T) {
+	c := connect(t)
+	namespace, objects := shop(t, c, claims)
+	remove(t, c, objects)
+	class := put(t, c, parse(t, strings.ReplaceAll(storageClass, "NAMESPACE", namespace)))
+	remove(t, c, class)
+	p := build(t, restore.Options{
+		Cluster: c, Objects: map[string][]unstructured.Unstructured{namespace: objects}, ClusterObjects: class,
+		Data: []restore.Data{{Namespace: namespace, Claim: "data"}},
+	})
+	if p.Volumes[0].Action != restore.Create {
+		t.Fatalf("planned %+v", p.Volumes[0])
+	}
+	for range 2 {
+		if err := p.Classes(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if get(t, c, "storage.k8s.io/v1", "StorageClass", "", namespace) == nil {
+		t.Error("it was not made")
+	}
+	if got := apply(t, p); len(got.Failed) > 0 {
+		t.Errorf("outcome %+v", got)
+	}
 }

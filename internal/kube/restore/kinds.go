@@ -13,8 +13,6 @@ import (
 
 // Names of API groups.
 const (
-	groupApps       = "apps"
-	groupBatch      = "batch"
 	groupRBAC       = "rbac.authorization.k8s.io"
 	groupStorage    = "storage.k8s.io"
 	groupExtensions = "apiextensions.k8s.io"

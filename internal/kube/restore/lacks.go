@@ -116,9 +116,9 @@ func podSpec(u *unstructured.Unstructured) map[string]any {
 	switch kindName(u.GroupVersionKind().GroupKind()) {
 	case "pod":
 		path = []string{"spec"}
-	case "cronjob." + groupBatch:
+	case "cronjob.batch":
 		path = []string{"spec", "jobTemplate", "spec", "template", "spec"}
-	case "deployment.apps", "statefulset.apps", "daemonset.apps", "replicaset.apps", "replicationcontroller", "job." + groupBatch:
+	case "deployment.apps", "statefulset.apps", "daemonset.apps", "replicaset.apps", "replicationcontroller", "job.batch":
 	default:
 		return nil
 	}
