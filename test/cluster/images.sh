@@ -31,7 +31,7 @@ archive() {
 	shift 3
 	rm -rf "$scratch/image"
 	mkdir "$scratch/image"
-	ids= layers=
+	ids='' layers=''
 	for layer in "$@"; do
 		id=$(sha256sum "$layer" | cut -d' ' -f1)
 		ln "$layer" "$scratch/image/$id.tar"

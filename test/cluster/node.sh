@@ -63,7 +63,7 @@ else
 	done
 fi
 
-as= # the name of the next program's log, where that is not the program's
+as='' # the name of the next program's log, where that is not the program's
 keep() { # PROGRAM ARGUMENT...
 	(
 		as=${as:-$1}
@@ -119,7 +119,7 @@ drive() { # DRIVER SNAPSHOTS
 		-snapshots="$2" -faults faults
 	as=csi-provisioner-$1
 	keep csi-provisioner --kubeconfig="$KUBECONFIG" --csi-address="$socket" --extra-create-metadata $fast --v=2
-	as=
+	as=''
 }
 drive plain.csi.backstay.io false
 drive hostpath.csi.k8s.io true

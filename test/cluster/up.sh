@@ -9,7 +9,8 @@ name=${1:-}
 "$here/../debian.sh" cluster
 [ -n "${BACKSTAY_TEST_KUBERNETES:-}" ] || eval "$("$here/../servers/build.sh" kubernetes)"
 export BACKSTAY_TEST_KUBERNETES
-"$here/images.sh"
+mkdir -p "$images"
+flock "$images" "$here/images.sh" # for all clusters
 if ! running; then
 	"$here/down.sh" "$name" # what one left that was killed
 	mkdir -p "$dir/logs"

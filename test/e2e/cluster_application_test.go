@@ -81,3 +81,44 @@ func both(t *testing.T, said string) (first, second count) {
 	}
 	return counts[0], counts[1]
 }
+
+// TestClusterApplication holds the application, and the cluster below it, to what the tests of backups count on: its data is whole after
+// every pod of it and the API server died.
+func TestClusterApplication(t *testing.T) {
+	c := startCluster(t, "backstay")
+	const ns, rows = "shop-tried", 2000
+	c.shop(t, ns, rows)
+	mariadb, postgresql := c.shopData(t, ns)
+	for database, said := range map[string]string{"MariaDB": mariadb, "PostgreSQL": postgresql} {
+		if !strings.Contains(said, strconv.Itoa(rows)) {
+			t.Errorf("%s says %q, want %d rows", database, said, rows)
+		}
+	}
+	before, _ := c.counters(t, ns)
+
+	c.kill(t, "kube-apiserver")
+	c.wait(t, "the API server is back", time.Minute, func() (bool, string) {
+		r := c.try(t, "", "-n", ns, "delete", "pods", "--all", "--grace-period=0", "--force")
+		return r.exit == 0, r.stderr
+	})
+	c.wait(t, "pods are there again", 2*time.Minute, func() (bool, string) {
+		ready := c.kubectl(t, "-n", ns, "get", "pods", "-o", `jsonpath={.items[*].status.conditions[?(@.type=="Ready")].status}`)
+		return ready == "True True True", ready
+	})
+	if m, p := c.shopData(t, ns); m != mariadb || p != postgresql {
+		t.Errorf("the databases say %q and %q, want %q and %q as before", m, p, mariadb, postgresql)
+	}
+	if first, second := c.countersFound(t, ns); first.Count < before.Count || first.Count-second.Count < 0 || first.Count-second.Count > 1 {
+		t.Errorf("the counter found %d and %d, want equal or one apart, and no less than %d", first.Count, second.Count, before.Count)
+	}
+
+	if _, err := c.connect(t).Name(t.Context()); err != nil {
+		t.Error("the API from outside: ", err)
+	}
+	url, env := c.s3(t, t.TempDir())
+	vault := c.command(t.Context(), program(t, "BACKSTAY_TEST_BINARY"), "location", "create", url)
+	vault.Env = append(append(vault.Env, "BACKSTAY_PASSWORD="+password, "HOME="+t.TempDir()), env...)
+	if r := finish(t, vault); r.exit != 0 {
+		t.Errorf("location create: exit %d\n%s", r.exit, r.stderr)
+	}
+}

@@ -179,7 +179,7 @@ func (c *cluster) clean(t *testing.T, args ...string) {
 	t.Helper()
 	t.Cleanup(func() {
 		if !t.Failed() {
-			c.command(context.Background(), filepath.Join(c.dir, "programs", "kubectl"), args...).Run()
+			_ = c.command(context.Background(), filepath.Join(c.dir, "programs", "kubectl"), args...).Run()
 		}
 	})
 }
@@ -212,7 +212,7 @@ func (c *cluster) storageFaults(t *testing.T, lines ...string) {
 	if err := os.WriteFile(path, []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.Remove(path) })
+	t.Cleanup(func() { _ = os.Remove(path) })
 }
 
 // object is what leftovers read of any object.
@@ -336,7 +336,7 @@ func (c *cluster) s3(t *testing.T, dir string) (url string, env []string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		server.Process.Kill()
+		_ = server.Process.Kill()
 		server.Wait()
 		if t.Failed() {
 			t.Logf("the S3 server said: %s", said)

@@ -156,7 +156,7 @@ func (s *server) run(program string, args ...string) error {
 		cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = out, out, &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 		err = cmd.Start()
 		if err == nil {
-			p.kill = func() { cmd.Process.Kill(); <-p.ended }
+			p.kill = func() { _ = cmd.Process.Kill(); <-p.ended }
 		}
 		started <- err
 		if err == nil {

@@ -31,7 +31,7 @@ func main() {
 	case len(os.Args) >= 3 && os.Args[1] == "check":
 		_, err = check(os.Stdout, os.Args[2:])
 	default:
-		err = errors.New("counter write|check FILE...")
+		err = errors.New("say write or check, and files")
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
