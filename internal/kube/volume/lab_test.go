@@ -45,6 +45,7 @@ type lab struct {
 	outcome func(volume.Task) ending
 	tasks   []volume.Task // that movers carried out
 	idle    bool          // nobody carries out Jobs
+	unbound bool          // nobody makes volumes for claims
 }
 
 // ending is how a mover's pod ends.
@@ -391,7 +392,7 @@ func (l *lab) playClaims(ctx context.Context) {
 		case c.DeletionTimestamp != nil:
 			c.Finalizers = nil
 			_ = l.cluster.Client.Update(ctx, c)
-		case c.Status.Phase != corev1.ClaimBound:
+		case c.Status.Phase != corev1.ClaimBound && !l.unbound:
 			c.Status.Phase = corev1.ClaimBound
 			_ = l.cluster.Client.Status().Update(ctx, c)
 		}

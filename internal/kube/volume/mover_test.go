@@ -15,6 +15,8 @@ import (
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -206,7 +208,44 @@ func TestMoverThatDoesNotStart(t *testing.T) {
 	}
 }
 
-func TestMoveWithoutStorageClass(t *testing.T) {
+func TestMoverWaitsForVolumesThatAreBeingMade(t *testing.T) {
+	l := newLab(t)
+	l.with(func() { l.idle, l.unbound = true, true })
+	late := storagev1.VolumeBindingWaitForFirstConsumer
+	l.create(&storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: l.app + "-late"}, Provisioner: l.app, VolumeBindingMode: &late})
+	run := func(name, class string) <-chan error {
+		l.create(&corev1.PersistentVolumeClaim{
+			ObjectMeta: metav1.ObjectMeta{Namespace: l.system, Name: name},
+			Spec: corev1.PersistentVolumeClaimSpec{
+				AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}, StorageClassName: &class,
+				Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}},
+			},
+		})
+		k := l.keeper(l.one, l.cluster)
+		k.StartDeadline = 200 * time.Millisecond
+		ran := make(chan error, 1)
+		go func() {
+			_, err := k.RunMover(t.Context(), name, []volume.MoverClaim{{Claim: name, Path: "/v"}}, backup("p"), time.Hour)
+			ran <- err
+		}()
+		return ran
+	}
+	made := run("made-at-once", l.app)
+	if err := <-run("made-for-a-node", l.app+"-late"); err == nil || !strings.Contains(err.Error(), "it did not start") {
+		t.Errorf("no node is found: %v", err)
+	}
+	select {
+	case err := <-made:
+		t.Fatalf("its volume is being made: %v", err)
+	case <-time.After(500 * time.Millisecond):
+	}
+	l.with(func() { l.unbound = false })
+	if err := <-made; err == nil || !strings.Contains(err.Error(), "no pod was made") {
+		t.Errorf("its volume is made: %v", err)
+	}
+}
+
+func TestMoveWithoutTheClaim(t *testing.T) {
 	l := newLab(t)
 	l.snapshotClass(l.app, snapshotv1.VolumeSnapshotContentDelete, nil)
 	k, vols := l.planned(l.one, l.claim("a", func(_ *corev1.PersistentVolumeClaim, v *corev1.PersistentVolume) { v.Spec.CSI.Driver = l.app }))
