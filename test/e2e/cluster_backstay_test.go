@@ -1,0 +1,144 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// installed is a cluster with Backstay on it, as deploy/backstay.yaml installs it, and a Location main in a bucket.
+type installed struct {
+	*cluster
+	url string
+	env []string // of the bucket's credentials
+}
+
+const (
+	system        = "backstay-system"
+	vaultPassword = "correct horse battery staple"
+)
+
+// install puts Backstay on a cluster, with the image of bin/backstay as it is now, and gives it the location in the directory.
+func install(t *testing.T, c *cluster, bucket string) *installed {
+	t.Helper()
+	i := &installed{cluster: c}
+	i.url, i.env = c.s3(t, bucket)
+	manifests, err := os.ReadFile("../../deploy/backstay.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.kubectl(t, "delete", "namespace", system, "--ignore-not-found", "--timeout=120s")
+	text := strings.ReplaceAll(string(manifests), "backstay:dev", backstayImage)
+	c.kubectlWith(t, text, "apply", "--server-side", "--force-conflicts", "-f", "-")
+	c.kubectl(t, "-n", system, "rollout", "status", "--timeout=120s", "deployment/backstay-controller")
+	t.Cleanup(func() {
+		if t.Failed() {
+			c.explain(t)
+		}
+	})
+	i.location(t, system, "main")
+	return i
+}
+
+// location makes a Location and its Secret in a namespace, and waits until it is ready.
+func (i *installed) location(t *testing.T, namespace, name string) {
+	t.Helper()
+	values := map[string]string{}
+	for _, pair := range i.env {
+		key, value, _ := strings.Cut(pair, "=")
+		values[key] = value
+	}
+	i.apply(t, namespace, fmt.Sprintf(`
+apiVersion: v1
+kind: Secret
+metadata: {name: vault}
+stringData: {password: %q, id: %q, key: %q}
+---
+apiVersion: backstay.io/v1alpha1
+kind: Location
+metadata: {name: %s}
+spec:
+  url: %q
+  password: {secretKeyRef: {name: vault, key: password}}
+  credentials:
+    AWS_ACCESS_KEY_ID: {secretKeyRef: {name: vault, key: id}}
+    AWS_SECRET_ACCESS_KEY: {secretKeyRef: {name: vault, key: key}}
+`, vaultPassword, values["AWS_ACCESS_KEY_ID"], values["AWS_SECRET_ACCESS_KEY"], name, i.url))
+	i.kubectl(t, "-n", namespace, "wait", "--for=condition=Ready", "--timeout=120s", "locations.backstay.io/"+name)
+}
+
+// explain logs what the cluster has to say about a failure.
+func (c *cluster) explain(t *testing.T) {
+	kubectl := filepath.Join(c.dir, "programs", "kubectl")
+	for _, args := range [][]string{
+		{"get", "pods", "-A"},
+		{"-n", system, "get", "backups.backstay.io,restores.backstay.io,jobs,pvc,volumesnapshots"},
+		{"get", "backups.backstay.io,restores.backstay.io", "-A", "-o", "jsonpath={range .items[*]}{.metadata.name}{\": \"}{.status.phase}{\" \"}{.status.problems}{\"\\n\"}{end}"},
+		{"-n", system, "logs", "deployment/backstay-controller", "--tail=30"},
+		{"-n", system, "logs", "-l", "app.kubernetes.io/component=worker", "--tail=30", "--prefix"},
+	} {
+		out, _ := c.command(context.Background(), kubectl, args...).CombinedOutput()
+		t.Logf("kubectl %s\n%s", strings.Join(args, " "), out)
+	}
+}
+
+// try runs backstay against the cluster.
+func (i *installed) run(t *testing.T, args ...string) result {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
+	defer cancel()
+	binary, err := filepath.Abs(program(t, "BACKSTAY_TEST_BINARY"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return finish(t, i.command(ctx, binary, args...))
+}
+
+// backstay runs backstay, which must succeed.
+func (i *installed) backstay(t *testing.T, args ...string) string {
+	t.Helper()
+	r := i.run(t, args...)
+	if r.exit != 0 {
+		t.Fatalf("backstay %s: exit %d\n%s%s", strings.Join(args, " "), r.exit, r.stdout, r.stderr)
+	}
+	return r.stdout
+}
+
+// state is all that users made in a namespace, normalised: one line of JSON for each object.
+func (c *cluster) state(t *testing.T, namespace string) []string {
+	t.Helper()
+	kinds := "configmaps,secrets,services,serviceaccounts,roles,rolebindings,deployments,statefulsets,widgets.shop.backstay.io,persistentvolumeclaims"
+	return normalised(t, c.kubectl(t, "-n", namespace, "get", kinds, "-o", "json"))
+}
+
+// missing are the lines of want that got lacks.
+func missing(got, want []string) []string {
+	return slices.DeleteFunc(slices.Clone(want), func(line string) bool { return slices.Contains(got, line) })
+}
+
+// settled waits until the controller has no Job under way.
+func (c *cluster) settled(t *testing.T) {
+	t.Helper()
+	c.wait(t, "all Jobs of Backstay end", 5*time.Minute, func() (bool, string) {
+		said := c.kubectl(t, "-n", system, "get", "jobs", "-o",
+			`jsonpath={range .items[?(@.status.active)]}{.metadata.name}{"\n"}{end}`)
+		return said == "", said
+	})
+}
+
+
+// down ends a cluster.
+func (c *cluster) down(t *testing.T) {
+	t.Helper()
+	if r := finish(t, exec.Command("../cluster/down.sh", c.name)); r.exit != 0 {
+		t.Errorf("down.sh %s: exit %d\n%s", c.name, r.exit, r.stderr)
+	}
+}
