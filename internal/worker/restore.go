@@ -389,7 +389,7 @@ func (r *restoration) fill(ctx context.Context, volumes []restore.Volume) error 
 				Operation: volume.Restore, Location: r.secrets, Subject: r.record.Point.Subject, Point: r.record.Point.ID,
 				Volumes: []volume.Mount{{Part: v.Part, Kind: kindOf(v.Block)}},
 			}
-			filled, err := r.claims.Fill(groupCtx, r.volumes, volume.Wanted{Claim: *v.Wanted, Point: r.record.Point.ID, From: v.From}, task)
+			filled, err := r.claims.Fill(groupCtx, r.volumes, volume.Wanted{Claim: *v.Wanted, Point: r.record.Point.ID, From: v.From, Size: v.Size}, task)
 			if err != nil {
 				return err
 			}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -105,8 +106,9 @@ type Volume struct {
 	Block     bool   `json:"block,omitempty"`
 	Bytes     int64  `json:"bytes"`
 	Class     string `json:"class,omitempty"` // StorageClass
-	Size      string `json:"size,omitempty"`
-	Why       string `json:"why,omitempty"`
+	// Size is what the new volume must have at least.
+	Size resource.Quantity `json:"size,omitzero"`
+	Why  string            `json:"why,omitempty"`
 
 	// Wanted is the claim as it is to be: the live one's form where there is one, else the point's. Without volume and status.
 	Wanted *corev1.PersistentVolumeClaim `json:"-"`

@@ -158,8 +158,8 @@ func class(c *corev1.PersistentVolumeClaim) string {
 }
 
 // size is what the new volume must have: as much as the volume in the point had, as the claims ask for, and as the data takes.
-func (b *builder) size(v Volume, claims ...*corev1.PersistentVolumeClaim) string {
-	size := resource.MustParse("0")
+func (b *builder) size(v Volume, claims ...*corev1.PersistentVolumeClaim) resource.Quantity {
+	var size resource.Quantity
 	if v.Block {
 		size = *resource.NewQuantity(v.Bytes, resource.BinarySI)
 	}
@@ -186,5 +186,5 @@ func (b *builder) size(v Volume, claims ...*corev1.PersistentVolumeClaim) string
 			consider(q, found)
 		}
 	}
-	return size.String()
+	return size
 }

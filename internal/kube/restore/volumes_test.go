@@ -107,11 +107,11 @@ func TestVolumes(t *testing.T) {
 				if v.Wanted.Spec.VolumeName != "" || v.Wanted.UID != "" || v.Wanted.Namespace != v.Namespace {
 					t.Errorf("%s: wanted %+v", v.Claim, v.Wanted)
 				}
-				if v.Claim == "data" && (len(v.Wanted.Annotations) != 1 || v.Size != "1Gi") {
-					t.Errorf("size %s, annotations %v", v.Size, v.Wanted.Annotations)
+				if v.Claim == "data" && (len(v.Wanted.Annotations) != 1 || v.Size.String() != "1Gi") {
+					t.Errorf("size %s, annotations %v", v.Size.String(), v.Wanted.Annotations)
 				}
-				if v.Claim == "image" && v.Size != "2Gi" {
-					t.Errorf("a volume of %s for an image of 2 GiB", v.Size)
+				if v.Claim == "image" && v.Size.String() != "2Gi" {
+					t.Errorf("a volume of %s for an image of 2 GiB", v.Size.String())
 				}
 			}
 			for _, i := range p.Items {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -14,8 +15,6 @@ import (
 	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-
-	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 
 	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/fault"
@@ -30,6 +29,8 @@ type Wanted struct {
 	Point string
 	// From is the claim's namespace in the point. Default: that of Claim.
 	From string
+	// Size is what the data takes, where that is more than the claim asks for: drivers round up, and applications write all they got.
+	Size resource.Quantity
 }
 
 // noProvisioner is of classes whose volumes somebody makes by hand.
@@ -210,6 +211,9 @@ func (f *filling) claim(class *storagev1.StorageClass, least *resource.Quantity)
 	size := spec.Resources.Requests[corev1.ResourceStorage]
 	if least != nil && least.Cmp(size) > 0 {
 		size = *least
+	}
+	if f.wanted.Size.Cmp(size) > 0 {
+		size = f.wanted.Size
 	}
 	modes := spec.AccessModes
 	if !slices.ContainsFunc(modes, func(m corev1.PersistentVolumeAccessMode) bool { return m != corev1.ReadOnlyMany }) {
