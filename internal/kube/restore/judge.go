@@ -166,6 +166,14 @@ func (b *builder) strict() bool { return b.Spec.Existing == v1alpha1.ExistingFai
 
 func (b *builder) judgeNew(ctx context.Context, i *Item) error {
 	i.Action = Create
+	if b.hasData(i) { // that is not asked for
+		if b.Spec.Only != v1alpha1.OnlyConfig {
+			i.Action = Skip
+			i.say("its data is not asked for, and programs would take it for new without")
+			return nil
+		}
+		i.say("without its data")
+	}
 	if i.Git != "" && i.From == "" {
 		i.say(i.Git + " takes it over")
 	}
@@ -371,11 +379,15 @@ func carryKind(wanted, live *unstructured.Unstructured) {
 
 // hasVolume reports whether an item is a claim that comes back with its data.
 func (b *builder) hasVolume(i *Item) bool {
-	return i.original != nil && isKind(i.original, "persistentvolumeclaim") &&
-		slices.ContainsFunc(b.Data, func(d Data) bool {
-			return d.Namespace == i.namespace && d.Claim == i.original.GetName() && b.dataChosen(d)
-		})
+	return b.hasData(i) && slices.ContainsFunc(b.Data, func(d Data) bool { return d.of(i) && b.dataChosen(d) })
 }
+
+// hasData reports whether an item is a claim whose data is in the point.
+func (b *builder) hasData(i *Item) bool {
+	return isKind(i.original, "persistentvolumeclaim") && slices.ContainsFunc(b.Data, func(d Data) bool { return d.of(i) })
+}
+
+func (d Data) of(i *Item) bool { return d.Namespace == i.namespace && d.Claim == i.original.GetName() }
 
 // dataChosen applies the filters of the spec to claims. Who names objects and no claims gets the data of the claims among them.
 func (b *builder) dataChosen(d Data) bool {

@@ -54,6 +54,8 @@ func TestVolumes(t *testing.T) {
 			[]want{{restore.Exchange, ""}, {restore.Exchange, ""}},
 		},
 		{"only objects", true, func(o *restore.Options, _ string) { o.Spec.Only = v1alpha1.OnlyConfig }, nil},
+		{"only objects, gone", false, func(o *restore.Options, _ string) { o.Spec.Only = v1alpha1.OnlyConfig }, nil},
+		{"only one claim, gone", false, func(o *restore.Options, _ string) { o.Spec.Claims = []string{"data"} }, []want{{restore.Create, ""}}},
 		{"only one claim", true, func(o *restore.Options, _ string) { o.Spec.Claims = []string{"data"} }, []want{{restore.Exchange, ""}}},
 		{"only data", true, func(o *restore.Options, _ string) { o.Spec.Only = v1alpha1.OnlyData }, []want{{restore.Exchange, ""}, {restore.Exchange, ""}}},
 		{"only data, gone", false, func(o *restore.Options, _ string) { o.Spec.Only = v1alpha1.OnlyData }, []want{{restore.Create, ""}, {restore.Create, ""}}},
@@ -117,6 +119,11 @@ func TestVolumes(t *testing.T) {
 			for _, i := range p.Items {
 				if i.Kind == "PersistentVolumeClaim" && o.Spec.Only == "" && len(o.Spec.Objects)+len(o.Spec.Claims) == 0 {
 					t.Errorf("a claim that comes with its data is an item, too: %s", i)
+				}
+			}
+			for _, i := range p.Items {
+				if i.Kind == "PersistentVolumeClaim" && (i.Action == restore.Create) != (test.name == "only objects, gone") {
+					t.Errorf("%s without its data: %s %s", i, i.Action, i.Why)
 				}
 			}
 			if len(test.want) > 0 && p.Lost != 90 {
