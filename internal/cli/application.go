@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/spf13/pflag"
@@ -93,7 +94,7 @@ func (a *app) backupApplication(ctx context.Context, application string, o backu
 		return err
 	}
 	b := &v1alpha1.Backup{
-		ObjectMeta: metav1.ObjectMeta{GenerateName: nameFrom(application), Namespace: s.namespace},
+		ObjectMeta: metav1.ObjectMeta{GenerateName: nameFrom(application), Namespace: s.namespace, Labels: labelled(application)},
 		Spec:       v1alpha1.BackupSpec{Policy: o.policy, Application: v1alpha1.Applications{Namespaces: []string{application}}},
 	}
 	if o.policy != "" {
@@ -278,6 +279,14 @@ func (s *site) pointsOf(ctx context.Context, application string) ([]v1alpha1.Res
 	})
 	slices.SortFunc(points, func(a, b v1alpha1.RestorePoint) int { return b.Spec.Time.Compare(a.Spec.Time.Time) })
 	return points, nil
+}
+
+// labelled has the name of an application where it is fit to be a label: kubectl shows it.
+func labelled(application string) map[string]string {
+	if len(validation.IsValidLabelValue(application)) > 0 {
+		return nil
+	}
+	return map[string]string{v1alpha1.LabelApplication: application}
 }
 
 // nameFrom begins the name of an object for an application.
