@@ -96,8 +96,9 @@ func calmly(look reconcile.Func) reconcile.Func {
 	}
 }
 
-// tell makes an event that the user sees with the object.
+// tell makes an event that the user sees with the object, and a line in the log.
 func (c *controller) tell(o client.Object, kind, reason, message string) {
+	c.Log.Info(message, "namespace", o.GetNamespace(), "name", o.GetName(), "reason", reason) //nolint:sloglint // the text is what is to be told
 	c.events.Event(o, kind, reason, shorten(message))
 }
 
@@ -362,7 +363,12 @@ func (c *controller) release(ctx context.Context, d deed) (reconcile.Result, err
 			c.tell(d.object, corev1.EventTypeWarning, "Untidy", "what it left on the cluster could not be removed yet; `worker tidy` tries again every hour")
 		}
 	}
-	return reconcile.Result{}, c.mark(ctx, d.object, func() { controllerutil.RemoveFinalizer(d.object, v1alpha1.FinalizerRunning) })
+	err := c.mark(ctx, d.object, func() { controllerutil.RemoveFinalizer(d.object, v1alpha1.FinalizerRunning) })
+	ready := meta.FindStatusCondition(*d.conditions, v1alpha1.ConditionReady)
+	if err == nil && ready != nil && ready.Status == metav1.ConditionFalse { // once: only who takes the finalizer off comes here
+		c.tell(d.object, corev1.EventTypeWarning, ready.Reason, ready.Message)
+	}
+	return reconcile.Result{}, err
 }
 
 // requestFor is the reconciler's request of an object.
