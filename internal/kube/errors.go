@@ -1,7 +1,6 @@
 package kube
 
 import (
-	"context"
 	"errors"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -9,10 +8,11 @@ import (
 	"github.com/backstay/backstay/internal/fault"
 )
 
-// classOf is the class of what an API server, or the way to it, answered; nil for one that has a class already.
+// classOf is the class of what an API server, or the way to it, answered; nil for an error that has one already.
 func classOf(err error) error {
+	const none = 1 // exit status of errors without a class
 	switch {
-	case errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded):
+	case fault.Of(err).Exit != none:
 		return nil
 	case apierrors.IsNotFound(err):
 		return fault.ErrNotFound

@@ -48,7 +48,7 @@ type page struct {
 }
 
 // errPageSize says that a page has more bytes than are read.
-var errPageSize = errors.New("the answer is too large")
+var errPageSize = fault.New("read the answer", fault.ErrUnsupported, "it is too large", "")
 
 // list hands over every object of a kind in a namespace, in the server's order, without managedFields. It is read in pages of bounded size.
 // Where the server cannot say how it was at q.at, the list is of now. An error of each ends the list and comes back as it is.

@@ -193,6 +193,18 @@ func TestAListThatExpiresHalfWayIsNamed(t *testing.T) {
 	}
 }
 
+func TestAnObjectThatIsTooLargeIsNamedByItsKind(t *testing.T) {
+	s := &apiServer{objects: configMaps(1, 33<<20)}
+	got := capture(t, s.start(t), whole("shop"), atSeven)
+	part := got.parts["kubernetes/shop"]
+	if got.state != point.Incomplete || part.State != point.Stored || len(part.Counts) != 2 || part.Counts[1].Of != "lists of configmaps" {
+		t.Errorf("point %s, part %+v", got.state, part)
+	}
+	if len(part.Notes) != 1 || !strings.HasSuffix(part.Notes[0], "it is too large") {
+		t.Errorf("notes %q", part.Notes)
+	}
+}
+
 func TestAPassingFailureIsTriedAgain(t *testing.T) {
 	failures := 0
 	s := &apiServer{objects: configMaps(3, 10), answer: func(w http.ResponseWriter, r *http.Request) bool {
