@@ -3,12 +3,17 @@ package config_test
 import (
 	"strings"
 	"testing"
+	"time"
 
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
+	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/config"
 	"github.com/backstay/backstay/internal/kube/kubetest"
 )
@@ -239,6 +244,67 @@ func TestExamplesOfKubernetes(t *testing.T) {
 			t.Errorf("the schema: %s", problem)
 		}
 	}
+}
+
+// TestStatusesAreKept: what the controller and workers write, as far as it is known, comes back whole. A definition drops in silence
+// what it does not know, and refuses null where it is not told of it.
+func TestStatusesAreKept(t *testing.T) {
+	scheme := runtime.NewScheme()
+	if err := v1alpha1.AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	config := kubetest.Start(t)
+	server, err := client.New(config, client.Options{Scheme: scheme})
+	if err != nil {
+		t.Fatal(err)
+	}
+	meta := metav1.ObjectMeta{Name: "one", Namespace: kubetest.Namespace(t, config)}
+	moment := metav1.NewMicroTime(time.Date(2026, 3, 1, 2, 30, 0, 5000, time.Local))
+	volume := v1alpha1.VolumeStatus{Namespace: "shop", Claim: "data", Part: "volumes/shop/data", Method: v1alpha1.MethodGroup, Taken: &moment}
+	for _, o := range []client.Object{
+		&v1alpha1.Backup{
+			ObjectMeta: meta, Spec: v1alpha1.BackupSpec{Location: "vault"},
+			Status: v1alpha1.BackupStatus{
+				Phase: v1alpha1.PhaseQuiescing, Instant: &v1alpha1.Instant{Begun: moment}, // and nothing else of it yet
+				Resting: []v1alpha1.RestingPod{{Namespace: "shop", Pod: "db-0"}}, Volumes: []v1alpha1.VolumeStatus{volume},
+				Parts: &v1alpha1.PartsStatus{Expected: 1}, Problems: []string{strings.Repeat("long ", 10_000)},
+			},
+		},
+		&v1alpha1.Restore{
+			ObjectMeta: meta, Spec: v1alpha1.RestoreSpec{RestorePoint: "shop-1"},
+			Status: v1alpha1.RestoreStatus{
+				Phase: v1alpha1.PhaseSwapping, Plan: &v1alpha1.PlanStatus{Volumes: 1}, PlanName: "one-plan", Volumes: []v1alpha1.VolumeStatus{volume},
+				Conditions: []metav1.Condition{{
+					Type: v1alpha1.ConditionReady, Status: metav1.ConditionUnknown, Reason: "Swapping", LastTransitionTime: metav1.NewTime(moment.Truncate(time.Second)),
+				}},
+			},
+		},
+	} {
+		written, _ := o.DeepCopyObject().(client.Object)
+		if err := server.Create(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+		written.SetResourceVersion(o.GetResourceVersion())
+		if err := server.Status().Update(t.Context(), written.DeepCopyObject().(client.Object), client.FieldValidation("Strict")); err != nil {
+			t.Errorf("%T: %v", o, err)
+		}
+		if err := server.Get(t.Context(), client.ObjectKeyFromObject(o), o); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := statusOf(o), statusOf(written); !equality.Semantic.DeepEqual(got, want) {
+			t.Errorf("%T: %+v, want %+v", o, got, want)
+		}
+	}
+}
+
+func statusOf(o client.Object) any {
+	switch o := o.(type) {
+	case *v1alpha1.Backup:
+		return o.Status
+	case *v1alpha1.Restore:
+		return o.Status
+	}
+	return nil
 }
 
 // TestSpecsThatDoNotChange: what was asked for is what a status tells of.
