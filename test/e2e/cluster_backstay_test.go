@@ -90,16 +90,22 @@ func (c *cluster) explain(t *testing.T) {
 	}
 }
 
-// try runs backstay against the cluster.
-func (i *installed) run(t *testing.T, args ...string) result {
+// binary is the program under test.
+func (i *installed) binary(t *testing.T) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
-	defer cancel()
 	binary, err := filepath.Abs(program(t, "BACKSTAY_TEST_BINARY"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return finish(t, i.command(ctx, binary, args...))
+	return binary
+}
+
+// run runs backstay against the cluster.
+func (i *installed) run(t *testing.T, args ...string) result {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
+	defer cancel()
+	return finish(t, i.command(ctx, i.binary(t), args...))
 }
 
 // backstay runs backstay, which must succeed.
