@@ -97,8 +97,8 @@ func (d *draft) storeRange(ctx context.Context, f ranged, at, length int64, c po
 		return noObject, io.ErrUnexpectedEOF // the file has become shorter
 	case hole:
 		d.mu.Lock()
-		defer d.mu.Unlock()
 		d.holes[c] = oid
+		d.mu.Unlock()
 	}
 	return oid, d.settle(ctx)
 }
