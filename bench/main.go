@@ -24,7 +24,8 @@ func main() {
 	flag.StringVar(&b.kopia, "kopia", "kopia", "the stock kopia command")
 	flag.StringVar(&b.restic, "restic", "restic", "the restic command")
 	flag.Float64Var(&b.scale, "scale", 1, "size of the repositories; 1 is what docs/performance.md reports")
-	only := flag.String("only", "steps,replay,refs,large,account", "scenarios to run")
+	flag.StringVar(&b.versitygw, "versitygw", "versitygw", "the S3 server of the scenario volume")
+	only := flag.String("only", "steps,replay,refs,large,account,volume", "scenarios to run")
 	flag.StringVar(&b.repository, "repository", "", "a real repository, whose history the scenario replay goes through")
 	flag.Parse()
 	if err := b.run(ctx, strings.Split(*only, ",")); err != nil {
@@ -36,6 +37,7 @@ func main() {
 // bench is one run of the benchmark.
 type bench struct {
 	backstay, kopia, restic string
+	versitygw               string
 	repository              string
 	scale                   float64
 	out                     io.Writer
@@ -44,7 +46,7 @@ type bench struct {
 }
 
 func (b *bench) run(ctx context.Context, only []string) (err error) {
-	for _, program := range []*string{&b.backstay, &b.kopia} {
+	for _, program := range []*string{&b.backstay, &b.kopia, &b.versitygw} {
 		if strings.Contains(*program, "/") {
 			if *program, err = filepath.Abs(*program); err != nil {
 				return err
@@ -67,7 +69,7 @@ func (b *bench) run(ctx context.Context, only []string) (err error) {
 	scenarios := []struct {
 		name string
 		run  func(context.Context) error
-	}{{"steps", b.steps}, {"replay", b.replay}, {"refs", b.refs}, {"large", b.large}, {"account", b.account}}
+	}{{"steps", b.steps}, {"replay", b.replay}, {"refs", b.refs}, {"large", b.large}, {"account", b.account}, {"volume", b.volume}}
 	for _, s := range scenarios {
 		if !slices.Contains(only, s.name) {
 			continue
