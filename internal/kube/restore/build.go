@@ -33,6 +33,15 @@ type builder struct {
 	places map[Ref]*Item             // by place on the cluster
 	live   map[string]nsState        // target namespaces
 	crds   map[schema.GroupKind]bool // kinds whose definitions the point brings: whether they are of the cluster
+	scopes map[schema.GroupVersionKind]scope
+	asked  int // owners that were looked for on the cluster
+}
+
+// scope is what there is to know of a kind.
+type scope struct {
+	cluster bool   // its objects have no namespace
+	coming  bool   // the cluster does not know it yet; its definition comes with the point
+	why     string // there can be no such objects
 }
 
 // nsState is how a namespace on the cluster is.
@@ -84,6 +93,7 @@ func newBuilder(o Options) (*builder, error) {
 		Options: o, plan: &Plan{Version: PlanVersion, Taken: o.Taken, Made: o.Now, options: o},
 		mapping: mapping{namespaces: o.Spec.Namespaces, classes: o.Spec.StorageClasses},
 		groups:  map[string]bool{}, origin: map[string]*Item{}, places: map[Ref]*Item{}, live: map[string]nsState{}, crds: map[schema.GroupKind]bool{},
+		scopes: map[schema.GroupVersionKind]scope{},
 	}
 	if lost := o.Now.Sub(o.Taken); lost > 0 && !o.Taken.IsZero() {
 		b.plan.Lost = int64(lost.Seconds())
@@ -354,42 +364,44 @@ func (b *builder) misplaced(i *Item) string {
 	if why := badIdentity(i.object); why != "" {
 		return "after its transforms " + why
 	}
-	cluster, why := b.scope(i.object.GroupVersionKind())
+	gvk := i.object.GroupVersionKind()
+	s, known := b.scopes[gvk]
+	if !known {
+		s = b.scope(gvk)
+		b.scopes[gvk] = s
+	}
 	switch {
-	case why != "":
-		return why
-	case cluster && !i.cluster:
+	case s.why != "":
+		return s.why
+	case s.cluster && !i.cluster:
 		return "it is a kind of the cluster, but stands in a namespace of the point"
-	case !cluster && i.cluster:
+	case !s.cluster && i.cluster:
 		return "it is a kind of namespaces, but stands outside of them in the point"
 	}
 	return b.misplacedNamespace(i)
 }
 
-// scope reports whether a kind is one of the cluster, or why there can be no such objects.
-func (b *builder) scope(gvk schema.GroupVersionKind) (cluster bool, why string) {
+// scope asks the cluster about a kind. What it does not know is asked anew each time, so ask once.
+func (b *builder) scope(gvk schema.GroupVersionKind) scope {
 	mapper := b.Cluster.Client.RESTMapper()
 	m, err := mapper.RESTMapping(gvk.GroupKind(), gvk.Version)
 	if err == nil {
-		return m.Scope.Name() == meta.RESTScopeNameRoot, ""
-	}
-	if other, otherErr := mapper.RESTMapping(gvk.GroupKind()); otherErr == nil {
-		why = fmt.Sprintf("the point has version %s; the cluster serves %s", plain(gvk.Version, maxName), other.GroupVersionKind.Version)
-		b.lack(Lack{Kind: "CustomResourceDefinition", Name: kindName(gvk.GroupKind()), Why: why})
-		return false, why
-	}
-	if cluster, defined := b.crds[gvk.GroupKind()]; defined {
-		return cluster, ""
+		return scope{cluster: m.Scope.Name() == meta.RESTScopeNameRoot}
 	}
 	name := plain(kindName(gvk.GroupKind()), maxName)
-	if !isNoMatch(err) {
-		why = "the API server cannot say what it serves of " + plain(gvk.Group, maxName)
-		b.lack(Lack{Kind: "APIService", Name: plain(gvk.Version+"."+gvk.Group, maxName), Why: why})
-		return false, why
+	l := Lack{Kind: "CustomResourceDefinition", Name: name}
+	if other, otherErr := mapper.RESTMapping(gvk.GroupKind()); otherErr == nil {
+		l.Why = fmt.Sprintf("the point has version %s; the cluster serves %s", plain(gvk.Version, maxName), other.GroupVersionKind.Version)
+	} else if cluster, defined := b.crds[gvk.GroupKind()]; defined {
+		return scope{cluster: cluster, coming: true}
+	} else if isNoMatch(err) {
+		l.Why = "the cluster does not know the kind " + name
+	} else {
+		l.Kind, l.Name = "APIService", plain(gvk.Version+"."+gvk.Group, maxName)
+		l.Why = "the API server cannot say what it serves of " + plain(gvk.Group, maxName)
 	}
-	why = "the cluster does not know the kind " + name
-	b.lack(Lack{Kind: "CustomResourceDefinition", Name: name, Why: why})
-	return false, why
+	b.lack(l)
+	return scope{why: l.Why}
 }
 
 func (b *builder) misplacedNamespace(i *Item) string {

@@ -99,7 +99,8 @@ func (b *builder) needNamespace(name string) {
 
 // readLive reads what stands where objects are to go.
 func (b *builder) readLive(ctx context.Context) error {
-	return each(ctx, b.open(), func(ctx context.Context, i *Item) error {
+	there := slices.DeleteFunc(b.open(), func(i *Item) bool { return b.scopes[i.object.GroupVersionKind()].coming })
+	return each(ctx, there, func(ctx context.Context, i *Item) error {
 		live, err := b.read(ctx, i)
 		switch {
 		case err == nil:
@@ -180,11 +181,8 @@ func (b *builder) judgeNew(ctx context.Context, i *Item) error {
 	if i.From != "" && !i.cluster {
 		i.Git = ""
 	}
-	known := i.cluster || b.live[i.Namespace].exists
-	if _, err := b.Cluster.Client.RESTMapper().RESTMapping(i.groupKind()); err != nil {
-		known = false
-	}
-	if !b.strict() || !known {
+	there := i.cluster || b.live[i.Namespace].exists
+	if !b.strict() || !there || b.scopes[i.object.GroupVersionKind()].coming {
 		return nil
 	}
 	err := b.Cluster.Client.Create(ctx, i.withOwners(false), client.DryRunAll, client.FieldOwner(Manager))

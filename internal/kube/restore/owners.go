@@ -18,8 +18,11 @@ type owner struct {
 	item *Item
 }
 
-// maxOwners is more than any object has.
-const maxOwners = 32
+// Bounds on owners, for each that is not in the point costs a request.
+const (
+	maxOwners = 32   // of an object
+	maxAsked  = 1000 // of all objects, on the cluster
+)
 
 // link finds the owners of every object: in the plan, else on the cluster where they are the very same. References to others are
 // dropped, for the garbage collector deletes objects whose owner it does not find.
@@ -60,9 +63,10 @@ func (b *builder) findOwner(ctx context.Context, i *Item, ref metav1.OwnerRefere
 	}
 	live := &unstructured.Unstructured{}
 	live.SetGroupVersionKind(schema.FromAPIVersionAndKind(ref.APIVersion, ref.Kind))
-	if badIdentity(named(live, ref.Name)) != "" {
+	if badIdentity(named(live, ref.Name)) != "" || b.asked == maxAsked || i.From != "" {
 		return owner{}, false, nil
 	}
+	b.asked++
 	err := b.Cluster.Client.Get(ctx, types.NamespacedName{Namespace: i.Namespace, Name: ref.Name}, live)
 	if err != nil && unreachable(err) {
 		return owner{}, false, unavailable("read owner of "+i.String(), err)
