@@ -34,6 +34,7 @@ type lab struct {
 	*testing.T
 	config      *rest.Config
 	cluster     *kube.Cluster
+	player      client.Client // the rest of the cluster's own: what it asks must not slow the others down
 	app, system string
 	one, two    string // uids of owners, which are this lab's alone
 
@@ -64,12 +65,15 @@ func newLab(t *testing.T) *lab {
 	cluster, err := kube.New(l.config)
 	l.ok(err)
 	l.cluster = cluster
+	player, err := kube.New(l.config)
+	l.ok(err)
+	l.player = player.Client
 	ctx, cancel := context.WithCancel(t.Context())
 	var playing sync.WaitGroup
 	playing.Go(func() {
 		for ctx.Err() == nil {
 			l.round(ctx)
-			time.Sleep(5 * time.Millisecond)
+			time.Sleep(20 * time.Millisecond)
 		}
 	})
 	t.Cleanup(func() { cancel(); playing.Wait() })
@@ -261,7 +265,7 @@ func (l *lab) mine(namespace string) bool { return namespace == l.app || namespa
 
 func (l *lab) playSnapshots(ctx context.Context) {
 	var list snapshotv1.VolumeSnapshotList
-	_ = l.cluster.Client.List(ctx, &list)
+	_ = l.player.List(ctx, &list)
 	for i := range list.Items {
 		s := &list.Items[i]
 		claim := s.Spec.Source.PersistentVolumeClaimName
@@ -274,7 +278,7 @@ func (l *lab) playSnapshots(ctx context.Context) {
 		}
 		if said := l.broken[*claim]; said != "" {
 			s.Status = &snapshotv1.VolumeSnapshotStatus{Error: &snapshotv1.VolumeSnapshotError{Message: &said}}
-			_ = l.cluster.Client.Status().Update(ctx, s)
+			_ = l.player.Status().Update(ctx, s)
 			continue
 		}
 		if len(s.OwnerReferences) == 0 {
@@ -288,7 +292,7 @@ func (l *lab) playSnapshots(ctx context.Context) {
 func (l *lab) content(ctx context.Context, s *snapshotv1.VolumeSnapshot, class string) {
 	policy := snapshotv1.VolumeSnapshotContentDelete
 	var of snapshotv1.VolumeSnapshotClass
-	if l.cluster.Client.Get(ctx, client.ObjectKey{Name: class}, &of) == nil {
+	if l.player.Get(ctx, client.ObjectKey{Name: class}, &of) == nil {
 		policy = of.DeletionPolicy
 	}
 	handle, at := "handle-"+string(s.UID), time.Now().UnixNano()
@@ -300,12 +304,12 @@ func (l *lab) content(ctx context.Context, s *snapshotv1.VolumeSnapshot, class s
 			Source: snapshotv1.VolumeSnapshotContentSource{VolumeHandle: &handle},
 		},
 	}
-	if l.cluster.Client.Create(ctx, c) != nil {
+	if l.player.Create(ctx, c) != nil {
 		return
 	}
 	l.taken++
 	c.Status = &snapshotv1.VolumeSnapshotContentStatus{SnapshotHandle: &handle, CreationTime: &at}
-	_ = l.cluster.Client.Status().Update(ctx, c)
+	_ = l.player.Status().Update(ctx, c)
 }
 
 func (l *lab) bindSnapshot(ctx context.Context, s *snapshotv1.VolumeSnapshot, content string) error {
@@ -313,22 +317,22 @@ func (l *lab) bindSnapshot(ctx context.Context, s *snapshotv1.VolumeSnapshot, co
 	s.Status = &snapshotv1.VolumeSnapshotStatus{
 		BoundVolumeSnapshotContentName: &content, CreationTime: &now, ReadyToUse: &ready, RestoreSize: &size,
 	}
-	return l.cluster.Client.Status().Update(ctx, s)
+	return l.player.Status().Update(ctx, s)
 }
 
 // playContents deletes what snapshots stood for that are gone.
 func (l *lab) playContents(ctx context.Context) {
 	var list snapshotv1.VolumeSnapshotContentList
-	_ = l.cluster.Client.List(ctx, &list)
+	_ = l.player.List(ctx, &list)
 	for i := range list.Items {
 		c := &list.Items[i]
 		if c.Spec.Driver != l.app || c.Spec.Source.SnapshotHandle != nil {
 			continue
 		}
 		var s snapshotv1.VolumeSnapshot
-		err := l.cluster.Client.Get(ctx, types.NamespacedName{Namespace: c.Spec.VolumeSnapshotRef.Namespace, Name: c.Spec.VolumeSnapshotRef.Name}, &s)
+		err := l.player.Get(ctx, types.NamespacedName{Namespace: c.Spec.VolumeSnapshotRef.Namespace, Name: c.Spec.VolumeSnapshotRef.Name}, &s)
 		gone := client.IgnoreNotFound(err) == nil && s.UID != c.Spec.VolumeSnapshotRef.UID
-		if gone && c.Spec.DeletionPolicy == snapshotv1.VolumeSnapshotContentDelete && l.cluster.Client.Delete(ctx, c) == nil {
+		if gone && c.Spec.DeletionPolicy == snapshotv1.VolumeSnapshotContentDelete && l.player.Delete(ctx, c) == nil {
 			l.taken--
 		}
 	}
@@ -340,7 +344,7 @@ func (l *lab) playGroups(ctx context.Context) {
 	var list unstructured.UnstructuredList
 	list.SetAPIVersion(groupAPI)
 	list.SetKind("VolumeGroupSnapshotList")
-	_ = l.cluster.Client.List(ctx, &list, client.InNamespace(l.app))
+	_ = l.player.List(ctx, &list, client.InNamespace(l.app))
 	there := map[types.UID]bool{}
 	for i := range list.Items {
 		g := &list.Items[i]
@@ -355,13 +359,13 @@ func (l *lab) playGroups(ctx context.Context) {
 			l.takeMembers(ctx, g)
 		}
 		g.Object["status"] = status
-		_ = l.cluster.Client.Status().Update(ctx, g)
+		_ = l.player.Status().Update(ctx, g)
 	}
 	var members snapshotv1.VolumeSnapshotList
-	_ = l.cluster.Client.List(ctx, &members, client.InNamespace(l.app))
+	_ = l.player.List(ctx, &members, client.InNamespace(l.app))
 	for i, m := range members.Items {
 		if len(m.OwnerReferences) > 0 && !there[m.OwnerReferences[0].UID] {
-			_ = l.cluster.Client.Delete(ctx, &members.Items[i])
+			_ = l.player.Delete(ctx, &members.Items[i])
 		}
 	}
 }
@@ -369,14 +373,14 @@ func (l *lab) playGroups(ctx context.Context) {
 func (l *lab) takeMembers(ctx context.Context, g *unstructured.Unstructured) {
 	labels, _, _ := unstructured.NestedStringMap(g.Object, "spec", "source", "selector", "matchLabels")
 	var claims corev1.PersistentVolumeClaimList
-	_ = l.cluster.Client.List(ctx, &claims, client.InNamespace(l.app), client.MatchingLabels(labels))
+	_ = l.player.List(ctx, &claims, client.InNamespace(l.app), client.MatchingLabels(labels))
 	for _, c := range claims.Items {
 		s := &snapshotv1.VolumeSnapshot{ObjectMeta: metav1.ObjectMeta{
 			Namespace: l.app, Name: "member-" + c.Name + "-" + string(g.GetUID())[:8],
 			OwnerReferences: []metav1.OwnerReference{{APIVersion: groupAPI, Kind: "VolumeGroupSnapshot", Name: g.GetName(), UID: g.GetUID()}},
 		}}
 		s.Spec.Source.PersistentVolumeClaimName = &c.Name
-		if l.cluster.Client.Create(ctx, s) == nil {
+		if l.player.Create(ctx, s) == nil {
 			l.content(ctx, s, l.app)
 		}
 	}
@@ -385,16 +389,16 @@ func (l *lab) takeMembers(ctx context.Context, g *unstructured.Unstructured) {
 // playClaims binds claims of the system namespace and lets them go.
 func (l *lab) playClaims(ctx context.Context) {
 	var list corev1.PersistentVolumeClaimList
-	_ = l.cluster.Client.List(ctx, &list, client.InNamespace(l.system))
+	_ = l.player.List(ctx, &list, client.InNamespace(l.system))
 	for i := range list.Items {
 		c := &list.Items[i]
 		switch {
 		case c.DeletionTimestamp != nil:
 			c.Finalizers = nil
-			_ = l.cluster.Client.Update(ctx, c)
+			_ = l.player.Update(ctx, c)
 		case c.Status.Phase != corev1.ClaimBound && !l.unbound:
 			c.Status.Phase = corev1.ClaimBound
-			_ = l.cluster.Client.Status().Update(ctx, c)
+			_ = l.player.Status().Update(ctx, c)
 		}
 	}
 }
@@ -402,7 +406,7 @@ func (l *lab) playClaims(ctx context.Context) {
 // playJobs runs movers, and removes pods whose Job is gone.
 func (l *lab) playJobs(ctx context.Context) {
 	var jobs batchv1.JobList
-	_ = l.cluster.Client.List(ctx, &jobs, client.InNamespace(l.system))
+	_ = l.player.List(ctx, &jobs, client.InNamespace(l.system))
 	there := map[string]bool{}
 	for i := range jobs.Items {
 		j := &jobs.Items[i]
@@ -412,10 +416,10 @@ func (l *lab) playJobs(ctx context.Context) {
 		}
 	}
 	var pods corev1.PodList
-	_ = l.cluster.Client.List(ctx, &pods, client.InNamespace(l.system))
+	_ = l.player.List(ctx, &pods, client.InNamespace(l.system))
 	for i, p := range pods.Items {
 		if uid := p.Labels[batchv1.ControllerUidLabel]; uid != "" && !there[uid] {
-			_ = l.cluster.Client.Delete(ctx, &pods.Items[i], client.GracePeriodSeconds(0))
+			_ = l.player.Delete(ctx, &pods.Items[i], client.GracePeriodSeconds(0))
 		}
 	}
 }
@@ -424,7 +428,7 @@ func (l *lab) playJobs(ctx context.Context) {
 func (l *lab) runJob(ctx context.Context, j *batchv1.Job) {
 	var secret corev1.Secret
 	var task volume.Task
-	if l.cluster.Client.Get(ctx, client.ObjectKeyFromObject(j), &secret) != nil || json.Unmarshal(secret.Data["task.json"], &task) != nil {
+	if l.player.Get(ctx, client.ObjectKeyFromObject(j), &secret) != nil || json.Unmarshal(secret.Data["task.json"], &task) != nil {
 		return
 	}
 	end := l.outcome(task)
@@ -434,14 +438,14 @@ func (l *lab) runJob(ctx context.Context, j *batchv1.Job) {
 	}
 	pod.Labels[batchv1.ControllerUidLabel] = string(j.UID)
 	pod.Spec.ServiceAccountName = "default"
-	if l.cluster.Client.Create(ctx, pod) != nil {
+	if l.player.Create(ctx, pod) != nil {
 		return
 	}
 	pod.Status = corev1.PodStatus{Phase: corev1.PodSucceeded, ContainerStatuses: []corev1.ContainerStatus{{
 		Name:  "mover",
 		State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: end.exit, Message: end.message, Reason: end.reason}},
 	}}}
-	_ = l.cluster.Client.Status().Update(ctx, pod)
+	_ = l.player.Status().Update(ctx, pod)
 	now := metav1.Now()
 	j.Status.StartTime = &now
 	if end.job == "" {
@@ -451,7 +455,7 @@ func (l *lab) runJob(ctx context.Context, j *batchv1.Job) {
 		j.Status.Failed = 1
 		j.Status.Conditions = conditions(now, end.job, batchv1.JobFailureTarget, batchv1.JobFailed)
 	}
-	if err := l.cluster.Client.Status().Update(ctx, j); err == nil {
+	if err := l.player.Status().Update(ctx, j); err == nil {
 		l.tasks = append(l.tasks, task)
 	}
 }
