@@ -65,7 +65,7 @@ func names(o restore.Options, namespace string) []string {
 func TestCaptureRestoreCapture(t *testing.T) {
 	c := connect(t)
 	const group = "circle.example.com"
-	definition := put(t, c, []unstructured.Unstructured{define(t, group, "Gadget", "Namespaced")})
+	put(t, c, []unstructured.Unstructured{define(t, group, "Gadget", "Namespaced")})
 	eventually(t, "definition", func() bool { return established(t, c, "gadgets."+group) })
 	namespace, objects := shop(t, c, strings.ReplaceAll(everyKind, "GROUP", group))
 	role := put(t, c, parse(t, fmt.Sprintf(`
@@ -83,8 +83,6 @@ subjects: [{kind: ServiceAccount, name: pulls, namespace: %[1]s}]`, namespace)))
 
 	remove(t, c, objects)
 	remove(t, c, role)
-	remove(t, c, definition)
-	before.Cluster = connect(t)
 	p := build(t, before)
 	if got := apply(t, p); len(got.Failed)+len(got.Notes) > 0 {
 		t.Fatalf("outcome %+v\n%s", got, strings.Join(p.Lines(), "\n"))
