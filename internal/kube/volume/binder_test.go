@@ -31,7 +31,7 @@ func bind(t *testing.T, config *rest.Config, namespaces ...string) {
 	for _, ns := range namespaces {
 		b.namespaces[ns] = true
 	}
-	ctx, cancel := context.WithCancel(context.Background()) //nolint:usetesting // t.Context ends before cleanups, which want it to run
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context())) // it is to run during cleanups
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

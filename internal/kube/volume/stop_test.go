@@ -9,13 +9,12 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
-
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/fault"
@@ -153,7 +152,7 @@ func (s *stage) pod(name string, of *unstructured.Unstructured) *corev1.Pod {
 
 // controllers end the pods of workloads that are stopped, until the test is over.
 func (s *stage) controllers() {
-	ctx, cancel := context.WithCancel(context.Background()) //nolint:usetesting // it is to run during cleanups
+	ctx, cancel := context.WithCancel(context.WithoutCancel(s.Context())) // they are to run during cleanups
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

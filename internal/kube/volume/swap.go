@@ -313,9 +313,12 @@ func (r *Restorer) takeOut(ctx context.Context, rec *record) error {
 			delete(v.Annotations, AnnotationExchange)
 			return
 		}
-		setLabel(v, v1alpha1.LabelUndo, rec.Restore)
 		delete(v.Labels, v1alpha1.LabelOwner)
 		delete(v.Annotations, AnnotationExchange)
+		if rec.Back && v.Labels[v1alpha1.LabelUndo] != "" {
+			return // it is kept by who kept it before
+		}
+		setLabel(v, v1alpha1.LabelUndo, rec.Restore)
 		metav1.SetMetaDataAnnotation(&v.ObjectMeta, AnnotationTaken, string(text))
 	})
 }

@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -378,6 +379,33 @@ func TestTidyVolumesAfterAnyKill(t *testing.T) {
 				s.wantKept(s.old, "first")
 			})
 	})
+}
+
+// A Restore that came to its end is not taken back for a volume that it filled and did not need.
+func TestTidyVolumesLeavesWhatIsDone(t *testing.T) {
+	for _, phase := range []v1alpha1.Phase{v1alpha1.PhaseComplete, v1alpha1.PhaseIncomplete, v1alpha1.PhaseFailed} {
+		t.Run(string(phase), func(t *testing.T) {
+			s := newScene(t)
+			o := &v1alpha1.Restore{ObjectMeta: metav1.ObjectMeta{Namespace: s.ns, Name: "r"}, Spec: v1alpha1.RestoreSpec{RestorePoint: "p"}}
+			s.ok(s.cluster.Client.Create(t.Context(), o))
+			o.Status.Phase = phase
+			s.ok(s.cluster.Client.Status().Update(t.Context(), o))
+			r := s.restorer("", s.cluster)
+			r.Owner = string(o.UID)
+			_, err := r.Swap(t.Context(), s.exchange())
+			s.ok(err)
+			spare := s.filled("10Mi", "spare")
+			s.ok(s.cluster.Client.Patch(t.Context(), s.volume(spare), client.RawPatch(types.MergePatchType,
+				[]byte(`{"metadata":{"labels":{"`+v1alpha1.LabelOwner+`":"`+r.Owner+`"}}}`))))
+			s.ok(r.TidyVolumes(t.Context(), func(uid string) bool { return uid != r.Owner }))
+			if phase == v1alpha1.PhaseFailed {
+				s.want(s.old)
+			} else {
+				s.want(s.new)
+			}
+			s.wantGone(spare)
+		})
+	}
 }
 
 // A GitOps controller that creates the claim as soon as it is gone gets the restored volume, not an empty one.

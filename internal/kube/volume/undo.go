@@ -9,6 +9,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/backstay/backstay/api/v1alpha1"
@@ -54,26 +55,50 @@ func (r *Restorer) Undo(ctx context.Context, restore string) ([]v1alpha1.VolumeS
 	return vols, nil
 }
 
-// TakeBack undoes what this Restore itself did to claims and volumes so far: what a Restore does that fails, while workloads are still
-// stopped. Volumes that it filled are deleted.
+// TakeBack undoes what this Restore itself did to claims and volumes so far: what a Restore does that fails. What uses the claims is
+// stopped, if it is not, and left for Start. Volumes that were filled are deleted. If a claim cannot be put back all stay as they are.
 func (r *Restorer) TakeBack(ctx context.Context) error {
-	const op = "take the exchange of volumes back"
+	return fault.Wrap("take the exchange of volumes back", nil, r.takeBack(ctx), "")
+}
+
+func (r *Restorer) takeBack(ctx context.Context) error {
 	all, err := r.taken(ctx, r.Owner)
 	if err != nil {
-		return fault.Wrap(op, nil, err, "")
+		return err
+	}
+	var claims []types.NamespacedName
+	all = slices.DeleteFunc(all, func(t taken) bool { return t.record.Back })
+	for _, t := range all {
+		claims = append(claims, key(t.record.Claim))
+	}
+	if len(claims) > 0 {
+		if _, err := r.Stop(ctx, claims); err != nil {
+			return err
+		}
 	}
 	var errs []error
 	for _, t := range all {
-		if !t.record.Back {
-			errs = append(errs, r.undo(ctx, t, Exchange{back: true, discard: t.record.Filled}))
+		gone, err := r.namespaceGone(ctx, t.record.Claim.Namespace)
+		if err == nil && !gone {
+			err = r.undo(ctx, t, Exchange{back: true, discard: t.record.Filled})
 		}
+		errs = append(errs, err)
 	}
 	own, err := r.volumes(ctx, client.MatchingLabels{v1alpha1.LabelOwner: r.Owner})
 	errs = append(errs, err)
 	for i := range own {
-		errs = append(errs, r.tidyVolume(ctx, &own[i]))
+		errs = append(errs, fault.Wrap("volume "+own[i].Name, nil, r.tidyVolume(ctx, &own[i]), ""))
 	}
-	return fault.Wrap(op, nil, errors.Join(errs...), "")
+	return errors.Join(errs...)
+}
+
+// namespaceGone reports whether there is nothing left of a namespace that a claim could come back to.
+func (r *Restorer) namespaceGone(ctx context.Context, name string) (bool, error) {
+	var ns corev1.Namespace
+	err := r.call(ctx, "read namespace "+name, func(ctx context.Context) error {
+		return client.IgnoreNotFound(r.Cluster.Client.Get(ctx, client.ObjectKey{Name: name}, &ns))
+	})
+	return ns.UID == "" || ns.DeletionTimestamp != nil, err
 }
 
 // undo puts one volume back behind its claim.
@@ -161,25 +186,47 @@ func (r *Restorer) taken(ctx context.Context, restore string) ([]taken, error) {
 	return all, broken
 }
 
-// TidyVolumes puts right what ended Restores left of their exchanges: a claim that was deleted comes back with the volume that it
-// had, a filled volume that is behind its claim becomes an ordinary one, any other is deleted. active says whether the Restore of a uid
-// is still under way. It is to come before StartAll, and goes on after a failure.
+// TidyVolumes puts right what ended Restores left of their exchanges. What one did that was cut short, or failed, is taken back; of one
+// that came to its end only volumes that it filled and did not use are deleted. active says whether the Restore of a uid is still under
+// way. It is to come before StartAll, and goes on after a failure.
 func (r *Restorer) TidyVolumes(ctx context.Context, active func(uid string) bool) error {
-	owned, err := r.volumes(ctx, client.HasLabels{v1alpha1.LabelOwner})
-	errs := []error{err}
-	for i := range owned {
-		if owner := owned[i].Labels[v1alpha1.LabelOwner]; !active(owner) {
-			errs = append(errs, fault.Wrap("volume "+owned[i].Name, nil, r.of(owner).tidyVolume(ctx, &owned[i]), ""))
+	const op = "put volumes right"
+	left, err := r.volumes(ctx, client.HasLabels{v1alpha1.LabelOwner})
+	if err != nil {
+		return fault.Wrap(op, nil, err, "")
+	}
+	var restores v1alpha1.RestoreList
+	err = r.call(ctx, "list restores", func(ctx context.Context) error { return r.Cluster.Client.List(ctx, &restores) })
+	if err != nil {
+		return fault.Wrap(op, nil, err, "")
+	}
+	cut, done, back := map[string]bool{}, map[string]bool{}, map[string]bool{}
+	for _, v := range left {
+		if v.Annotations[AnnotationExchange] != "" {
+			cut[v.Labels[v1alpha1.LabelOwner]] = true
 		}
 	}
-	kept, err := r.taken(ctx, "")
-	errs = append(errs, err)
-	for _, t := range kept {
-		if owner := t.volume.Labels[v1alpha1.LabelUndo]; !active(owner) {
-			errs = append(errs, fault.Wrap("volume "+t.volume.Name, nil, r.of(owner).tidyTaken(ctx, t), ""))
+	for _, o := range restores.Items {
+		switch o.Status.Phase {
+		case v1alpha1.PhaseComplete, v1alpha1.PhaseIncomplete:
+			done[string(o.UID)] = true
+		default:
+			cut[string(o.UID)] = true
 		}
 	}
-	return fault.Wrap("put volumes right", nil, errors.Join(errs...), "")
+	var errs []error
+	for i := range left {
+		owner := left[i].Labels[v1alpha1.LabelOwner]
+		switch {
+		case active(owner), back[owner]:
+		case done[owner] || !cut[owner]:
+			errs = append(errs, fault.Wrap("volume "+left[i].Name, nil, r.of(owner).tidyVolume(ctx, &left[i]), ""))
+		default:
+			back[owner] = true // with all of its volumes
+			errs = append(errs, fault.Wrap("restore "+owner, nil, r.of(owner).takeBack(ctx), ""))
+		}
+	}
+	return fault.Wrap(op, nil, errors.Join(errs...), "")
 }
 
 // of is r for another Restore.
@@ -189,7 +236,7 @@ func (r *Restorer) of(owner string) *Restorer {
 	return &other
 }
 
-// tidyVolume puts right one volume that was on its way behind a claim.
+// tidyVolume puts right one volume that was on its way behind a claim, after all that can be taken back is.
 func (r *Restorer) tidyVolume(ctx context.Context, v *corev1.PersistentVolume) error {
 	if text := v.Annotations[AnnotationExchange]; text != "" {
 		rec, err := parseRecord(text)
@@ -200,14 +247,10 @@ func (r *Restorer) tidyVolume(ctx context.Context, v *corev1.PersistentVolume) e
 		switch {
 		case err != nil:
 			return err
-		case live != nil && live.Spec.VolumeName == v.Name:
+		case live != nil && live.Spec.VolumeName == v.Name: // a new claim, that had no volume before
 			return r.finish(ctx, rec, v.Name)
 		case live != nil && live.Spec.VolumeName == "":
 			return nil // it is about to be bound; the next time will tell
-		case live == nil && rec.UID != "" && rec.Volume != "":
-			if err := r.bringBack(ctx, rec); err != nil {
-				return err
-			}
 		}
 	}
 	if v.Labels[v1alpha1.LabelUndo] != "" { // of an undo that was given up: it is kept as before
@@ -221,38 +264,6 @@ func (r *Restorer) tidyVolume(ctx context.Context, v *corev1.PersistentVolume) e
 		return err
 	}
 	return r.deleteVolume(ctx, v)
-}
-
-// bringBack creates a claim that was deleted again, with the volume that it had, if its namespace is still there.
-func (r *Restorer) bringBack(ctx context.Context, rec *record) error {
-	var ns corev1.Namespace
-	err := r.call(ctx, "read namespace "+rec.Claim.Namespace, func(ctx context.Context) error {
-		return client.IgnoreNotFound(r.Cluster.Client.Get(ctx, client.ObjectKey{Name: rec.Claim.Namespace}, &ns))
-	})
-	if err != nil || ns.UID == "" || ns.DeletionTimestamp != nil {
-		return err
-	}
-	var old corev1.PersistentVolume
-	if err := r.readVolume(ctx, rec.Volume, &old); err != nil {
-		return err
-	}
-	was, err := parseRecord(old.Annotations[AnnotationTaken])
-	if err != nil {
-		return err
-	}
-	return r.undo(ctx, taken{old, was}, Exchange{back: true, discard: rec.Filled})
-}
-
-// tidyTaken makes a volume that was marked as taken out, but never left its claim, an ordinary one.
-func (r *Restorer) tidyTaken(ctx context.Context, t taken) error {
-	if t.volume.Annotations[AnnotationExchange] != "" {
-		return nil
-	}
-	live, err := r.liveClaim(ctx, key(t.record.Claim))
-	if err != nil || live == nil || live.DeletionTimestamp != nil || live.Spec.VolumeName != t.volume.Name {
-		return err
-	}
-	return r.stay(ctx, t.record, t.volume.Name)
 }
 
 // deleteVolume deletes a volume that Backstay made, and what its driver keeps behind it. Only the cluster's own controller does that,
