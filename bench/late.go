@@ -91,9 +91,12 @@ func delayed(to io.Writer, from io.Reader, delay time.Duration) {
 	pieces := make(chan piece, 256)
 	var writer sync.WaitGroup
 	writer.Go(func() {
+		var gone error // of the server; the client sees it at the other side
 		for p := range pieces {
 			time.Sleep(time.Until(p.due))
-			to.Write(p.bytes) // a server that has gone shows at its other side
+			if gone == nil {
+				_, gone = to.Write(p.bytes)
+			}
 		}
 	})
 	for {

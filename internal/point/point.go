@@ -223,7 +223,8 @@ type Entry struct {
 type Reader interface {
 	List(ctx context.Context, path string) ([]Entry, error)
 	Open(ctx context.Context, path string) (io.ReadSeekCloser, error)
-	// Extract writes the file or the tree at path to dest on the local disk, which must not exist, reading in parallel.
+	// Extract writes the file or the tree at path to dest on the local disk, which must not exist, reading in parallel. A vault also
+	// writes a file onto dest where that is a block device.
 	// Modes and times are restored; owners only where the process may.
 	Extract(ctx context.Context, path, dest string) error
 }

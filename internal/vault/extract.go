@@ -360,8 +360,8 @@ func (v *Vault) copyChunk(ctx context.Context, f *os.File, c object.IndirectObje
 		return fault.New("read", fault.ErrCorrupt, "a chunk is not as long as it was", hintRepair)
 	}
 	source := &latch{r: o}
-	buffer := v.buffers.Get().(*copyBuffer) //nolint:forcetypeassert // nothing else is put there
-	defer v.buffers.Put(buffer)
+	buffer := v.buffers.take()
+	defer v.buffers.give(buffer)
 	_, err = io.CopyBuffer(&placedWriter{f: f, places: places, blank: blank}, source, buffer[:])
 	if source.err != nil {
 		return storageFault("read", source.err)

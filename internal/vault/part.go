@@ -124,8 +124,20 @@ func (p *part) newNode(e point.Entry, depth int) (*node, error) {
 	return n, nil
 }
 
-// copyBuffer is what bytes pass through on their way into the vault.
+// copyBuffer is what bytes pass through on their way into the vault, or out of it.
 type copyBuffer [128 << 10]byte
+
+// copyBuffers are buffers that are used again and again: one for each small file would keep the garbage collector busy.
+type copyBuffers struct{ pool sync.Pool }
+
+func (b *copyBuffers) take() *copyBuffer {
+	if buffer, ok := b.pool.Get().(*copyBuffer); ok {
+		return buffer
+	}
+	return new(copyBuffer)
+}
+
+func (b *copyBuffers) give(buffer *copyBuffer) { b.pool.Put(buffer) }
 
 // store writes the bytes of r as an object. An error of r comes back as it is.
 func (d *draft) store(ctx context.Context, r io.Reader, c point.Content) (object.ID, int64, error) {
@@ -144,8 +156,8 @@ func (d *draft) storeOne(ctx context.Context, r io.Reader, c point.Content) (obj
 	w := d.w.NewObjectWriter(ctx, writerOptions(c))
 	defer w.Close()
 	source := &latch{r: r}
-	buffer := d.v.buffers.Get().(*copyBuffer) //nolint:forcetypeassert // nothing else is put there
-	defer d.v.buffers.Put(buffer)
+	buffer := d.v.buffers.take()
+	defer d.v.buffers.give(buffer)
 	n, err := io.CopyBuffer(struct{ io.Writer }{w}, source, buffer[:])
 	if source.err != nil {
 		return noObject, n, source.err

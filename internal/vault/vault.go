@@ -67,8 +67,8 @@ type Vault struct {
 	rep   repo.DirectRepository
 	lock  format.BlobStorageConfiguration
 
-	flight  int64     // bytes of packs that are read at once
-	buffers sync.Pool // of copyBuffer
+	flight  int64 // bytes of packs that are read at once
+	buffers copyBuffers
 	recent  recentDirs
 	newest  atomic.Int64 // when the newest manifest that was seen was written, in Unix nanoseconds
 
@@ -165,7 +165,6 @@ func openIn(ctx context.Context, st blob.Storage, name string, password fault.Se
 	v := &Vault{name: name, tool: o.Tool, now: steadyClock(o.Clock), running: map[*context.CancelCauseFunc]bool{}}
 	v.store = newWitness(st, o.ReadOnly)
 	v.flight = max(minFlight, o.Memory/12)
-	v.buffers.New = func() any { return new(copyBuffer) }
 	v.dir, err = os.MkdirTemp("", "backstay-vault-")
 	if err != nil {
 		return nil, fault.Wrap("open vault "+name, fault.ErrRefused, err, "")
