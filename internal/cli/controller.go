@@ -96,6 +96,9 @@ func (a *app) controller(ctx context.Context, o controllerOptions) error {
 // workerFlags is what every worker is told beside its work.
 func (o controllerOptions) workerFlags(system string) []string {
 	var flags []string
+	for _, name := range o.pullSecrets {
+		flags = append(flags, "--image-pull-secret="+name)
+	}
 	for _, f := range [][2]string{
 		{"system-namespace", system}, {"image", o.run.Image}, {"image-pull-policy", o.pullPolicy}, {"cluster-name", o.clusterName},
 		{"mover-memory", o.memory}, {"kubelet-dir", o.kubeletDir},

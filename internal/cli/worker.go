@@ -28,6 +28,7 @@ type workerOptions struct {
 	clusterName string
 	image       string
 	pullPolicy  string
+	pullSecrets []string
 	memory      string
 	kubeletDir  string
 }
@@ -47,6 +48,7 @@ func newWorkerCommand(a *app) *cobra.Command {
 	flags.StringVar(&o.clusterName, "cluster-name", "", "`NAME` of the cluster in points (default: from the uid of kube-system)")
 	flags.StringVar(&o.image, "image", "", "`IMAGE` of the pods that read and fill volumes")
 	flags.StringVar(&o.pullPolicy, "image-pull-policy", "", "when it is pulled: Always, IfNotPresent or Never")
+	flags.StringArrayVar(&o.pullSecrets, "image-pull-secret", nil, "`NAME` of a Secret for pulling it; may be repeated")
 	flags.StringVar(&o.memory, "mover-memory", "512Mi", "the most memory that such a pod may take")
 	flags.StringVar(&o.kubeletDir, "kubelet-dir", "", "`DIR` of the kubelet on the nodes, for volumes that are read live (default /var/lib/kubelet)")
 	add := func(use, short string, args cobra.PositionalArgs, run func(ctx context.Context, w *worker.Worker, args []string) error) *cobra.Command {
@@ -111,6 +113,9 @@ func (a *app) newWorker(ctx context.Context, o workerOptions) (*worker.Worker, e
 			Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("100m"), corev1.ResourceMemory: resource.MustParse("128Mi")},
 			Limits:   corev1.ResourceList{corev1.ResourceMemory: memory},
 		},
+	}
+	for _, name := range o.pullSecrets {
+		movers.PullSecrets = append(movers.PullSecrets, corev1.LocalObjectReference{Name: name})
 	}
 	secrets := &notify.Secrets{}
 	log := notify.NewLogger(a.Stderr, notify.LogOptions{JSON: a.told.json, Level: slog.LevelInfo, Secrets: secrets})

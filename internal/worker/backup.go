@@ -182,6 +182,11 @@ func (b *backup) work(ctx context.Context) error {
 		if err := b.instant(ctx); err != nil {
 			return err
 		}
+	} else if made, err := b.made(ctx); made != nil || err != nil {
+		if err != nil {
+			return err
+		}
+		return b.finish(ctx, made)
 	}
 	objects, err := b.objects(ctx)
 	if err != nil {
@@ -197,13 +202,32 @@ func (b *backup) work(ctx context.Context) error {
 	return b.finish(ctx, receipt)
 }
 
+// made is the point of this Backup that an earlier process composed before it was killed; nil for none.
+func (b *backup) made(ctx context.Context) (*point.Receipt, error) {
+	subject := b.subject()
+	points, err := b.store.Points(ctx, point.Filter{Subject: &subject, Policy: b.object.Spec.Policy})
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range points {
+		if p.Time.Equal(b.moment()) {
+			record, _, err := b.store.Open(ctx, p.ID)
+			if err != nil {
+				return nil, err
+			}
+			return &point.Receipt{Record: *record}, nil
+		}
+	}
+	return nil, nil //nolint:nilnil // none was made
+}
+
 // instant takes all volumes, and the version of the objects, at one moment. Taken up again, it starts over.
 func (b *backup) instant(ctx context.Context) (err error) {
-	if err := b.release(ctx); err != nil {
-		return err
-	}
-	if err := b.volumes.Discard(ctx); err != nil {
-		return err
+	trouble := b.release(ctx)
+	if len(b.object.Status.Volumes) > 0 {
+		if err := b.volumes.Discard(ctx); err != nil {
+			return err
+		}
 	}
 	claims, err := b.rights.Claims(ctx, b.app)
 	if err != nil {
@@ -221,14 +245,15 @@ func (b *backup) instant(ctx context.Context) (err error) {
 	}
 	begun := metav1.NewMicroTime(b.Now())
 	at := v1alpha1.Instant{Begun: begun}
-	restErr := b.rights.Rest(ctx, b.app, b.resting(ctx))
+	trouble = errors.Join(trouble, b.rights.Rest(ctx, b.app, b.resting(ctx)))
 	err = b.volumes.Snapshot(ctx, planned, func(vols []v1alpha1.VolumeStatus) error {
 		return b.save(ctx, func(s *v1alpha1.BackupStatus) { s.Volumes = vols })
 	})
 	if err == nil {
 		at.ResourceVersion, at.Versioned.Time, err = b.rights.Version(ctx)
 	}
-	if err := errors.Join(err, b.release(ctx)); err != nil {
+	trouble = errors.Join(trouble, b.release(ctx)) // whatever became of the snapshots
+	if err != nil {
 		return err
 	}
 	at.Released = metav1.NewMicroTime(b.Now())
@@ -237,9 +262,8 @@ func (b *backup) instant(ctx context.Context) (err error) {
 	}
 	return b.save(ctx, func(s *v1alpha1.BackupStatus) {
 		s.Phase, s.Instant, s.Volumes = v1alpha1.PhaseListing, &at, planned
-		if restErr != nil {
-			s.Problems = append(s.Problems, "hooks: "+shorten(restErr.Error()))
-			s.HookProblem = shorten(restErr.Error())
+		if trouble != nil {
+			s.HookProblem = shorten(trouble.Error())
 		}
 	})
 }
@@ -476,14 +500,14 @@ func (b *backup) expire(ctx context.Context) error {
 
 // keepSnapshots keeps the snapshots of the newest points where the policy wants it, and deletes the others.
 func (b *backup) keepSnapshots(ctx context.Context, id string) error {
-	keep := b.app.Capture.Volumes.KeepSnapshots
-	if keep == 0 {
-		return b.volumes.Forget(ctx)
+	if len(b.object.Status.Volumes) == 0 {
+		return nil
 	}
-	if err := b.volumes.Keep(ctx, b.object.Status.Volumes, id); err != nil {
-		return err
+	keep, settle := b.app.Capture.Volumes.KeepSnapshots, b.volumes.Forget
+	if keep > 0 {
+		settle = func(ctx context.Context) error { return b.volumes.Keep(ctx, b.object.Status.Volumes, id) }
 	}
-	return b.volumes.KeepNewest(ctx, keep)
+	return errors.Join(settle(ctx), b.volumes.KeepNewest(ctx, keep))
 }
 
 // abort ends a Backup as failed, with the application as it was.
@@ -492,7 +516,10 @@ func (b *backup) abort(ctx context.Context, cause error) error {
 	defer cancel()
 	var failed []error
 	if b.volumes != nil {
-		failed = append(failed, b.release(tidy), b.volumes.Discard(tidy))
+		failed = append(failed, b.release(tidy))
+	}
+	if len(b.object.Status.Volumes) > 0 {
+		failed = append(failed, b.volumes.Discard(tidy))
 	}
 	if err := errors.Join(failed...); err != nil {
 		b.Log.Error("what the backup left could not all be put right; `worker tidy` will", "backup", b.object.Name, "error", err.Error())

@@ -92,7 +92,7 @@ func (w *Worker) deletePoints(ctx context.Context, l *v1alpha1.Location, store S
 			failed = append(failed, fault.Wrap("delete point of "+o.Name, nil, err, ""))
 			continue
 		}
-		failed = append(failed, w.letGo(ctx, o))
+		failed = append(failed, w.keeper("", "").ForgetPoint(ctx, o.Spec.Point), w.letGo(ctx, o))
 	}
 	return errors.Join(failed...)
 }
@@ -161,7 +161,10 @@ func (w *Worker) syncObjects(ctx context.Context, namespace, location string, st
 			}
 		}
 	}
-	for _, gone := range byPoint {
+	for id, gone := range byPoint {
+		if err := w.keeper("", "").ForgetPoint(ctx, id); err != nil {
+			return err
+		}
 		if err := w.letGo(ctx, gone); err != nil {
 			return err
 		}

@@ -35,7 +35,7 @@ func install(t *testing.T, c *cluster, bucket string) *installed {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.kubectl(t, "delete", "namespace", system, "--ignore-not-found", "--timeout=120s")
+	c.uninstall(t)
 	text := strings.ReplaceAll(string(manifests), "backstay:dev", backstayImage)
 	c.kubectlWith(t, text, "apply", "--server-side", "--force-conflicts", "-f", "-")
 	c.kubectl(t, "-n", system, "rollout", "status", "--timeout=120s", "deployment/backstay-controller")
@@ -46,6 +46,21 @@ func install(t *testing.T, c *cluster, bucket string) *installed {
 	})
 	i.location(t, system, "main")
 	return i
+}
+
+// uninstall takes Backstay off a cluster as docs/kubernetes.md says, with all its objects.
+func (c *cluster) uninstall(t *testing.T) {
+	t.Helper()
+	c.try(t, "", "-n", system, "delete", "deployment", "backstay-controller", "--ignore-not-found", "--timeout=60s")
+	for _, kind := range []string{"restorepoints", "backups", "restores"} {
+		names := c.try(t, "", "get", kind+".backstay.io", "-A", "-o", `jsonpath={range .items[*]}{.metadata.namespace} {.metadata.name}{"\n"}{end}`)
+		for line := range strings.Lines(names.stdout) {
+			if namespace, name, ok := strings.Cut(strings.TrimSpace(line), " "); ok {
+				c.try(t, "", "-n", namespace, "patch", kind+".backstay.io", name, "--type=merge", "-p", noFinalizers)
+			}
+		}
+	}
+	c.kubectl(t, "delete", "namespace", system, "--ignore-not-found", "--timeout=120s")
 }
 
 // location makes a Location and its Secret in a namespace, and waits until it is ready.
@@ -139,7 +154,6 @@ func (c *cluster) settled(t *testing.T) {
 		return said == "", said
 	})
 }
-
 
 // down ends a cluster.
 func (c *cluster) down(t *testing.T) {

@@ -193,4 +193,3 @@ func create(t *testing.T, api client.Client, o client.Object) {
 		time.Sleep(200 * time.Millisecond)
 	}
 }
-
