@@ -132,7 +132,7 @@ func (b *builder) checkTargets() error {
 		if len(validation.IsDNS1123Label(to)) > 0 {
 			return fault.New("plan restore", fault.ErrInvalid, fmt.Sprintf("the point has a namespace %q, which is no name of one", from), "")
 		}
-		if why := b.unreachable(to); why != nil {
+		if why := b.checkTarget(to); why != nil {
 			return why
 		}
 	}
@@ -151,8 +151,8 @@ func (b *builder) sources() []string {
 	return slices.Sorted(maps.Keys(found))
 }
 
-// unreachable says why a Restore may not write into a namespace of the cluster.
-func (b *builder) unreachable(namespace string) error {
+// checkTarget says why a Restore may not write into a namespace of the cluster.
+func (b *builder) checkTarget(namespace string) error {
 	if b.Tenant != "" && namespace != b.Tenant {
 		return fault.New("restore into namespace "+namespace, fault.ErrDenied, "a Restore outside Backstay's own namespace reaches its own only",
 			fmt.Sprintf("map it there: namespaces: {NAME: %s}; or ask who runs Backstay", b.Tenant))
@@ -410,7 +410,7 @@ func (b *builder) misplacedNamespace(i *Item) string {
 			return "after its transforms it names a namespace, which its kind has none of"
 		}
 		if isKind(i.object, "namespace") {
-			if err := b.unreachable(i.Name); err != nil {
+			if err := b.checkTarget(i.Name); err != nil {
 				return err.Error()
 			}
 		}
@@ -419,7 +419,7 @@ func (b *builder) misplacedNamespace(i *Item) string {
 	if len(validation.IsDNS1123Label(i.Namespace)) > 0 {
 		return "after its transforms its namespace is none that can be"
 	}
-	if err := b.unreachable(i.Namespace); err != nil {
+	if err := b.checkTarget(i.Namespace); err != nil {
 		return err.Error()
 	}
 	return ""
