@@ -12,7 +12,7 @@ RACE := ./internal/fault ./internal/point/... ./internal/policy ./internal/prote
 # What stands in for the world: built from pinned modules, or fetched, at the first run.
 SERVERS := kopia versitygw kubernetes
 
-.PHONY: build test race lint generate e2e bench verify servers debian
+.PHONY: build test race lint generate e2e e2e-cluster e2e-down bench verify servers debian
 
 build: ## bin/backstay
 	$(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/backstay ./cmd/backstay
@@ -26,24 +26,26 @@ race: debian
 	@test/servers/build.sh $(SERVERS) >/dev/null
 	eval "$$(test/servers/build.sh $(SERVERS); test/recordings.sh)" && $(GO) test -race -short -timeout 20m $(RACE)
 
-e2e: e2e-cluster ## the built program against Gitea, sshd, stock kopia, the kill signal, and on a Kubernetes of its own
+e2e: debian build ## the built program against Gitea, sshd, stock kopia, the kill signal; as root also on a Kubernetes that it starts
 	@test/servers/build.sh $(SERVERS) gitea >/dev/null
 	eval "$$(test/servers/build.sh $(SERVERS) gitea)" && \
 		BACKSTAY_TEST_BINARY=$(CURDIR)/bin/backstay $(GO) test -tags e2e -count=1 -timeout 90m ./test/e2e; \
-		status=$$?; $(MAKE) --no-print-directory e2e-down; exit $$status
+		status=$$?; for name in backstay elsewhere; do test/cluster/down.sh $$name; done; exit $$status
 
 e2e-cluster: build ## starts a Kubernetes of one node, with Backstay's image and nothing of Backstay installed; needs root
 	@test/debian.sh cluster
 	@test/cluster/up.sh
 
-e2e-down: ## ends it, and those that tests started beside it
-	@test/cluster/down.sh --all
+e2e-down: ## ends it, and the second one that tests restore into
+	@test/cluster/down.sh backstay
+	@test/cluster/down.sh elsewhere
 
 lint: ## the linters of .golangci.yml, about 20, each with its reason
 	$(LINT) run ./...
 
 bench: build debian ## measures against git, stock kopia and restic; docs/performance.md keeps the results
-	eval "$$(test/servers/build.sh kopia)" && $(GO) run ./bench -backstay bin/backstay -kopia "$$BACKSTAY_TEST_KOPIA"
+	eval "$$(test/servers/build.sh kopia versitygw)" && \
+		$(GO) run ./bench -backstay bin/backstay -kopia "$$BACKSTAY_TEST_KOPIA" -versitygw "$$BACKSTAY_TEST_VERSITYGW"
 	$(GO) test -run '^$$' -bench . -benchtime 3x ./internal/vault
 
 generate: ## what is made of api/v1alpha1 (deep copies, schema, reference, custom resources' definitions) and of the chart (manifests)

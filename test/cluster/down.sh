@@ -1,15 +1,7 @@
 #!/bin/sh
-# Ends a cluster, or all: down.sh [NAME|--all]. Images stay, for the next.
+# Ends a cluster: down.sh [NAME]. Images stay, for the next.
 set -eu
 name=${1:-}
-if [ "$name" = --all ]; then
-	name=
-	. "$(dirname "$0")/where.sh"
-	for cluster in "$clusters"/*/; do
-		[ ! -e "$cluster/node.pid" ] || "$0" "$(basename "$cluster")"
-	done
-	exit
-fi
 . "$(dirname "$0")/where.sh"
 
 if running; then
@@ -21,7 +13,7 @@ if running; then
 	while kill -0 "$pid" 2>/dev/null; do sleep 0.1; done
 fi
 for group in /sys/fs/cgroup/backstay-"$name" /sys/fs/cgroup/*/backstay-"$name"; do
-	[ ! -d "$group" ] || for attempt in 1 2 3 4 5; do
+	[ ! -d "$group" ] || for _ in 1 2 3 4 5; do
 		find "$group" -depth -type d -exec rmdir {} + 2>/dev/null && break
 		sleep 0.2 # what was killed is still leaving
 	done
