@@ -29,7 +29,7 @@ func (w *Worker) Tidy(ctx context.Context) error {
 		func(func(uid string) bool) error { return w.releaseEnded(ctx) },
 		// Volumes before the workloads that use them.
 		func(active func(uid string) bool) error { return claims.TidyVolumes(ctx, active) },
-		func(active func(uid string) bool) error { return volume.StartAll(ctx, w.Cluster, active) },
+		func(active func(uid string) bool) error { return claims.StartAll(ctx, active) },
 		func(func(uid string) bool) error { return volume.DeleteUndo(ctx, w.Cluster, w.Now()) },
 		func(active func(uid string) bool) error { return w.dropLeases(ctx, active) },
 	}

@@ -19,7 +19,6 @@ import (
 
 	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/fault"
-	"github.com/backstay/backstay/internal/kube"
 )
 
 const (
@@ -365,7 +364,7 @@ func once(ctx context.Context, op string, f func(context.Context) error) error {
 // resumeWorkload starts one workload again.
 func (r *Restorer) resumeWorkload(ctx context.Context, o *unstructured.Unstructured) error {
 	return r.call(ctx, "start it", func(ctx context.Context) error {
-		if err := r.Cluster.Client.Get(ctx, client.ObjectKeyFromObject(o), o); err != nil {
+		if err := r.Application.Client.Get(ctx, client.ObjectKeyFromObject(o), o); err != nil {
 			return readFault("read it", client.IgnoreNotFound(err))
 		}
 		text := o.GetAnnotations()[v1alpha1.AnnotationScaled]
@@ -376,7 +375,7 @@ func (r *Restorer) resumeWorkload(ctx context.Context, o *unstructured.Unstructu
 		if err := json.Unmarshal([]byte(text), &was); err != nil {
 			return fault.Wrap("read annotation "+v1alpha1.AnnotationScaled, fault.ErrCorrupt, err, "")
 		}
-		s := &stopping{Restorer: r.with(r.Cluster)}
+		s := &stopping{Restorer: r}
 		how := knownWay(o.GroupVersionKind())
 		if how == 0 {
 			how = byScale
@@ -386,14 +385,14 @@ func (r *Restorer) resumeWorkload(ctx context.Context, o *unstructured.Unstructu
 			return err
 		}
 		if how == byScale && !runs && was.Replicas != nil {
-			if err := setScale(ctx, r.Cluster.Client, o, *was.Replicas); err != nil {
+			if err := setScale(ctx, r.Application.Client, o, *was.Replicas); err != nil {
 				return err
 			}
-			if err := r.Cluster.Client.Get(ctx, client.ObjectKeyFromObject(o), o); err != nil {
+			if err := r.Application.Client.Get(ctx, client.ObjectKeyFromObject(o), o); err != nil {
 				return readFault("read it", err)
 			}
 		}
-		return mergePatch(ctx, r.Cluster.Client, o, was.startPatch(o, how, runs))
+		return mergePatch(ctx, r.Application.Client, o, was.startPatch(o, how, runs))
 	})
 }
 
@@ -422,13 +421,6 @@ func (h held) startPatch(o *unstructured.Unstructured, how way, runs bool) map[s
 	return patch
 }
 
-// with is r with other rights in the application's namespaces.
-func (r *Restorer) with(c *kube.Cluster) *Restorer {
-	other := *r
-	other.Application = c
-	return &other
-}
-
 // bringPods makes the pods again that nothing else would.
 func (r *Restorer) bringPods(ctx context.Context, mine func(uid string) bool) error {
 	saved, err := r.savedPods(ctx)
@@ -442,6 +434,7 @@ func (r *Restorer) bringPods(ctx context.Context, mine func(uid string) bool) er
 	return errors.Join(errs...)
 }
 
+// savedPods reads them in Backstay's own namespace alone: elsewhere anybody could write down a pod of any namespace.
 func (r *Restorer) savedPods(ctx context.Context) ([]corev1.Secret, error) {
 	var secrets corev1.SecretList
 	err := r.call(ctx, "list saved pods", func(ctx context.Context) error {
@@ -476,7 +469,6 @@ func (r *Restorer) bringPod(ctx context.Context, s *corev1.Secret) error {
 }
 
 // StartAll starts what ended Restores left stopped. active says whether the Restore of a uid is still under way.
-func StartAll(ctx context.Context, c *kube.Cluster, active func(uid string) bool) error {
-	r := &Restorer{Cluster: c, Application: c, Wait: defaultStart, Poll: defaultPoll}
+func (r *Restorer) StartAll(ctx context.Context, active func(uid string) bool) error {
 	return fault.Wrap("start what was left stopped", nil, r.start(ctx, func(uid string) bool { return !active(uid) }), "")
 }

@@ -20,7 +20,6 @@ import (
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/kube"
 	"github.com/backstay/backstay/internal/kube/kubetest"
-	"github.com/backstay/backstay/internal/kube/volume"
 )
 
 // template is a pod's, of an application that uses the claim data.
@@ -278,7 +277,7 @@ func TestStopAndStartKilled(t *testing.T) {
 			if err != nil && !strings.Contains(err.Error(), errKilled.Error()) {
 				t.Fatalf("killed after %d writes, it says: %v", writes, err)
 			}
-			s.ok(volume.StartAll(t.Context(), s.cluster, s.others))
+			s.ok(s.restorer("", s.cluster).StartAll(t.Context(), s.others))
 			s.wantAsBefore()
 			if !slices.Contains(s.pods(), "bare") {
 				t.Error("the pod that nothing makes again is gone")
