@@ -12,6 +12,8 @@ import (
 	"github.com/go-logr/logr"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/tools/record"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -81,7 +83,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	c := &controller{Options: o, client: m.GetClient(), direct: m.GetAPIReader(), events: m.GetEventRecorderFor(eventSource), counted: &counted{}}
 	for _, add := range []func(manager.Manager) error{
-		c.addBackups, c.addRuns, c.addRestores, c.addLocations, c.addRestorePoints, c.addPolicies, c.addTidy,
+		c.addBackups, c.addRuns, c.addRestores, c.addLocations, c.addRestorePoints, c.addPolicies, c.addTidy, c.addFarewell,
 	} {
 		if err := add(m); err != nil {
 			return fmt.Errorf("start the controller: %w", err)
@@ -98,7 +100,7 @@ func Run(ctx context.Context, o Options) error {
 	return fault.Wrap("run the controller", fault.ErrUnavailable, m.Start(ctx), "")
 }
 
-// manager keeps the cache small: of Jobs only those that the controller made, and of objects no managed fields. Everything else that is
+// manager keeps the cache small: of Jobs only those that the controller made, of namespaces its own, and of objects no managed fields. Everything else that is
 // read is read at the API server.
 func (o Options) manager(log logr.Logger) manager.Options {
 	anyName := true // the names of controllers must be unique in a process, and tests run several
@@ -108,7 +110,8 @@ func (o Options) manager(log logr.Logger) manager.Options {
 		Cache: cache.Options{
 			DefaultTransform: cache.TransformStripManagedFields(),
 			ByObject: map[client.Object]cache.ByObject{
-				&batchv1.Job{}: {Namespaces: map[string]cache.Config{o.System: {}}, Label: hasWork()},
+				&batchv1.Job{}:      {Namespaces: map[string]cache.Config{o.System: {}}, Label: hasWork()},
+				&corev1.Namespace{}: {Field: fields.OneTermEqualSelector(metav1.ObjectNameField, o.System)},
 			},
 		},
 		LeaderElection:                o.LeaderElect,

@@ -172,6 +172,9 @@ func (c *controller) admit(ctx context.Context, d deed, run, job string, check f
 		return reconcile.Result{}, nil
 	}
 	if !d.deleted() && (!controllerutil.ContainsFinalizer(d.object, v1alpha1.FinalizerRunning) || run != "" && d.object.GetLabels()[v1alpha1.LabelRun] != run) {
+		if holds, err := c.holds(ctx, d.object.GetNamespace()); !holds || err != nil {
+			return reconcile.Result{}, err
+		}
 		return reconcile.Result{}, c.mark(ctx, d.object, func() {
 			controllerutil.AddFinalizer(d.object, v1alpha1.FinalizerRunning)
 			if run != "" {

@@ -58,6 +58,9 @@ func (c *controller) reconcileRestorePoint(ctx context.Context, r reconcile.Requ
 		return c.deletePoint(ctx, &p)
 	}
 	if !controllerutil.ContainsFinalizer(&p, v1alpha1.FinalizerPoint) {
+		if holds, err := c.holds(ctx, p.Namespace); !holds || err != nil {
+			return reconcile.Result{}, err
+		}
 		return reconcile.Result{}, c.mark(ctx, &p, func() { controllerutil.AddFinalizer(&p, v1alpha1.FinalizerPoint) })
 	}
 	v := verdict{metav1.ConditionTrue, false, false, "Complete", "the location holds it"}
@@ -96,11 +99,10 @@ func (c *controller) deletePoint(ctx context.Context, p *v1alpha1.RestorePoint) 
 // hopeless says why nobody will delete the point: its location is gone or going. With a namespace its objects go, and not what stands
 // elsewhere: that is what backups are for.
 func (c *controller) hopeless(ctx context.Context, p *v1alpha1.RestorePoint) (why string, _ error) {
-	namespace := metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"}}
-	switch err := c.direct.Get(ctx, types.NamespacedName{Name: p.Namespace}, &namespace); {
-	case err != nil && !apierrors.IsNotFound(err):
-		return "", fmt.Errorf("read namespace %s: %w", p.Namespace, err)
-	case err != nil || !namespace.DeletionTimestamp.IsZero():
+	switch ends, err := c.ends(ctx, p.Namespace); {
+	case err != nil:
+		return "", err
+	case ends:
 		return "its namespace is deleted", nil
 	}
 	var l v1alpha1.Location
