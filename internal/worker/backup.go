@@ -151,6 +151,9 @@ func (b *backup) prepare(ctx context.Context) (err error) {
 	if b.policy, _, err = b.locationOf(ctx, b.object); err != nil {
 		return err
 	}
+	if err := b.ownVolumes(b.object.Namespace, b.object.Status.Volumes); err != nil {
+		return err
+	}
 	spec := b.object.Spec.Application
 	if b.rights, err = b.tenant(b.object.Namespace, b.object.Spec.ServiceAccountName); err != nil {
 		return err
@@ -163,7 +166,7 @@ func (b *backup) prepare(ctx context.Context) (err error) {
 		return fault.New("backup "+b.object.Name, fault.ErrNotFound, fmt.Sprintf("it selects %d applications", len(apps)), "name one namespace, or give what is selected a name")
 	}
 	b.app = apps[0]
-	b.volumes = b.keeper(string(b.object.UID), b.subject().Name+" "+b.object.Spec.Policy)
+	b.volumes = b.keeper(b.object.Namespace, string(b.object.UID), b.subject().Name+" "+b.object.Spec.Policy)
 	return b.save(ctx, func(s *v1alpha1.BackupStatus) {
 		if s.Started == nil {
 			now := metav1.NewTime(b.Now())
@@ -188,18 +191,42 @@ func (b *backup) work(ctx context.Context) error {
 		}
 		return b.finish(ctx, made)
 	}
-	objects, err := b.objects(ctx)
-	if err != nil {
-		return err
-	}
-	if err := b.move(ctx); err != nil {
-		return err
-	}
-	receipt, err := b.compose(ctx, objects)
+	receipt, err := b.capture(ctx)
 	if receipt == nil {
 		return err
 	}
 	return b.finish(ctx, receipt)
+}
+
+// capture makes the point. Where there are volumes, the objects do not wait for them: the version they are listed at does not stay.
+func (b *backup) capture(ctx context.Context) (*point.Receipt, error) {
+	if len(b.object.Status.Volumes) == 0 {
+		return b.commit(ctx, objectsAlone{b.source(), b})
+	}
+	objects, err := b.objects(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.move(ctx); err != nil {
+		return nil, err
+	}
+	return b.compose(ctx, objects)
+}
+
+// objectsAlone is the source of a point of an application without volumes, whose objects go right into it.
+type objectsAlone struct {
+	*kube.Objects
+	backup *backup
+}
+
+func (o objectsAlone) Capture(ctx context.Context, to point.Sink) error {
+	if err := o.Objects.Capture(ctx, to); err != nil {
+		return err
+	}
+	if err := o.backup.listed(ctx, o.Objects, v1alpha1.PhaseListing); err != nil {
+		return err
+	}
+	return protect.Composed(o.Subject(), o.backup.moment(), o.backup.misses()).Capture(ctx, to)
 }
 
 // made is the point of this Backup that an earlier process composed before it was killed; nil for none.
@@ -290,14 +317,18 @@ func (b *backup) release(ctx context.Context) error {
 	return err
 }
 
-// objects captures the objects of the application, and says what became of each of their parts. Where there are volumes, they are put
-// in the vault at once: the version they are listed at does not stay for long.
+// source is the application's objects at the instant.
+func (b *backup) source() *kube.Objects {
+	at := b.object.Status.Instant
+	moment := kube.Moment{ResourceVersion: at.ResourceVersion, At: at.Versioned.Time, Mark: b.mark("objects")}
+	return kube.NewObjects(b.rights, b.app, b.subject(), moment)
+}
+
+// objects captures the objects of the application ahead of its point, and says what became of each of their parts.
 func (b *backup) objects(ctx context.Context) ([]point.Part, error) {
-	instant := b.object.Status.Instant
-	at := kube.Moment{ResourceVersion: instant.ResourceVersion, At: instant.Versioned.Time, Mark: b.mark("objects")}
-	source := kube.NewObjects(b.rights, b.app, b.subject(), at)
-	if instant.Listed != nil {
-		if parts, err := b.found(ctx, source.Parts(), at.Mark); err != nil || parts != nil {
+	source := b.source()
+	if b.object.Status.Instant.Listed != nil {
+		if parts, err := b.found(ctx, source.Parts(), b.mark("objects")); err != nil || parts != nil {
 			return parts, err
 		}
 	}
@@ -305,9 +336,14 @@ func (b *backup) objects(ctx context.Context) ([]point.Part, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, last := source.Skew()
-	listed := metav1.NewMicroTime(last)
-	return parts, b.save(ctx, func(s *v1alpha1.BackupStatus) { s.Phase, s.Instant.Listed = v1alpha1.PhaseMoving, &listed })
+	return parts, b.listed(ctx, source, v1alpha1.PhaseMoving)
+}
+
+// listed records which moment the objects that were captured are of.
+func (b *backup) listed(ctx context.Context, objects *kube.Objects, next v1alpha1.Phase) error {
+	_, last := objects.Skew()
+	at := metav1.NewMicroTime(last)
+	return b.save(ctx, func(s *v1alpha1.BackupStatus) { s.Phase, s.Instant.Listed = next, &at })
 }
 
 // found returns the parts of a capture if all of them are in the vault already, else none.
@@ -390,17 +426,28 @@ func (b *backup) compose(ctx context.Context, objects []point.Part) (*point.Rece
 		}
 		shards = append(shards, s)
 	}
-	if status.HookProblem != "" {
-		shards = append(shards, protect.Shard{Name: partHooks, Kind: kindInstant, Failed: errors.New(status.HookProblem)})
+	return b.commit(ctx, protect.Composed(b.subject(), b.moment(), append(shards, b.misses()...)))
+}
+
+// commit makes the point of what src yields. That it is incomplete is no error: what is missing is in its record.
+func (b *backup) commit(ctx context.Context, src protect.Source) (*point.Receipt, error) {
+	receipt, err := protect.Backup(ctx, b.store, src, b.object.Spec.Policy)
+	if receipt != nil {
+		return receipt, nil
+	}
+	return nil, err
+}
+
+// misses are the parts of a point whose moment is not what was asked for; none where it is.
+func (b *backup) misses() []protect.Shard {
+	var misses []protect.Shard
+	if problem := b.object.Status.HookProblem; problem != "" {
+		misses = append(misses, protect.Shard{Name: partHooks, Kind: kindInstant, Failed: errors.New(problem)})
 	}
 	if err := b.skewed(); err != nil {
-		shards = append(shards, protect.Shard{Name: partSkew, Kind: kindInstant, Failed: err})
+		misses = append(misses, protect.Shard{Name: partSkew, Kind: kindInstant, Failed: err})
 	}
-	receipt, err := protect.Backup(ctx, b.store, protect.Composed(b.subject(), b.moment(), shards), b.object.Spec.Policy)
-	if receipt != nil {
-		err = nil // what is missing in the point is in its record
-	}
-	return receipt, err
+	return misses
 }
 
 // moment is what the point is of: the first thing that was captured.
