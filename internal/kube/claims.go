@@ -28,7 +28,7 @@ func (c *Cluster) Claims(ctx context.Context, a Application) ([]corev1.Persisten
 	for _, ns := range a.Namespaces {
 		var list corev1.PersistentVolumeClaimList
 		if err := c.Client.List(ctx, &list, client.InNamespace(ns)); err != nil {
-			return nil, fault.Wrap("list claims in "+ns, classOf(err), err, "")
+			return nil, fault.Wrap("list claims in "+ns, ClassOf(err), err, "")
 		}
 		for i := range list.Items {
 			if claim := &list.Items[i]; belongs(claim) && !ephemeral(claim) {

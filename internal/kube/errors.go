@@ -8,8 +8,8 @@ import (
 	"github.com/backstay/backstay/internal/fault"
 )
 
-// classOf is the class of what an API server, or the way to it, answered; nil for an error that has one already.
-func classOf(err error) error {
+// ClassOf is the class of what an API server, or the way to it, answered; nil for an error that has one already.
+func ClassOf(err error) error {
 	const none = 1 // exit status of errors without a class
 	switch {
 	case fault.Of(err).Exit != none:
@@ -28,6 +28,12 @@ func classOf(err error) error {
 		return fault.ErrThrottled
 	}
 	return fault.ErrUnavailable
+}
+
+// Transient reports whether an API server may answer otherwise in a moment: it cannot be reached, starts, or has no time.
+func Transient(err error) bool {
+	return err != nil && !answered(err) || apierrors.IsServerTimeout(err) || apierrors.IsTooManyRequests(err) || apierrors.IsTimeout(err) ||
+		apierrors.IsServiceUnavailable(err) || apierrors.IsInternalError(err) || apierrors.IsUnexpectedServerError(err)
 }
 
 // answered reports whether err is what an API server said, not that it could not be reached.

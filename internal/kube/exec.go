@@ -44,7 +44,7 @@ func (c *Cluster) exec(ctx context.Context, namespace, pod, container string, co
 		}
 		return fault.New("", fault.ErrRefused, text, "")
 	}
-	return fault.Wrap("run "+command[0], classOf(err), err, "")
+	return fault.Wrap("run "+command[0], ClassOf(err), err, "")
 }
 
 // executor speaks WebSocket, and SPDY to servers and proxies that do not.

@@ -128,7 +128,7 @@ func (c *Cluster) namespaceLabels(ctx context.Context, sel v1alpha1.Applications
 			ns := metav1.PartialObjectMetadata{TypeMeta: namespaceType()}
 			err := c.Client.Get(ctx, client.ObjectKey{Name: name}, &ns)
 			if err != nil && !apierrors.IsNotFound(err) {
-				return nil, fault.Wrap("read namespace "+name, classOf(err), err, "")
+				return nil, fault.Wrap("read namespace "+name, ClassOf(err), err, "")
 			}
 			if err == nil {
 				known[name] = ns.Labels
@@ -139,7 +139,7 @@ func (c *Cluster) namespaceLabels(ctx context.Context, sel v1alpha1.Applications
 	list := metav1.PartialObjectMetadataList{TypeMeta: namespaceType()}
 	for {
 		if err := c.Client.List(ctx, &list, client.Limit(pageItems), client.Continue(list.Continue)); err != nil {
-			return nil, fault.Wrap("list namespaces", classOf(err), err, "")
+			return nil, fault.Wrap("list namespaces", ClassOf(err), err, "")
 		}
 		for _, ns := range list.Items {
 			known[ns.Name] = ns.Labels

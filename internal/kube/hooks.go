@@ -180,7 +180,7 @@ func (c *Cluster) hookPods(ctx context.Context, a Application, number int) ([]v1
 	for _, namespace := range a.Namespaces {
 		var pods corev1.PodList
 		if err := c.Client.List(ctx, &pods, client.InNamespace(namespace), client.MatchingLabelsSelector{Selector: selector}); err != nil {
-			return nil, fault.Wrap("list pods of "+namespace, classOf(err), err, "")
+			return nil, fault.Wrap("list pods of "+namespace, ClassOf(err), err, "")
 		}
 		slices.SortFunc(pods.Items, func(a, b corev1.Pod) int {
 			return cmp.Or(cmp.Compare(unready(a), unready(b)), cmp.Compare(a.Name, b.Name))

@@ -61,7 +61,7 @@ func (c *Cluster) kinds(ctx context.Context) ([]kind, map[schema.GroupVersion]er
 		return err
 	})
 	if err != nil {
-		return nil, nil, fault.Wrap(op, classOf(err), err, "")
+		return nil, nil, fault.Wrap(op, ClassOf(err), err, "")
 	}
 	aggregated := c.aggregated(ctx)
 	var found []kind

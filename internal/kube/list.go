@@ -69,7 +69,7 @@ func (c *Cluster) list(ctx context.Context, k kind, namespace string, q query, e
 			l.live, q.at = true, ""
 			continue
 		case err != nil:
-			return l, fault.Wrap("list "+k.String(), classOf(err), err, "")
+			return l, fault.Wrap("list "+k.String(), ClassOf(err), err, "")
 		}
 		if next == "" {
 			l.first, l.last = asked, c.now() // later pages are of the time of the first

@@ -59,10 +59,14 @@ func (o *Objects) Skew() (first, last time.Time) {
 	return o.first, o.last
 }
 
-// Capture writes the objects, a file each. What cannot be listed or written is named in its part, whose counts do not close then.
+// Capture writes the objects, a file each. What cannot be listed or written is named in its part, whose counts do not close then. An
+// API server that cannot be reached at all, or is not ready, is an error, fault.ErrUnavailable: it may be back for the next attempt.
 func (o *Objects) Capture(ctx context.Context, to point.Sink) error {
 	kinds, silent, err := o.cluster.kinds(ctx)
 	if err != nil {
+		if o.cluster.away(ctx, err) {
+			return err
+		}
 		return o.failAll(ctx, to, err)
 	}
 	c := &capture{Objects: o, kinds: kinds, stored: map[need]bool{}}
@@ -74,6 +78,9 @@ func (o *Objects) Capture(ctx context.Context, to point.Sink) error {
 	}
 	if !o.app.whole() {
 		if c.chosen, err = o.cluster.choose(ctx, o.app, kinds, o.at.ResourceVersion); err != nil {
+			if o.cluster.away(ctx, err) {
+				return err
+			}
 			return o.failAll(ctx, to, err)
 		}
 	}
@@ -134,7 +141,6 @@ type capture struct {
 	silent []lack // groups that do not tell their kinds
 	needs  needs
 	chosen *choice // nil where all of the namespaces belongs to the application
-	gone   error   // why the API server cannot be reached any more
 
 	mu     sync.Mutex
 	stored map[need]bool // service accounts and services

@@ -47,14 +47,11 @@ type errVault struct{ error }
 
 func (e errVault) Unwrap() error { return e.error }
 
-// part captures one part by fill. An error of fill fails it, and only what the vault does wrong is returned.
+// part captures one part by fill. An error of fill fails it; what is returned ends the capture.
 func (c *capture) part(ctx context.Context, to point.Sink, name string, fill func(*part) error) error {
 	w, err := to.Part(ctx, name, point.KindObjects)
 	if err != nil {
 		return err
-	}
-	if c.gone != nil {
-		return w.Fail(ctx, c.gone)
 	}
 	p := &part{capture: c, w: w, objects: point.Count{Of: "objects"}, notes: map[string]int{}, captured: c.at.At}
 	err = fill(p)
@@ -64,10 +61,9 @@ func (c *capture) part(ctx context.Context, to point.Sink, name string, fill fun
 		return context.Cause(ctx)
 	case errors.As(err, &vault):
 		return vault.error
+	case c.cluster.away(ctx, err):
+		return err
 	case err != nil:
-		if errors.Is(err, fault.ErrUnavailable) && !answered(err) {
-			c.gone = err
-		}
 		return w.Fail(ctx, err)
 	case p.objects.Stored == 0 && len(p.lacks) > 0: // an older copy is better than nothing
 		return w.Fail(ctx, p.lacks[0].why)
@@ -193,7 +189,7 @@ func (p *part) presentNamespace(ctx context.Context, k kind, namespace string) e
 		return err
 	})
 	if err != nil {
-		return fault.Wrap("read namespace "+namespace, classOf(err), err, "")
+		return fault.Wrap("read namespace "+namespace, ClassOf(err), err, "")
 	}
 	u, err := k.decode(raw)
 	if err != nil {

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/backstay/backstay/internal/fault"
 )
 
 // Patience with an API server that cannot be reached, starts, or has no time: about a minute, for as long as it takes to start one.
@@ -46,7 +48,19 @@ func (c *Cluster) attemptsAt(ctx context.Context, err error) int {
 }
 
 // starting reports whether the API server says that it is not ready: until then it may lack kinds, and rights, that it has.
-func (c *Cluster) starting(ctx context.Context) bool {
-	err := c.Discovery.RESTClient().Get().AbsPath("/readyz").MaxRetries(0).Do(ctx).Error()
-	return apierrors.IsInternalError(err) || apierrors.IsServiceUnavailable(err)
+func (c *Cluster) starting(ctx context.Context) bool { return notReady(c.readiness(ctx)) }
+
+// away reports whether err came about because the API server cannot be reached, or is not ready.
+func (c *Cluster) away(ctx context.Context, err error) bool {
+	if !errors.Is(err, fault.ErrUnavailable) || answered(err) {
+		return false
+	}
+	now := c.readiness(ctx)
+	return now != nil && (!answered(now) || notReady(now))
 }
+
+func (c *Cluster) readiness(ctx context.Context) error {
+	return c.Discovery.RESTClient().Get().AbsPath("/readyz").MaxRetries(0).Do(ctx).Error()
+}
+
+func notReady(err error) bool { return apierrors.IsInternalError(err) || apierrors.IsServiceUnavailable(err) }

@@ -26,7 +26,7 @@ func (c *Cluster) Version(ctx context.Context) (resourceVersion string, at time.
 	// A list is as new as the store when it began, and carries the version of all of it, whatever kind is listed.
 	list := metav1.PartialObjectMetadataList{TypeMeta: namespaceType()}
 	if err := c.own().Client.List(ctx, &list, client.Limit(1)); err != nil {
-		return "", time.Time{}, fault.Wrap("read the version of the cluster's state", classOf(err), err, "")
+		return "", time.Time{}, fault.Wrap("read the version of the cluster's state", ClassOf(err), err, "")
 	}
 	return list.ResourceVersion, c.now(), nil
 }
