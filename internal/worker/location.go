@@ -30,18 +30,19 @@ const maintainEvery = 24 * time.Hour
 func (w *Worker) Location(ctx context.Context, namespace, name string) error {
 	var l v1alpha1.Location
 	if err := w.Cluster.Client.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, &l); err != nil {
-		return fault.Wrap(fmt.Sprintf("read location %s/%s", namespace, name), classOf(err), err, "")
+		return fault.Wrap(fmt.Sprintf("read location %s/%s", namespace, name), kube.ClassOf(err), err, "")
 	}
 	err := w.location(ctx, &l)
 	tidy, cancel := context.WithTimeout(context.WithoutCancel(ctx), tidyTime)
 	defer cancel()
-	return errors.Join(err, w.persist(tidy, &l, func() {
+	return errors.Join(err, w.persist(tidy, &l, func() error {
 		message, phase := "points and objects are in line", v1alpha1.PhaseComplete
 		if err != nil {
 			message, phase = err.Error(), v1alpha1.PhaseFailed
 		}
 		l.Status.ObservedGeneration = l.Generation
-		l.Status.Conditions = conditions(l.Status.Conditions, l.Generation, phase, fault.Of(err).Reason, message, w.Now())
+		l.Status.Conditions = conditions(l.Status.Conditions, l.Generation, phase, reasonOf(err), message, w.Now())
+		return nil
 	}))
 }
 
@@ -58,7 +59,8 @@ func (w *Worker) location(ctx context.Context, l *v1alpha1.Location) (err error)
 	if err := w.deletePoints(ctx, l, store); err != nil {
 		return err
 	}
-	if err := w.syncObjects(ctx, l.Namespace, l.Name, store); err != nil {
+	points, err := w.syncObjects(ctx, l.Namespace, l.Name, store)
+	if err != nil {
 		return err
 	}
 	now := metav1.NewTime(w.Now())
@@ -69,7 +71,10 @@ func (w *Worker) location(ctx context.Context, l *v1alpha1.Location) (err error)
 		l.Status.Maintained = &now
 	}
 	maintained := l.Status.Maintained
-	return w.persist(ctx, l, func() { l.Status.Synced, l.Status.Maintained = &now, maintained })
+	return w.persist(ctx, l, func() error {
+		l.Status.Points, l.Status.Synced, l.Status.Maintained = points, &now, maintained
+		return nil
+	})
 }
 
 // deletePoints deletes the points whose objects are being deleted, and lets those go. A point on hold, or locked, keeps its object.
@@ -88,13 +93,29 @@ func (w *Worker) deletePoints(ctx context.Context, l *v1alpha1.Location, store S
 			continue
 		}
 		err := store.Delete(ctx, o.Spec.Point)
-		if err != nil && !errors.Is(err, fault.ErrNotFound) {
+		switch {
+		case errors.Is(err, fault.ErrRefused), errors.Is(err, fault.ErrLocked): // that is no fault of the location
+			failed = append(failed, w.tellKept(ctx, o, err))
+			continue
+		case err != nil && !errors.Is(err, fault.ErrNotFound):
 			failed = append(failed, fault.Wrap("delete point of "+o.Name, nil, err, ""))
 			continue
 		}
-		failed = append(failed, w.keeper("", "").ForgetPoint(ctx, o.Spec.Point), w.letGo(ctx, o))
+		failed = append(failed, w.keeper(l.Namespace, "", "").ForgetPoint(ctx, o.Spec.Point), w.letGo(ctx, o))
 	}
 	return errors.Join(failed...)
+}
+
+// tellKept says on the object of a point that is to be deleted why it stays.
+func (w *Worker) tellKept(ctx context.Context, o *v1alpha1.RestorePoint, why error) error {
+	err := w.persist(ctx, o, func() error {
+		o.Status.Conditions = conditions(o.Status.Conditions, o.Generation, v1alpha1.PhaseFailed, reasonOf(why), why.Error(), w.Now())
+		return nil
+	})
+	if errors.Is(err, fault.ErrNotFound) { // the controller let it go
+		return nil
+	}
+	return err
 }
 
 // ends reports whether a location, or its namespace, is being deleted. Objects go with a namespace; points stay, for that is what they are
@@ -107,7 +128,7 @@ func (w *Worker) ends(ctx context.Context, l *v1alpha1.Location) (bool, error) {
 		w.Cluster.Client.Get(ctx, client.ObjectKeyFromObject(l), &now),
 	)
 	if err != nil {
-		return apierrors.IsNotFound(err), fault.Wrap("look whether the location is deleted", classOf(err), client.IgnoreNotFound(err), "")
+		return apierrors.IsNotFound(err), fault.Wrap("look whether the location is deleted", kube.ClassOf(err), client.IgnoreNotFound(err), "")
 	}
 	return !ns.DeletionTimestamp.IsZero() || !now.DeletionTimestamp.IsZero(), nil
 }
@@ -115,7 +136,7 @@ func (w *Worker) ends(ctx context.Context, l *v1alpha1.Location) (bool, error) {
 func (w *Worker) objectsOf(ctx context.Context, namespace, location string) ([]v1alpha1.RestorePoint, error) {
 	var all v1alpha1.RestorePointList
 	if err := w.Cluster.Client.List(ctx, &all, client.InNamespace(namespace)); err != nil {
-		return nil, fault.Wrap("list restore points", classOf(err), err, "")
+		return nil, fault.Wrap("list restore points", kube.ClassOf(err), err, "")
 	}
 	return slices.DeleteFunc(all.Items, func(p v1alpha1.RestorePoint) bool { return p.Spec.Location != location }), nil
 }
@@ -129,15 +150,16 @@ func (w *Worker) letGo(ctx context.Context, o client.Object) error {
 	return client.IgnoreNotFound(w.Cluster.Client.Patch(ctx, o, client.MergeFrom(before)))
 }
 
-// syncObjects makes an object of each point of an application in the location, and removes the objects of points that are no more.
-func (w *Worker) syncObjects(ctx context.Context, namespace, location string, store Store) error {
+// syncObjects makes an object of each point of an application in the location, and removes the objects of points that are no more. It
+// returns how many points there are.
+func (w *Worker) syncObjects(ctx context.Context, namespace, location string, store Store) (count int, _ error) {
 	objects, err := w.objectsOf(ctx, namespace, location) // before the points, or the object of one made meanwhile would seem to have none
 	if err != nil {
-		return err
+		return 0, err
 	}
 	points, err := store.Points(ctx, point.Filter{})
 	if err != nil {
-		return err
+		return 0, err
 	}
 	byPoint := map[string]*v1alpha1.RestorePoint{}
 	for i := range objects {
@@ -147,32 +169,55 @@ func (w *Worker) syncObjects(ctx context.Context, namespace, location string, st
 		if p.Subject.Kind != point.SubjectApplication {
 			continue
 		}
-		existing := byPoint[p.ID]
+		count++
+		if err := w.syncObject(ctx, namespace, location, p, byPoint[p.ID]); err != nil {
+			return 0, err
+		}
 		delete(byPoint, p.ID)
-		if existing == nil {
-			if _, err := w.publish(ctx, namespace, location, p); err != nil {
-				return err
-			}
-		} else if want := specOf(location, p); !equality.Semantic.DeepEqual(existing.Spec.Holds, want.Holds) {
-			before := existing.DeepCopy()
-			existing.Spec.Holds = want.Holds
-			if err := w.Cluster.Client.Patch(ctx, existing, client.MergeFrom(before)); client.IgnoreNotFound(err) != nil {
-				return err
-			}
+	}
+	for _, gone := range byPoint {
+		if err := w.drop(ctx, gone); err != nil {
+			return 0, err
 		}
 	}
-	for id, gone := range byPoint {
-		if err := w.keeper("", "").ForgetPoint(ctx, id); err != nil {
-			return err
-		}
-		if err := w.letGo(ctx, gone); err != nil {
-			return err
-		}
-		if err := w.Cluster.Client.Delete(ctx, gone); client.IgnoreNotFound(err) != nil {
-			return err
-		}
+	return count, nil
+}
+
+// syncObject makes the object of a point, or brings the one that there is up to date.
+func (w *Worker) syncObject(ctx context.Context, namespace, location string, p point.Point, existing *v1alpha1.RestorePoint) error {
+	if existing == nil {
+		_, err := w.publish(ctx, namespace, location, p)
+		return err
 	}
-	return nil
+	want := specOf(location, p)
+	if equality.Semantic.DeepEqual(existing.Spec.Holds, want.Holds) {
+		return nil
+	}
+	before := existing.DeepCopy()
+	existing.Spec.Holds = want.Holds
+	return client.IgnoreNotFound(w.Cluster.Client.Patch(ctx, existing, client.MergeFrom(before)))
+}
+
+// unpublish removes the object of a point that is no more.
+func (w *Worker) unpublish(ctx context.Context, namespace, location string, p point.Point) error {
+	var o v1alpha1.RestorePoint
+	err := w.Cluster.Client.Get(ctx, types.NamespacedName{Namespace: namespace, Name: nameOf(p)}, &o)
+	if err != nil || o.Spec.Point != p.ID || o.Spec.Location != location {
+		return client.IgnoreNotFound(err)
+	}
+	return w.drop(ctx, &o)
+}
+
+// drop removes the object of a point that is no more, and its snapshots. The finalizer goes last: the controller puts it back on what is
+// not being deleted.
+func (w *Worker) drop(ctx context.Context, o *v1alpha1.RestorePoint) error {
+	if err := w.keeper(o.Namespace, "", "").ForgetPoint(ctx, o.Spec.Point); err != nil {
+		return err
+	}
+	if err := w.Cluster.Client.Delete(ctx, o); client.IgnoreNotFound(err) != nil {
+		return err
+	}
+	return w.letGo(ctx, o)
 }
 
 // publish makes the object that stands for a point, and returns its name.
@@ -189,7 +234,7 @@ func (w *Worker) publish(ctx context.Context, namespace, location string, p poin
 		}
 	}
 	if err := w.Cluster.Client.Create(ctx, &o); err != nil && !apierrors.IsAlreadyExists(err) {
-		return "", fault.Wrap("publish point "+p.ID, classOf(err), err, "")
+		return "", fault.Wrap("publish point "+p.ID, kube.ClassOf(err), err, "")
 	}
 	return o.Name, nil
 }

@@ -106,6 +106,9 @@ func (r *restoration) work(ctx context.Context) error {
 
 // prepare finds out with which rights the Restore works.
 func (r *restoration) prepare(ctx context.Context) (err error) {
+	if err := r.ownVolumes(r.object.Namespace, r.object.Status.Volumes); err != nil {
+		return err
+	}
 	if r.rights, err = r.tenant(r.object.Namespace, r.object.Spec.ServiceAccountName); err != nil {
 		return err
 	}
@@ -114,7 +117,7 @@ func (r *restoration) prepare(ctx context.Context) (err error) {
 		keep = d
 	}
 	uid := string(r.object.UID)
-	r.volumes = r.keeper(uid, "")
+	r.volumes = r.keeper(r.object.Namespace, uid, "")
 	r.claims = &volume.Restorer{
 		Cluster: r.Cluster, Application: r.rights, System: r.System, Owner: uid, Keep: keep, Wait: stepTime, Poll: time.Second, Now: r.Now,
 	}
@@ -366,10 +369,12 @@ func (r *restoration) lacks() []string {
 func (r *restoration) fill(ctx context.Context, volumes []restore.Volume) error {
 	err := r.save(ctx, func(s *v1alpha1.RestoreStatus) {
 		if s.Volumes == nil {
-			for _, v := range volumes {
+			s.Phase = v1alpha1.PhaseMoving
+		}
+		for _, v := range volumes {
+			if stand(s, v) == nil {
 				s.Volumes = append(s.Volumes, v1alpha1.VolumeStatus{Namespace: v.Namespace, Claim: v.Claim, Part: v.Part, Block: v.Block, Method: v1alpha1.MethodNone})
 			}
-			s.Phase = v1alpha1.PhaseMoving
 		}
 	})
 	if err != nil {
@@ -380,10 +385,8 @@ func (r *restoration) fill(ctx context.Context, volumes []restore.Volume) error 
 	}
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(volumesAtOnce)
-	for i, v := range volumes {
-		if r.object.Status.Volumes[i].NewVolume != "" {
-			continue
-		}
+	open := slices.DeleteFunc(slices.Clone(volumes), func(v restore.Volume) bool { return stand(&r.object.Status, v).NewVolume != "" })
+	for _, v := range open {
 		group.Go(func() error {
 			task := volume.Task{
 				Operation: volume.Restore, Location: r.secrets, Subject: r.record.Point.Subject, Point: r.record.Point.ID,
@@ -393,10 +396,25 @@ func (r *restoration) fill(ctx context.Context, volumes []restore.Volume) error 
 			if err != nil {
 				return err
 			}
-			return r.save(groupCtx, func(s *v1alpha1.RestoreStatus) { s.Volumes[i].NewVolume = filled })
+			return r.save(groupCtx, func(s *v1alpha1.RestoreStatus) {
+				if is := stand(s, v); is != nil {
+					is.NewVolume = filled
+				}
+			})
 		})
 	}
 	return group.Wait()
+}
+
+// stand is how a volume stands; nil where the status has none of its claim. A plan that is made anew may have other volumes than the
+// first one had.
+func stand(s *v1alpha1.RestoreStatus, v restore.Volume) *v1alpha1.VolumeStatus {
+	for i := range s.Volumes {
+		if s.Volumes[i].Namespace == v.Namespace && s.Volumes[i].Claim == v.Claim {
+			return &s.Volumes[i]
+		}
+	}
+	return nil
 }
 
 // swap stops what uses the claims and puts the new volumes behind them.
@@ -422,16 +440,19 @@ func (r *restoration) swap(ctx context.Context, volumes []restore.Volume) error 
 		return err
 	}
 	until := metav1.NewTime(r.Now().Add(r.claims.Keep))
-	for i, v := range volumes {
-		if r.object.Status.Volumes[i].Stored {
+	for _, v := range volumes {
+		now := stand(&r.object.Status, v)
+		if now.Stored {
 			continue
 		}
-		old, err := r.claims.Swap(ctx, volume.Exchange{Claim: *v.Wanted, NewVolume: r.object.Status.Volumes[i].NewVolume})
+		old, err := r.claims.Swap(ctx, volume.Exchange{Claim: *v.Wanted, NewVolume: now.NewVolume})
 		if err != nil {
 			return err
 		}
 		err = r.save(ctx, func(s *v1alpha1.RestoreStatus) {
-			s.Volumes[i].OldVolume, s.Volumes[i].Stored = old, true
+			if is := stand(s, v); is != nil {
+				is.OldVolume, is.Stored = old, true
+			}
 			if old != "" && r.claims.Keep > 0 {
 				s.UndoUntil = &until
 			}
@@ -455,6 +476,9 @@ func (r *restoration) undo(ctx context.Context) error {
 	var other v1alpha1.Restore
 	if err := r.Cluster.Client.Get(ctx, types.NamespacedName{Namespace: r.object.Namespace, Name: r.object.Spec.Undo}, &other); err != nil {
 		return fault.Wrap("read restore "+r.object.Spec.Undo, classOf(err), err, "")
+	}
+	if err := r.ownVolumes(r.object.Namespace, other.Status.Volumes); err != nil {
+		return err
 	}
 	namespaces, claims := map[string]bool{}, []types.NamespacedName{}
 	for _, v := range other.Status.Volumes {

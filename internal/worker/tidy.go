@@ -11,6 +11,7 @@ import (
 
 	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/kube"
 	"github.com/backstay/backstay/internal/kube/volume"
 )
 
@@ -20,7 +21,7 @@ func (w *Worker) Tidy(ctx context.Context) error {
 	claims := &volume.Restorer{Cluster: w.Cluster, Application: w.Cluster, System: w.System, Wait: stepTime, Poll: time.Second, Now: w.Now}
 	steps := []func(active func(uid string) bool) error{
 		func(active func(uid string) bool) error {
-			removed, err := w.keeper("", "").Tidy(ctx, active)
+			removed, err := w.keeper(w.System, "", "").Tidy(ctx, active)
 			for _, what := range removed {
 				w.Log.Info("tidied away", "object", what)
 			}
@@ -62,14 +63,14 @@ func (w *Worker) active(ctx context.Context) (map[string]bool, error) {
 	active := map[string]bool{}
 	var backups v1alpha1.BackupList
 	if err := w.Cluster.Client.List(ctx, &backups); err != nil {
-		return nil, fault.Wrap("list backups", classOf(err), err, "")
+		return nil, fault.Wrap("list backups", kube.ClassOf(err), err, "")
 	}
 	for _, b := range backups.Items {
 		active[string(b.UID)] = !b.Status.Phase.Final() && b.DeletionTimestamp.IsZero()
 	}
 	var restores v1alpha1.RestoreList
 	if err := w.Cluster.Client.List(ctx, &restores); err != nil {
-		return nil, fault.Wrap("list restores", classOf(err), err, "")
+		return nil, fault.Wrap("list restores", kube.ClassOf(err), err, "")
 	}
 	for _, r := range restores.Items {
 		active[string(r.UID)] = !r.Status.Phase.Final() && r.DeletionTimestamp.IsZero()
@@ -81,18 +82,13 @@ func (w *Worker) active(ctx context.Context) (map[string]bool, error) {
 func (w *Worker) releaseEnded(ctx context.Context) error {
 	var all v1alpha1.BackupList
 	if err := w.Cluster.Client.List(ctx, &all); err != nil {
-		return fault.Wrap("list backups", classOf(err), err, "")
+		return fault.Wrap("list backups", kube.ClassOf(err), err, "")
 	}
 	var failed []error
 	for i := range all.Items {
 		b := &backup{Worker: w, object: &all.Items[i]}
-		over := b.object.Status.Phase.Final() || !b.object.DeletionTimestamp.IsZero()
-		if over && len(b.object.Status.Resting) > 0 {
-			err := b.prepare(ctx)
-			if err == nil {
-				err = b.release(ctx)
-			}
-			failed = append(failed, err)
+		if b.object.Status.Phase.Final() || !b.object.DeletionTimestamp.IsZero() {
+			failed = append(failed, b.release(ctx))
 		}
 	}
 	return errors.Join(failed...)
@@ -102,12 +98,13 @@ func (w *Worker) releaseEnded(ctx context.Context) error {
 func (w *Worker) dropLeases(ctx context.Context, active func(uid string) bool) error {
 	var all coordinationv1.LeaseList
 	if err := w.Cluster.Client.List(ctx, &all, client.InNamespace(w.System), client.HasLabels{v1alpha1.LabelOwner}); err != nil {
-		return fault.Wrap("list leases", classOf(err), err, "")
+		return fault.Wrap("list leases", kube.ClassOf(err), err, "")
 	}
 	ended := slices.DeleteFunc(all.Items, func(l coordinationv1.Lease) bool { return active(l.Labels[v1alpha1.LabelOwner]) })
 	var failed []error
 	for i := range ended {
-		failed = append(failed, client.IgnoreNotFound(w.Cluster.Client.Delete(ctx, &ended[i])))
+		unchanged := client.Preconditions{ResourceVersion: &ended[i].ResourceVersion} // another may have taken it
+		failed = append(failed, ignoreRace(w.Cluster.Client.Delete(ctx, &ended[i], unchanged)))
 	}
 	return errors.Join(failed...)
 }

@@ -4,14 +4,15 @@ package worker
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -54,10 +55,15 @@ type Worker struct {
 // New makes a worker.
 func New(o Options) *Worker { return &Worker{o} }
 
-// keeper makes and removes what an owner's volumes need. series is what the points of one application and policy have in common.
-func (w *Worker) keeper(owner, series string) *volume.Keeper {
+// keeper makes and removes what an owner's volumes need, for an object of namespace home. series is what the points of one application
+// and policy have in common.
+func (w *Worker) keeper(home, owner, series string) *volume.Keeper {
 	o := w.Volumes
-	o.Cluster, o.System, o.Owner, o.Series, o.Now = w.Cluster, w.System, owner, series, w.Now
+	o.Cluster, o.System, o.Owner, o.Now = w.Cluster, w.System, owner, w.Now
+	o.Series = home + " " + series // another's policy of the same name has snapshots of its own
+	if home != w.System {
+		o.Within = home
+	}
 	o.Note = func(text string) { w.Log.Info(text, "owner", owner) }
 	return volume.New(o)
 }
@@ -85,22 +91,58 @@ func (w *Worker) tenant(namespace, serviceAccount string) (*kube.Cluster, error)
 	return w.Cluster.As(namespace, serviceAccount)
 }
 
+// ownVolumes refuses the status of a tenant's object that names claims of other namespaces. Statuses are the worker's alone, but who has
+// all rights in a namespace can write them, and claims are captured with the worker's rights.
+func (w *Worker) ownVolumes(home string, volumes []v1alpha1.VolumeStatus) error {
+	for _, v := range volumes {
+		if home != w.System && v.Namespace != home {
+			return fault.New("read the status", fault.ErrDenied, fmt.Sprintf("it names claim %s/%s, which is not of namespace %s", v.Namespace, v.Claim, home), "")
+		}
+	}
+	return nil
+}
+
 // open opens the vault of a Location. Only the worker reads its secrets, and only for the time of the work.
 func (w *Worker) open(ctx context.Context, namespace, name string, create bool) (Store, volume.Location, error) {
 	op := fmt.Sprintf("open location %s/%s", namespace, name)
 	var l v1alpha1.Location
 	if err := w.Cluster.Client.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, &l); err != nil {
-		return nil, volume.Location{}, fault.Wrap(op, classOf(err), err, "create it with `kubectl apply`; docs/kubernetes.md has an example")
+		return nil, volume.Location{}, fault.Wrap(op, kube.ClassOf(err), err, "create it with `kubectl apply`; docs/kubernetes.md has an example")
 	}
 	location, err := w.secrets(ctx, &l)
 	if err != nil {
 		return nil, volume.Location{}, fault.Wrap(op, nil, err, "")
+	}
+	if namespace != w.System {
+		if err := ownCredentials(location); err != nil {
+			return nil, volume.Location{}, fault.Wrap(op, nil, err, "")
+		}
 	}
 	store, err := w.Open(ctx, location, create)
 	if err != nil {
 		return nil, volume.Location{}, fault.Wrap(op, nil, err, "")
 	}
 	return store, location, nil
+}
+
+// ownCredentials refuses a tenant's location that would be opened with what Backstay's pods themselves are given: the role of a node or
+// of a service account, or a file.
+func ownCredentials(l volume.Location) error {
+	const hint = "locations outside Backstay's own namespace bring credentials of their own: for s3 AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+	for _, name := range []string{
+		"HOME", "AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CA_BUNDLE", "GOOGLE_APPLICATION_CREDENTIALS", "AZURE_FEDERATED_TOKEN_FILE",
+		"BACKSTAY_SFTP_KEYFILE", "BACKSTAY_SFTP_KNOWN_HOSTS",
+	} {
+		if _, said := l.Credentials[name]; said {
+			return fault.New("credential "+name, fault.ErrDenied, "it names a file of Backstay's pods", hint)
+		}
+	}
+	scheme, _, _ := strings.Cut(l.URL, ":")
+	switch {
+	case scheme == "gs", scheme == "s3" && (l.Credentials["AWS_ACCESS_KEY_ID"] == "" || l.Credentials["AWS_SECRET_ACCESS_KEY"] == ""):
+		return fault.New("credentials", fault.ErrDenied, "it brings none, and would be opened with those of Backstay's pods", hint)
+	}
+	return nil
 }
 
 // secrets reads what opens a location.
@@ -125,7 +167,7 @@ func (w *Worker) secret(ctx context.Context, namespace string, s v1alpha1.Secret
 	op := fmt.Sprintf("read key %s of secret %s/%s", s.SecretKeyRef.Key, namespace, s.SecretKeyRef.Name)
 	var secret corev1.Secret
 	if err := w.Cluster.Client.Get(ctx, types.NamespacedName{Namespace: namespace, Name: s.SecretKeyRef.Name}, &secret); err != nil {
-		return "", fault.Wrap(op, classOf(err), err, "")
+		return "", fault.Wrap(op, kube.ClassOf(err), err, "")
 	}
 	value, found := secret.Data[s.SecretKeyRef.Key]
 	if !found {
@@ -135,26 +177,33 @@ func (w *Worker) secret(ctx context.Context, namespace string, s v1alpha1.Secret
 }
 
 // persist writes an object's status, and goes on trying while the API server is away: what the status says must not be lost. change is
-// made anew on what is there, so that others may write beside.
-func (w *Worker) persist(ctx context.Context, o client.Object, change func()) error {
-	change()
+// made anew on what is there, so that others may write beside; its error ends the attempt.
+func (w *Worker) persist(ctx context.Context, o client.Object, change func() error) error {
+	if err := change(); err != nil {
+		return err
+	}
+	op := "write status of " + o.GetName()
 	for wait := 500 * time.Millisecond; ; wait = min(2*wait, 10*time.Second) {
 		err := w.Cluster.Client.Status().Update(ctx, o)
+		if apierrors.IsConflict(err) {
+			if err = kube.Refresh(ctx, w.Cluster.Client, o); err == nil {
+				if err := change(); err != nil {
+					return err
+				}
+				continue
+			}
+		}
 		switch {
 		case err == nil:
 			return nil
-		case isConflict(err):
-			if err := w.Cluster.Client.Get(ctx, client.ObjectKeyFromObject(o), o); err != nil && !transient(err) {
-				return err
-			}
-			change()
-			continue
-		case !transient(err):
-			return fmt.Errorf("write status of %s: %w", o.GetName(), err)
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case !kube.Transient(err):
+			return fault.Wrap(op, kube.ClassOf(err), err, "")
 		}
 		w.Log.Warn("the API server does not answer; trying again", "error", err.Error())
 		if err := pause(ctx, wait); err != nil {
-			return errors.Join(err, context.Cause(ctx))
+			return context.Cause(ctx)
 		}
 	}
 }
@@ -162,31 +211,13 @@ func (w *Worker) persist(ctx context.Context, o client.Object, change func()) er
 // limit is the time that work may take, counted from its first process.
 func (w *Worker) limit(ctx context.Context, op string, started *metav1.Time, span string) (context.Context, context.CancelFunc) {
 	deadline, begun := defaultDeadline, w.Now()
-	if d, err := time.ParseDuration(span); err == nil {
+	if d, err := time.ParseDuration(span); err == nil && d > 0 {
 		deadline = d
 	}
 	if started != nil {
 		begun = started.Time
 	}
 	return context.WithDeadlineCause(ctx, begun.Add(deadline), &tooLong{op, deadline})
-}
-
-// tooLong ends work for good whose time is over.
-type tooLong struct {
-	op       string
-	deadline time.Duration
-}
-
-func (t *tooLong) Error() string { return t.op + ": it took longer than " + t.deadline.String() }
-
-// again reports whether work that ended with err should be taken up by another process: this one was told to stop, or something was
-// away that may be back.
-func again(ctx context.Context, err error) bool {
-	var over *tooLong
-	if errors.As(context.Cause(ctx), &over) {
-		return false
-	}
-	return ctx.Err() != nil || fault.Of(err).Retry
 }
 
 func sortedKeys(set map[string]bool) []string { return slices.Sorted(maps.Keys(set)) }

@@ -151,7 +151,8 @@ func (f *filling) readable(ctx context.Context, s *snapshotv1.VolumeSnapshot, cl
 	err = f.call(ctx, "read the content of snapshot "+s.Name, func(ctx context.Context) error {
 		return client.IgnoreNotFound(f.Cluster.Client.Get(ctx, client.ObjectKey{Name: *s.Status.BoundVolumeSnapshotContentName}, &content))
 	})
-	if err != nil || content.UID == "" || content.Spec.Driver != class.Provisioner {
+	if err != nil || content.UID == "" || content.Spec.Driver != class.Provisioner ||
+		content.Spec.VolumeSnapshotRef.UID != s.UID { // else a snapshot could give its owner what is somebody else's
 		return nil, err
 	}
 	return &content, nil

@@ -98,5 +98,5 @@ func (k *Keeper) Kept(ctx context.Context, pointID string) (map[types.Namespaced
 
 // kept lists the snapshots and group snapshots that are kept, groups first.
 func (k *Keeper) kept(ctx context.Context, which client.ListOption) ([]client.Object, error) {
-	return k.snapshots(ctx, which, client.HasLabels{v1alpha1.LabelPoint})
+	return k.snapshots(ctx, which, client.HasLabels{v1alpha1.LabelPoint}, client.InNamespace(k.Within))
 }

@@ -23,6 +23,7 @@ type Options struct {
 	System  string        // Backstay's own namespace: clones, movers and their Secrets are there
 	Owner   string        // uid of the Backup or Restore
 	Series  string        // what the points of one application and policy have in common; KeepNewest counts within it
+	Within  string        // the only namespace whose kept snapshots are seen; empty: all
 	Now     func() time.Time
 	Note    func(text string) // is told what is worth a line in a log and changes no result; nil: nobody is
 

@@ -136,6 +136,9 @@ func (r *Restorer) begin(ctx context.Context, x Exchange) (*record, error) {
 	if live != nil && live.DeletionTimestamp == nil && live.Spec.VolumeName == v.Name {
 		return nil, nil //nolint:nilnil // documented: done
 	}
+	if !x.known && v.Labels[v1alpha1.LabelOwner] != r.Owner { // its name stands in a status, which others may write
+		return nil, fault.New("", fault.ErrDenied, "volume "+v.Name+" was not made for this Restore", "")
+	}
 	rec, err := r.plan(ctx, live, x, &v)
 	if err != nil {
 		return nil, err

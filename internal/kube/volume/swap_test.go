@@ -94,6 +94,13 @@ func (s *scene) filled(size, owner string) string {
 	return v.Name
 }
 
+// own makes a volume a Restore's.
+func (s *scene) own(name, uid string) {
+	s.Helper()
+	s.ok(s.cluster.Client.Patch(s.Context(), s.volume(name), client.RawPatch(types.MergePatchType,
+		[]byte(`{"metadata":{"labels":{"`+v1alpha1.LabelOwner+`":"`+uid+`"}}}`))))
+}
+
 func (s *scene) restorer(owner string, cluster *kube.Cluster) *volume.Restorer {
 	return &volume.Restorer{
 		Cluster: cluster, Application: cluster, System: s.ns, Owner: s.uid(owner), Keep: time.Hour,
@@ -392,11 +399,11 @@ func TestTidyVolumesLeavesWhatIsDone(t *testing.T) {
 			s.ok(s.cluster.Client.Status().Update(t.Context(), o))
 			r := s.restorer("", s.cluster)
 			r.Owner = string(o.UID)
+			s.own(s.new, r.Owner)
 			_, err := r.Swap(t.Context(), s.exchange())
 			s.ok(err)
 			spare := s.filled("10Mi", "spare")
-			s.ok(s.cluster.Client.Patch(t.Context(), s.volume(spare), client.RawPatch(types.MergePatchType,
-				[]byte(`{"metadata":{"labels":{"`+v1alpha1.LabelOwner+`":"`+r.Owner+`"}}}`))))
+			s.own(spare, r.Owner)
 			s.ok(r.TidyVolumes(t.Context(), func(uid string) bool { return uid != r.Owner }))
 			if phase == v1alpha1.PhaseFailed {
 				s.want(s.old)
@@ -446,6 +453,7 @@ func TestSwapRefuses(t *testing.T) {
 		{"a volume that is too small", func(s *scene) { s.new = s.filled("1Mi", "first") }, fault.ErrRefused, "asks for 10Mi"},
 		{"a volume that is in use", func(s *scene) {
 			s.new = s.old
+			s.own(s.old, s.uid("first"))
 			other := claim(s.ns)
 			other.Name = "other"
 			s.ok(s.cluster.Client.Create(s.Context(), other))
