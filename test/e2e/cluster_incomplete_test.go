@@ -46,6 +46,7 @@ func TestClusterWhatIsMissingIsNamed(t *testing.T) {
 	c := startCluster(t, "backstay")
 	i := install(t, c, t.TempDir())
 	const ns = "half"
+	c.tally(t, ns, "csi-plain-sc")
 
 	backup := func(t *testing.T, wantExit int, names ...string) v1alpha1.BackupStatus {
 		t.Helper()
@@ -80,7 +81,6 @@ spec:
 	}
 
 	t.Run("a driver without snapshots", func(t *testing.T) {
-		c.tally(t, ns, "csi-plain-sc")
 		policy(t, "")
 		s := backup(t, 3, "volumes/half/a", "plain.csi.backstay.io")
 		if s.Phase != v1alpha1.PhaseIncomplete || s.Parts.Failed != 1 {
@@ -93,8 +93,12 @@ spec:
 			t.Errorf("parts %+v", s.Parts)
 		}
 	})
-	t.Run("read live", func(t *testing.T) {
+	t.Run("read live, where pods may not have a path of the node", func(t *testing.T) {
 		policy(t, ", volumes: {withoutSnapshot: live}")
+		backup(t, 3, "volumes/half/a", "forbidden")
+	})
+	t.Run("read live", func(t *testing.T) {
+		c.kubectl(t, "label", "namespace", system, "pod-security.kubernetes.io/enforce=privileged", "--overwrite")
 		s := backup(t, 0)
 		id := s.Point
 		if shown := i.fromVault(t, "show", id); !strings.Contains(shown, "crash-inconsistent") {

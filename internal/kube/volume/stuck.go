@@ -21,6 +21,9 @@ type waiting struct{ since time.Time }
 
 func since(now time.Time) waiting { return waiting{now} }
 
+// refusalGrace is how long a mover may be without a pod before somebody is asked who refused it.
+const refusalGrace = 15 * time.Second
+
 // stuck is an error once a mover has had all it needs for StartDeadline and does not run. As long as its claims are being made it
 // only waits.
 func (k *Keeper) stuck(ctx context.Context, w *waiting, m mover, job *batchv1.Job, pods []corev1.Pod) error {
@@ -29,7 +32,13 @@ func (k *Keeper) stuck(ctx context.Context, w *waiting, m mover, job *batchv1.Jo
 		w.since = k.Now()
 		return nil
 	}
-	if k.Now().Sub(w.since) < k.StartDeadline {
+	waited := k.Now().Sub(w.since)
+	if len(pods) == 0 && waited >= refusalGrace {
+		if warned := k.warning(ctx, job.UID); strings.Contains(warned, "forbidden") { // by a quota, or the namespace's pod security
+			return fault.New("", fault.ErrDenied, "its pod may not be made: "+warned, "volumes that are read live need pods with a path of the node; see docs/kubernetes.md")
+		}
+	}
+	if waited < k.StartDeadline {
 		return nil
 	}
 	if unbound, err := k.unbound(ctx, m); err != nil || unbound {
