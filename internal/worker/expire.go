@@ -1,0 +1,75 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/backstay/backstay/api/v1alpha1"
+	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/point"
+	"github.com/backstay/backstay/internal/policy"
+	"github.com/backstay/backstay/internal/protect"
+)
+
+// expire lets older points of the applications go that got a new one, where their policy does not keep them, and the objects that stand
+// for them. It is done once for all Backups of a run: to list a vault for each of many applications takes longer than to back them up.
+// What fails is said in the status of one of them, and tried again after the next run.
+func (w *Worker) expire(ctx context.Context, store Store, namespace, location string, done []*backup) error {
+	byPolicy := map[string][]*backup{}
+	for _, b := range done {
+		if b.policy != nil && b.object.Status.Point != "" {
+			byPolicy[b.policy.Name] = append(byPolicy[b.policy.Name], b)
+		}
+	}
+	deleted := 0
+	for _, name := range slices.Sorted(maps.Keys(byPolicy)) {
+		of := byPolicy[name]
+		n, err := w.expireOf(ctx, store, of[0].policy, of)
+		if deleted += n; err == nil {
+			continue
+		}
+		err = of[0].save(ctx, func(s *v1alpha1.BackupStatus) { s.Problems = listed(append(s.Problems, "expire: "+err.Error())) })
+		if err != nil {
+			return err
+		}
+	}
+	if deleted == 0 {
+		return nil
+	}
+	_, err := w.syncObjects(ctx, namespace, location, store)
+	return err
+}
+
+// expireOf deletes points of one policy, and returns how many.
+func (w *Worker) expireOf(ctx context.Context, store Store, p *v1alpha1.Policy, of []*backup) (deleted int, _ error) {
+	kept, err := w.Retention(p.Spec.Retention)
+	if err != nil || kept.IsEmpty() {
+		return 0, err
+	}
+	zone := time.Local
+	if s := p.Spec.Schedule; s != nil && s.TimeZone != "" {
+		if zone, err = policy.ParseZone(s.TimeZone); err != nil {
+			return 0, err
+		}
+	}
+	points, err := store.Points(ctx, point.Filter{Policy: p.Name})
+	if err != nil {
+		return 0, err
+	}
+	subjects := map[point.Subject]bool{}
+	for _, b := range of {
+		subjects[b.subject()] = true
+	}
+	points = slices.DeleteFunc(points, func(p point.Point) bool { return !subjects[p.Subject] })
+	expired, err := protect.Expire(ctx, store, points, protect.Expiry{Retention: kept, Now: w.Now(), Zone: zone})
+	if errors.Is(err, fault.ErrLocked) {
+		err = nil // the store lets them go later
+	}
+	if expired != nil {
+		deleted = expired.Deleted
+	}
+	return deleted, err
+}
