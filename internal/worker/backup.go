@@ -21,7 +21,6 @@ import (
 	"github.com/backstay/backstay/internal/kube"
 	"github.com/backstay/backstay/internal/kube/volume"
 	"github.com/backstay/backstay/internal/point"
-	"github.com/backstay/backstay/internal/policy"
 	"github.com/backstay/backstay/internal/protect"
 )
 
@@ -38,7 +37,7 @@ func (w *Worker) Backup(ctx context.Context, namespace, run string) error {
 	var all v1alpha1.BackupList
 	err := w.Cluster.Client.List(ctx, &all, client.InNamespace(namespace), client.MatchingLabels{v1alpha1.LabelRun: run})
 	if err != nil {
-		return fault.Wrap("list backups of run "+run, classOf(err), err, "")
+		return fault.Wrap("list backups of run "+run, kube.ClassOf(err), err, "")
 	}
 	byLocation := map[string][]*v1alpha1.Backup{}
 	atOnce := applicationsAtOnce
@@ -48,8 +47,11 @@ func (w *Worker) Backup(ctx context.Context, namespace, run string) error {
 			continue
 		}
 		declared, location, err := w.locationOf(ctx, b)
-		if err != nil {
-			if err := w.fail(ctx, b, err); err != nil {
+		switch {
+		case err != nil && again(ctx, err):
+			return err
+		case err != nil:
+			if err := (&backup{Worker: w, object: b}).abort(ctx, err); err != nil {
 				return err
 			}
 			continue
@@ -76,7 +78,7 @@ func (w *Worker) locationOf(ctx context.Context, b *v1alpha1.Backup) (*v1alpha1.
 	}
 	var p v1alpha1.Policy
 	if err := w.Cluster.Client.Get(ctx, types.NamespacedName{Namespace: b.Namespace, Name: b.Spec.Policy}, &p); err != nil {
-		return nil, "", fault.Wrap("read policy "+b.Spec.Policy, classOf(err), err, "")
+		return nil, "", fault.Wrap("read policy "+b.Spec.Policy, kube.ClassOf(err), err, "")
 	}
 	if b.Spec.Location != "" {
 		return &p, b.Spec.Location, nil
@@ -88,24 +90,29 @@ func (w *Worker) locationOf(ctx context.Context, b *v1alpha1.Backup) (*v1alpha1.
 func (w *Worker) backupsTo(ctx context.Context, namespace, location string, backups []*v1alpha1.Backup, atOnce int) error {
 	store, secrets, err := w.open(ctx, namespace, location, true)
 	if err != nil {
-		if fault.Of(err).Retry {
+		if again(ctx, err) {
 			return err
 		}
 		for _, b := range backups {
-			if err := w.fail(ctx, b, err); err != nil {
+			if err := (&backup{Worker: w, object: b}).abort(ctx, err); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
-	group, groupCtx := errgroup.WithContext(ctx)
+	var group errgroup.Group // without a context: one that is to be taken up again stops none of the others
 	group.SetLimit(atOnce)
-	for _, b := range backups {
+	failed := make([]error, len(backups))
+	works := make([]*backup, len(backups))
+	for i, b := range backups {
+		works[i] = &backup{Worker: w, object: b, store: store, location: location, secrets: secrets}
 		group.Go(func() error {
-			return (&backup{Worker: w, object: b, store: store, location: location, secrets: secrets}).run(groupCtx)
+			failed[i] = works[i].run(ctx)
+			return nil
 		})
 	}
-	err = group.Wait()
+	_ = group.Wait() // they are in failed
+	err = errors.Join(append(failed, w.expire(ctx, store, namespace, location, works))...)
 	tidy, cancel := context.WithTimeout(context.WithoutCancel(ctx), tidyTime)
 	defer cancel()
 	return errors.Join(err, store.Close(tidy))
@@ -133,13 +140,9 @@ func (b *backup) run(ctx context.Context) error {
 	defer cancel()
 	err := b.prepare(ctx)
 	if err == nil {
-		var release func()
-		var held context.Context
-		if held, release, err = b.holdAll(ctx, b.app.Namespaces, string(b.object.UID)); err == nil {
-			err = b.work(held)
-			release()
-		}
+		err = b.holding(ctx, b.app.Namespaces, string(b.object.UID), b.work)
 	}
+	err = overdue(ctx, err)
 	if err == nil || again(ctx, err) {
 		return err
 	}
@@ -167,11 +170,12 @@ func (b *backup) prepare(ctx context.Context) (err error) {
 	}
 	b.app = apps[0]
 	b.volumes = b.keeper(b.object.Namespace, string(b.object.UID), b.subject().Name+" "+b.object.Spec.Policy)
+	if b.object.Status.Started != nil {
+		return nil
+	}
 	return b.save(ctx, func(s *v1alpha1.BackupStatus) {
-		if s.Started == nil {
-			now := metav1.NewTime(b.Now())
-			s.Started = &now
-		}
+		now := metav1.NewTime(b.Now())
+		s.Started = &now
 	})
 }
 
@@ -237,11 +241,14 @@ func (b *backup) made(ctx context.Context) (*point.Receipt, error) {
 		return nil, err
 	}
 	for _, p := range points {
-		if p.Time.Equal(b.moment()) {
-			record, _, err := b.store.Open(ctx, p.ID)
-			if err != nil {
-				return nil, err
-			}
+		if !p.Time.Equal(b.moment()) {
+			continue
+		}
+		record, _, err := b.store.Open(ctx, p.ID)
+		if err != nil {
+			return nil, err
+		}
+		if slices.ContainsFunc(record.Point.Parts, func(p point.Part) bool { return strings.HasPrefix(p.Mark, b.mark("")) }) {
 			return &point.Receipt{Record: *record}, nil
 		}
 	}
@@ -298,23 +305,29 @@ func (b *backup) instant(ctx context.Context) (err error) {
 // resting records in the status which containers are at rest, before they are.
 func (b *backup) resting(ctx context.Context) func([]v1alpha1.RestingPod) error {
 	return func(pods []v1alpha1.RestingPod) error {
-		return b.save(ctx, func(s *v1alpha1.BackupStatus) { s.Resting = pods })
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return b.persist(ctx, b.object, func() error { // of a Backup that has ended, too
+			b.object.Status.Resting = pods
+			return nil
+		})
 	}
 }
 
-// release undoes what brought the application to rest, also when the work is to stop.
+// release undoes what brought the application to rest, also when the work is to stop. It needs nothing but the Backup itself: its policy
+// and its namespaces may be gone.
 func (b *backup) release(ctx context.Context) error {
 	resting := b.object.Status.Resting
 	if len(resting) == 0 {
 		return nil
 	}
+	rights, err := b.tenant(b.object.Namespace, b.object.Spec.ServiceAccountName)
+	if err != nil {
+		return err
+	}
 	tidy, cancel := context.WithTimeout(context.WithoutCancel(ctx), tidyTime)
 	defer cancel()
-	err := b.rights.Release(tidy, b.app, resting, b.resting(tidy))
-	if err != nil {
-		b.Log.Error("the application could not be released", "application", b.app.Name, "error", err.Error())
-	}
-	return err
+	return rights.Release(tidy, kube.Application{Capture: b.object.Spec.Application.Capture}, resting, b.resting(tidy))
 }
 
 // source is the application's objects at the instant.
@@ -366,7 +379,7 @@ func (b *backup) mark(what string) string { return string(b.object.UID) + " " + 
 func (b *backup) move(ctx context.Context) error {
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(volumesAtOnce)
-	for i, v := range b.object.Status.Volumes {
+	for i, v := range b.object.Status.DeepCopy().Volumes { // which is written to meanwhile
 		if v.Stored || v.Problem != "" || v.Method == v1alpha1.MethodNone {
 			continue
 		}
@@ -484,26 +497,21 @@ func later(a, b *metav1.MicroTime) *metav1.MicroTime {
 	return a
 }
 
-// finish publishes the point on the cluster, keeps or drops the snapshots, and lets older points go.
+// finish publishes the point on the cluster, and keeps or drops the snapshots.
 func (b *backup) finish(ctx context.Context, receipt *point.Receipt) error {
 	if err := b.save(ctx, func(s *v1alpha1.BackupStatus) { s.Phase, s.Point = v1alpha1.PhaseTidying, receipt.Point.ID }); err != nil {
 		return err
+	}
+	problems := append(lacks(receipt.Point.Parts), receipt.Warnings...)
+	if err := b.release(ctx); err != nil { // what could not be undone at the instant
+		problems = append(problems, err.Error())
 	}
 	name, err := b.publish(ctx, b.object.Namespace, b.location, receipt.Point)
 	if err != nil {
 		return err
 	}
-	problems := slices.Clone(receipt.Warnings)
 	if err := b.keepSnapshots(ctx, receipt.Point.ID); err != nil {
 		problems = append(problems, "local snapshots: "+err.Error())
-	}
-	if err := b.expire(ctx); err != nil {
-		problems = append(problems, "expire: "+err.Error())
-	}
-	for _, p := range receipt.Point.Parts {
-		if p.State == point.Failed || p.State == point.Carried {
-			problems = append(problems, fmt.Sprintf("%s %s: %s", p.Name, p.State, p.Reason))
-		}
 	}
 	phase := v1alpha1.PhaseComplete
 	if receipt.Point.State != point.Complete {
@@ -515,34 +523,38 @@ func (b *backup) finish(ctx context.Context, receipt *point.Receipt) error {
 	})
 }
 
-// expire lets the points of the policy go that its retention does not keep, and the objects that stand for them.
-func (b *backup) expire(ctx context.Context) error {
-	if b.policy == nil {
-		return nil
-	}
-	kept, err := b.Retention(b.policy.Spec.Retention)
-	if err != nil || kept.IsEmpty() {
-		return err
-	}
-	zone := time.Local
-	if s := b.policy.Spec.Schedule; s != nil && s.TimeZone != "" {
-		if zone, err = policy.ParseZone(s.TimeZone); err != nil {
-			return err
+// lacks names what parts should hold and do not.
+func lacks(parts []point.Part) []string {
+	var all []string
+	for _, p := range parts {
+		switch p.State {
+		case point.Skipped:
+		case point.Stored:
+			all = append(all, shortOf(p)...)
+		default:
+			all = append(all, fmt.Sprintf("%s %s: %s", p.Name, p.State, p.Reason))
 		}
 	}
-	subject := b.subject()
-	points, err := b.store.Points(ctx, point.Filter{Subject: &subject, Policy: b.policy.Name})
-	if err != nil {
-		return err
+	return all
+}
+
+// shortOf names what a part that was stored lacks: by its notes, else by the counts that do not close.
+func shortOf(p point.Part) []string {
+	var noted, counted []string
+	for _, note := range p.Notes {
+		if what, is := strings.CutPrefix(note, "missing: "); is {
+			noted = append(noted, p.Name+" lacks "+what)
+		}
 	}
-	expired, err := protect.Expire(ctx, b.store, points, protect.Expiry{Retention: kept, Now: b.Now(), Zone: zone})
-	if errors.Is(err, fault.ErrLocked) {
-		err = nil // the store lets them go later
+	for _, c := range p.Counts {
+		if !c.Closes() {
+			counted = append(counted, fmt.Sprintf("%s has %d of %d %s", p.Name, c.Stored, c.Expected, c.Of))
+		}
 	}
-	if expired != nil && expired.Deleted > 0 {
-		err = errors.Join(err, b.syncObjects(ctx, b.object.Namespace, b.location, b.store))
+	if len(counted) > 0 && len(noted) > 0 {
+		return noted
 	}
-	return err
+	return counted
 }
 
 // keepSnapshots keeps the snapshots of the newest points where the policy wants it, and deletes the others.
@@ -561,33 +573,40 @@ func (b *backup) keepSnapshots(ctx context.Context, id string) error {
 func (b *backup) abort(ctx context.Context, cause error) error {
 	tidy, cancel := context.WithTimeout(context.WithoutCancel(ctx), tidyTime)
 	defer cancel()
-	var failed []error
-	if b.volumes != nil {
-		failed = append(failed, b.release(tidy))
-	}
+	failed := []error{b.release(tidy)}
 	if len(b.object.Status.Volumes) > 0 {
-		failed = append(failed, b.volumes.Discard(tidy))
+		failed = append(failed, b.keeper(b.object.Namespace, string(b.object.UID), "").Discard(tidy))
 	}
 	if err := errors.Join(failed...); err != nil {
 		b.Log.Error("what the backup left could not all be put right; `worker tidy` will", "backup", b.object.Name, "error", err.Error())
 	}
-	return b.fail(tidy, b.object, cause)
+	return b.fail(tidy, cause)
 }
 
-// save changes the status and writes it.
+// save changes the status and writes it, unless the controller has ended the Backup.
 func (b *backup) save(ctx context.Context, change func(*v1alpha1.BackupStatus)) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.persist(ctx, b.object, func() { change(&b.object.Status) })
+	return b.persist(ctx, b.object, func() error {
+		if b.object.Status.Phase == v1alpha1.PhaseFailed {
+			return errEnded
+		}
+		change(&b.object.Status)
+		return nil
+	})
 }
 
-// fail ends a Backup as failed.
-func (w *Worker) fail(ctx context.Context, b *v1alpha1.Backup, cause error) error {
-	w.Log.Error("backup failed", "backup", b.Name, "error", cause.Error())
-	return w.persist(ctx, b, func() {
-		b.Status.Problems = listed(append([]string{cause.Error()}, fault.Hints(cause)...))
-		endBackup(&b.Status, b.Generation, v1alpha1.PhaseFailed, fault.Of(cause).Reason, cause.Error(), w.Now())
+// fail ends a Backup as failed, unless the controller did.
+func (b *backup) fail(ctx context.Context, cause error) error {
+	b.Log.Error("backup failed", "backup", b.object.Name, "error", cause.Error())
+	err := b.save(ctx, func(s *v1alpha1.BackupStatus) {
+		s.Problems = listed(append([]string{cause.Error()}, fault.Hints(cause)...))
+		endBackup(s, b.object.Generation, v1alpha1.PhaseFailed, reasonOf(cause), cause.Error(), b.Now())
 	})
+	if errors.Is(err, errEnded) {
+		return nil
+	}
+	return err
 }
 
 func (b *backup) end(s *v1alpha1.BackupStatus, phase v1alpha1.Phase, message string) {

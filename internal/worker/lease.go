@@ -14,6 +14,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/backstay/backstay/api/v1alpha1"
+	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/kube"
 )
 
 // One Backup or Restore at a time works on a namespace: a lease in Backstay's namespace says whose turn it is.
@@ -43,14 +45,28 @@ func (w *Worker) holdAll(ctx context.Context, namespaces []string, owner string)
 	return held, release, nil
 }
 
+// holding does work while it has the leases on namespaces. When one is lost, that is the error.
+func (w *Worker) holding(ctx context.Context, namespaces []string, owner string, work func(context.Context) error) error {
+	held, release, err := w.holdAll(ctx, namespaces, owner)
+	if err != nil {
+		return err
+	}
+	defer release()
+	err = work(held)
+	if err != nil && held.Err() != nil && ctx.Err() == nil {
+		return context.Cause(held)
+	}
+	return err
+}
+
 // hold waits for the lease on a namespace and keeps it. The context it returns ends when the lease is lost; release gives it back.
 func (w *Worker) hold(ctx context.Context, namespace, owner string) (_ context.Context, release func(), _ error) {
 	sum := sha256.Sum256([]byte(namespace))
 	key := types.NamespacedName{Namespace: w.System, Name: "backstay-app-" + hex.EncodeToString(sum[:8])}
 	for {
 		taken, err := w.takeLease(ctx, key, owner)
-		if err != nil && !transient(err) {
-			return nil, nil, err
+		if err != nil && !kube.Transient(err) {
+			return nil, nil, fault.Wrap("hold namespace "+namespace, kube.ClassOf(err), err, "")
 		}
 		if taken {
 			break
@@ -127,13 +143,26 @@ func ignoreRace(err error) error {
 func (w *Worker) renew(ctx context.Context, lose context.CancelCauseFunc, key types.NamespacedName, owner string) {
 	last := w.Now()
 	for pause(ctx, leaseRenew) == nil {
-		taken, err := w.takeLease(ctx, key, owner)
+		taken, err := w.renewOnce(ctx, key, owner)
 		switch {
 		case taken:
 			last = w.Now()
-		case err == nil, w.Now().Sub(last) > leaseTime:
+		case ctx.Err() != nil:
+			return
+		case err == nil, w.Now().Sub(last) > leaseTime-leaseRenew: // before it runs out
 			lose(errLeaseLost)
 			return
 		}
 	}
+}
+
+// renewOnce takes the lease again, in the time until the next renewal.
+func (w *Worker) renewOnce(ctx context.Context, key types.NamespacedName, owner string) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, leaseRenew)
+	defer cancel()
+	taken, err := w.takeLease(ctx, key, owner)
+	if taken || err != nil {
+		return taken, err
+	}
+	return w.takeLease(ctx, key, owner) // it may only have been tidied away between two looks
 }

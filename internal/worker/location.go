@@ -19,6 +19,7 @@ import (
 
 	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/kube"
 	"github.com/backstay/backstay/internal/point"
 )
 
@@ -196,16 +197,6 @@ func (w *Worker) syncObject(ctx context.Context, namespace, location string, p p
 	before := existing.DeepCopy()
 	existing.Spec.Holds = want.Holds
 	return client.IgnoreNotFound(w.Cluster.Client.Patch(ctx, existing, client.MergeFrom(before)))
-}
-
-// unpublish removes the object of a point that is no more.
-func (w *Worker) unpublish(ctx context.Context, namespace, location string, p point.Point) error {
-	var o v1alpha1.RestorePoint
-	err := w.Cluster.Client.Get(ctx, types.NamespacedName{Namespace: namespace, Name: nameOf(p)}, &o)
-	if err != nil || o.Spec.Point != p.ID || o.Spec.Location != location {
-		return client.IgnoreNotFound(err)
-	}
-	return w.drop(ctx, &o)
 }
 
 // drop removes the object of a point that is no more, and its snapshots. The finalizer goes last: the controller puts it back on what is

@@ -1,10 +1,12 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -57,7 +59,7 @@ type restoration struct {
 func (w *Worker) Restore(ctx context.Context, namespace, name string) error {
 	var object v1alpha1.Restore
 	if err := w.Cluster.Client.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, &object); err != nil {
-		return fault.Wrap(fmt.Sprintf("read restore %s/%s", namespace, name), classOf(err), err, "")
+		return fault.Wrap(fmt.Sprintf("read restore %s/%s", namespace, name), kube.ClassOf(err), err, "")
 	}
 	if object.Status.Phase.Final() {
 		return nil
@@ -71,9 +73,12 @@ func (r *restoration) run(ctx context.Context) error {
 	err := r.work(ctx)
 	if r.store != nil {
 		tidy, done := context.WithTimeout(context.WithoutCancel(ctx), tidyTime)
-		err = errors.Join(err, r.store.Close(tidy))
+		if err := r.store.Close(tidy); err != nil { // only read from
+			r.Log.Warn("the location was not closed well", "location", r.location, "error", err.Error())
+		}
 		done()
 	}
+	err = overdue(ctx, err)
 	if err == nil || again(ctx, err) {
 		return err
 	}
@@ -90,18 +95,18 @@ func (r *restoration) work(ctx context.Context) error {
 	if err := r.read(ctx); err != nil {
 		return err
 	}
-	if err := r.build(ctx); err != nil {
-		return err
-	}
 	if r.object.Spec.PlanOnly {
+		if err := r.build(ctx); err != nil {
+			return err
+		}
 		return r.end(ctx, v1alpha1.PhasePlanned, nil)
 	}
-	held, release, err := r.holdAll(ctx, r.targets(), string(r.object.UID))
-	if err != nil {
-		return err
-	}
-	defer release()
-	return r.apply(held)
+	return r.holding(ctx, r.targets(), string(r.object.UID), func(ctx context.Context) error {
+		if err := r.build(ctx); err != nil { // not before: another may have been at work
+			return err
+		}
+		return r.apply(ctx)
+	})
 }
 
 // prepare finds out with which rights the Restore works.
@@ -157,7 +162,7 @@ func (r *restoration) pointObject(ctx context.Context) (*v1alpha1.RestorePoint, 
 	if name := r.object.Spec.RestorePoint; name != "" {
 		var p v1alpha1.RestorePoint
 		err := r.Cluster.Client.Get(ctx, types.NamespacedName{Namespace: r.object.Namespace, Name: name}, &p)
-		return &p, fault.Wrap(op, classOf(err), err, "")
+		return &p, fault.Wrap(op, kube.ClassOf(err), err, "")
 	}
 	want := r.object.Spec.Latest
 	if want == nil {
@@ -167,31 +172,40 @@ func (r *restoration) pointObject(ctx context.Context) (*v1alpha1.RestorePoint, 
 	if err != nil {
 		return nil, err
 	}
-	var newest *v1alpha1.RestorePoint
+	if decided := r.object.Status.Point; decided != "" {
+		i := slices.IndexFunc(all, func(p v1alpha1.RestorePoint) bool { return p.Spec.Point == decided })
+		if i < 0 {
+			return nil, fault.New(op, fault.ErrNotFound, "point "+decided+" is in location "+want.Location+" no more", "")
+		}
+		return &all[i], nil
+	}
+	newest := map[string]*v1alpha1.RestorePoint{} // of each cluster
 	for i := range all {
 		p := &all[i]
-		switch {
-		case r.object.Status.Point != "":
-			if p.Spec.Point == r.object.Status.Point {
-				return p, nil
-			}
-		case p.Spec.Application != want.Application, want.Cluster != "" && p.Spec.Cluster != want.Cluster,
-			p.Spec.State != string(point.Complete), want.AsOf != nil && p.Spec.Time.After(want.AsOf.Time):
-		case newest != nil && newest.Spec.Cluster != p.Spec.Cluster && want.Cluster == "":
-			if newest.Spec.Cluster != r.Name && p.Spec.Cluster != r.Name {
-				return nil, fault.New(op, fault.ErrInvalid, "several clusters have an application "+want.Application, "say latest.cluster")
-			}
-			if p.Spec.Cluster == r.Name {
-				newest = p
-			}
-		case newest == nil || newest.Spec.Time.Before(&p.Spec.Time):
-			newest = p
+		if p.Spec.Application != want.Application || p.Spec.State != string(point.Complete) || want.AsOf != nil && p.Spec.Time.After(want.AsOf.Time) {
+			continue
+		}
+		if known := newest[p.Spec.Cluster]; known == nil || known.Spec.Time.Before(&p.Spec.Time) {
+			newest[p.Spec.Cluster] = p
 		}
 	}
-	if newest == nil {
+	return chosen(op, newest, want, r.Name)
+}
+
+// chosen is the point of the cluster that is wanted, else of this one, else of the only one.
+func chosen(op string, newest map[string]*v1alpha1.RestorePoint, want *v1alpha1.LatestPoint, here string) (*v1alpha1.RestorePoint, error) {
+	if p := newest[cmp.Or(want.Cluster, here)]; p != nil {
+		return p, nil
+	}
+	clusters := slices.Sorted(maps.Keys(newest))
+	if want.Cluster != "" || len(clusters) == 0 {
 		return nil, fault.New(op, fault.ErrNotFound, "no complete point of "+want.Application+" in location "+want.Location, "")
 	}
-	return newest, nil
+	if len(clusters) > 1 {
+		cause := fmt.Sprintf("several clusters have an application %s: %s", want.Application, strings.Join(clusters, ", "))
+		return nil, fault.New(op, fault.ErrInvalid, cause, "say latest.cluster, or name a point")
+	}
+	return newest[clusters[0]], nil
 }
 
 // build compares the point with the cluster, and writes the plan down.
@@ -271,22 +285,24 @@ func (r *restoration) writePlan(ctx context.Context) error {
 		m.Data[v1alpha1.PlanJSON] = string(document)
 	}
 	if err := r.Cluster.Client.Create(ctx, &m); err != nil && !apierrors.IsAlreadyExists(err) {
-		return fault.Wrap("write the plan", classOf(err), err, "")
+		return fault.Wrap("write the plan", kube.ClassOf(err), err, "")
 	}
 	status := r.plan.Status()
 	return r.save(ctx, func(s *v1alpha1.RestoreStatus) { s.Plan, s.PlanName = &status, m.Name })
 }
 
-// targets are the namespaces that the plan reaches.
+// targets are the namespaces that the Restore may change: those in the point, as they are called here.
 func (r *restoration) targets() []string {
 	reached := map[string]bool{}
-	for _, i := range r.plan.Items {
-		reached[i.Namespace] = true
+	for _, p := range r.record.Point.Parts {
+		namespace, is := kube.NamespaceOf(p.Name)
+		if !is {
+			namespace, _, is = volume.ClaimOf(p.Name)
+		}
+		if is && namespace != "" {
+			reached[cmp.Or(r.object.Spec.Namespaces[namespace], namespace)] = true
+		}
 	}
-	for _, v := range r.plan.Volumes {
-		reached[v.Namespace] = true
-	}
-	delete(reached, "")
 	return sortedKeys(reached)
 }
 
@@ -381,7 +397,7 @@ func (r *restoration) fill(ctx context.Context, volumes []restore.Volume) error 
 		return err
 	}
 	if err := r.plan.Classes(ctx); err != nil {
-		return fault.Wrap("restore "+r.object.Name, classOf(err), err, "")
+		return fault.Wrap("restore "+r.object.Name, kube.ClassOf(err), err, "")
 	}
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(volumesAtOnce)
@@ -419,14 +435,14 @@ func stand(s *v1alpha1.RestoreStatus, v restore.Volume) *v1alpha1.VolumeStatus {
 
 // swap stops what uses the claims and puts the new volumes behind them.
 func (r *restoration) swap(ctx context.Context, volumes []restore.Volume) error {
-	if len(volumes) == 0 {
-		return nil
+	if !slices.ContainsFunc(volumes, func(v restore.Volume) bool { return !stand(&r.object.Status, v).Stored }) {
+		return nil // an earlier process did it all; what runs again is not to stop once more
 	}
 	if err := r.phase(ctx, v1alpha1.PhaseSwapping); err != nil {
 		return err
 	}
 	if err := r.plan.Ground(ctx); err != nil {
-		return fault.Wrap("restore "+r.object.Name, classOf(err), err, "")
+		return fault.Wrap("restore "+r.object.Name, kube.ClassOf(err), err, "")
 	}
 	var claims []types.NamespacedName
 	for _, v := range volumes {
@@ -475,10 +491,13 @@ func (r *restoration) start(ctx context.Context) error {
 func (r *restoration) undo(ctx context.Context) error {
 	var other v1alpha1.Restore
 	if err := r.Cluster.Client.Get(ctx, types.NamespacedName{Namespace: r.object.Namespace, Name: r.object.Spec.Undo}, &other); err != nil {
-		return fault.Wrap("read restore "+r.object.Spec.Undo, classOf(err), err, "")
+		return fault.Wrap("read restore "+r.object.Spec.Undo, kube.ClassOf(err), err, "")
 	}
 	if err := r.ownVolumes(r.object.Namespace, other.Status.Volumes); err != nil {
 		return err
+	}
+	if !other.Status.Phase.Final() {
+		return fault.New("undo "+other.Name, fault.ErrRefused, "it has not ended", "delete it, and it takes back what it did")
 	}
 	namespaces, claims := map[string]bool{}, []types.NamespacedName{}
 	for _, v := range other.Status.Volumes {
@@ -490,30 +509,32 @@ func (r *restoration) undo(ctx context.Context) error {
 	if len(claims) == 0 {
 		return fault.New("undo "+other.Name, fault.ErrNotFound, "it took no volume out of use", "")
 	}
-	held, release, err := r.holdAll(ctx, sortedKeys(namespaces), string(r.object.UID))
+	return r.holding(ctx, sortedKeys(namespaces), string(r.object.UID), func(ctx context.Context) error {
+		return r.putBack(ctx, claims, string(other.UID))
+	})
+}
+
+// putBack stops what uses the claims and puts the volumes back behind them that another Restore took out.
+func (r *restoration) putBack(ctx context.Context, claims []types.NamespacedName, other string) error {
+	if err := r.phase(ctx, v1alpha1.PhaseSwapping); err != nil {
+		return err
+	}
+	stopped, err := r.claims.Stop(ctx, claims)
 	if err != nil {
+		return errors.Join(err, r.start(ctx))
+	}
+	if err := r.save(ctx, func(s *v1alpha1.RestoreStatus) { s.Stopped = stopped }); err != nil {
 		return err
 	}
-	defer release()
-	if err := r.phase(held, v1alpha1.PhaseSwapping); err != nil {
-		return err
-	}
-	stopped, err := r.claims.Stop(held, claims)
-	if err != nil {
-		return errors.Join(err, r.start(held))
-	}
-	if err := r.save(held, func(s *v1alpha1.RestoreStatus) { s.Stopped = stopped }); err != nil {
-		return err
-	}
-	volumes, err := r.claims.Undo(held, string(other.UID))
-	if err := errors.Join(err, r.start(held)); err != nil {
+	volumes, err := r.claims.Undo(ctx, other)
+	if err := errors.Join(err, r.start(ctx)); err != nil {
 		return err
 	}
 	until := metav1.NewTime(r.Now().Add(r.claims.Keep))
-	if err := r.save(held, func(s *v1alpha1.RestoreStatus) { s.Volumes, s.UndoUntil = volumes, &until }); err != nil {
+	if err := r.save(ctx, func(s *v1alpha1.RestoreStatus) { s.Volumes, s.UndoUntil = volumes, &until }); err != nil {
 		return err
 	}
-	return r.end(held, v1alpha1.PhaseComplete, nil)
+	return r.end(ctx, v1alpha1.PhaseComplete, nil)
 }
 
 // abort ends a Restore as failed, with the workloads as they were and the volumes behind their claims that were there before.
@@ -526,10 +547,14 @@ func (r *restoration) abort(ctx context.Context, cause error) error {
 		}
 	}
 	r.Log.Error("restore failed", "restore", r.object.Name, "error", cause.Error())
-	return r.save(tidy, func(s *v1alpha1.RestoreStatus) {
+	err := r.save(tidy, func(s *v1alpha1.RestoreStatus) {
 		s.Problems = listed(append([]string{cause.Error()}, fault.Hints(cause)...))
-		endRestore(s, r.object.Generation, v1alpha1.PhaseFailed, fault.Of(cause).Reason, cause.Error(), r.Now())
+		endRestore(s, r.object.Generation, v1alpha1.PhaseFailed, reasonOf(cause), cause.Error(), r.Now())
 	})
+	if errors.Is(err, errEnded) {
+		return nil
+	}
+	return err
 }
 
 func (r *restoration) phase(ctx context.Context, phase v1alpha1.Phase) error {
@@ -543,8 +568,15 @@ func (r *restoration) end(ctx context.Context, phase v1alpha1.Phase, problems []
 	})
 }
 
+// save changes the status and writes it, unless the controller has ended the Restore.
 func (r *restoration) save(ctx context.Context, change func(*v1alpha1.RestoreStatus)) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.persist(ctx, r.object, func() { change(&r.object.Status) })
+	return r.persist(ctx, r.object, func() error {
+		if r.object.Status.Phase == v1alpha1.PhaseFailed {
+			return errEnded
+		}
+		change(&r.object.Status)
+		return nil
+	})
 }
