@@ -291,8 +291,12 @@ func (r *restoration) writePlan(ctx context.Context) error {
 	return r.save(ctx, func(s *v1alpha1.RestoreStatus) { s.Plan, s.PlanName = &status, m.Name })
 }
 
-// targets are the namespaces that the Restore may change: those in the point, as they are called here.
+// targets are the namespaces that the Restore may change: those in the point, as they are called here. A tenant's holds nobody else's,
+// whatever its vault says.
 func (r *restoration) targets() []string {
+	if r.object.Namespace != r.System {
+		return []string{r.object.Namespace}
+	}
 	reached := map[string]bool{}
 	for _, p := range r.record.Point.Parts {
 		namespace, is := kube.NamespaceOf(p.Name)

@@ -2,11 +2,15 @@ package worker
 
 import (
 	"errors"
+	"slices"
 	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/kube/volume"
+	"github.com/backstay/backstay/internal/point"
 )
 
 func TestStatusesOfTenantsNameTheirOwnClaims(t *testing.T) {
@@ -46,6 +50,17 @@ func TestTenantsBringTheirOwnCredentials(t *testing.T) {
 	} {
 		if err := ownCredentials(volume.Location{URL: test.url, Credentials: test.values}); errors.Is(err, fault.ErrDenied) != test.denied {
 			t.Errorf("%s: %v, want denied %v", test.name, err, test.denied)
+		}
+	}
+}
+
+func TestTenantsHoldNobodyElsesNamespace(t *testing.T) {
+	record := &point.Record{Point: point.Point{Parts: []point.Part{{Name: "kubernetes/b"}, {Name: "volumes/c/data"}}}}
+	for home, want := range map[string][]string{"a": {"a"}, "backstay-system": {"b", "c"}} {
+		object := &v1alpha1.Restore{ObjectMeta: metav1.ObjectMeta{Namespace: home}}
+		r := &restoration{Worker: New(Options{System: "backstay-system"}), object: object, record: record}
+		if got := r.targets(); !slices.Equal(got, want) {
+			t.Errorf("a Restore in %s holds %v, want %v", home, got, want)
 		}
 	}
 }

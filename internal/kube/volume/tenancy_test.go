@@ -44,7 +44,9 @@ func TestFillFromASnapshotThatLies(t *testing.T) {
 	l.ok(k.Snapshot(t.Context(), vols, unsaved))
 	l.ok(k.Keep(t.Context(), vols, "p-lie"))
 	var kept map[types.NamespacedName]*snapshotv1.VolumeSnapshot
-	of := func(claim string) *snapshotv1.VolumeSnapshot { return kept[types.NamespacedName{Namespace: l.app, Name: claim}] }
+	of := func(claim string) *snapshotv1.VolumeSnapshot {
+		return kept[types.NamespacedName{Namespace: l.app, Name: claim}]
+	}
 	l.eventually("the snapshots are ready", func() (ready bool) {
 		var err error
 		kept, err = k.Kept(t.Context(), "p-lie")
