@@ -79,7 +79,7 @@ func (w *Worker) hold(ctx context.Context, namespace, owner string) (_ context.C
 	renewed := make(chan struct{})
 	go func() {
 		defer close(renewed)
-		w.renew(held, lose, key, owner)
+		w.renew(held, lose, key, owner, leaseRenew)
 	}()
 	return held, func() {
 		lose(nil)
@@ -139,10 +139,10 @@ func ignoreRace(err error) error {
 	return err
 }
 
-// renew keeps the lease until ctx ends. Lost for too long, it ends the work.
-func (w *Worker) renew(ctx context.Context, lose context.CancelCauseFunc, key types.NamespacedName, owner string) {
+// renew takes the lease again and again until ctx ends. When it is lost, or may soon be, it ends the work.
+func (w *Worker) renew(ctx context.Context, lose context.CancelCauseFunc, key types.NamespacedName, owner string, every time.Duration) {
 	last := w.Now()
-	for pause(ctx, leaseRenew) == nil {
+	for pause(ctx, every) == nil {
 		taken, err := w.renewOnce(ctx, key, owner)
 		switch {
 		case taken:
