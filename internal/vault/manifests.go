@@ -99,8 +99,11 @@ func (v *Vault) manifests(ctx context.Context) (*listing, error) {
 	if err := v.rep.Refresh(ctx); err != nil {
 		return nil, storageFault("read indexes", err)
 	}
+	v.manifestsMu.Lock()
+	known := v.understood
+	v.manifestsMu.Unlock()
 	var mu sync.Mutex
-	entries := map[manifest.ID]version{}
+	understood, entries := map[content.ID][]version{}, map[manifest.ID]version{}
 	l := &listing{holds: map[string][]hold{}}
 	contents := v.rep.ContentReader()
 	err := contents.IterateContents(ctx, content.IterateOptions{
@@ -110,7 +113,11 @@ func (v *Vault) manifests(ctx context.Context) (*listing, error) {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		read, err := readManifests(ctx, contents, i.ContentID)
+		read, found := known[i.ContentID]
+		var err error
+		if !found {
+			read, err = readVersions(ctx, contents, i.ContentID)
+		}
 		mu.Lock()
 		defer mu.Unlock()
 		l.contents++
@@ -118,10 +125,11 @@ func (v *Vault) manifests(ctx context.Context) (*listing, error) {
 			l.unread = append(l.unread, unread{i.ContentID, err})
 			return nil
 		}
+		understood[i.ContentID] = read
 		for _, e := range read {
-			v.newest.Store(max(v.newest.Load(), e.Modified.UnixNano()))
-			if old, ok := entries[e.ID]; !ok || e.Modified.After(old.modified) {
-				entries[e.ID] = version{e.Modified, understand(e)}
+			v.newest.Store(max(v.newest.Load(), e.modified.UnixNano()))
+			if old, ok := entries[e.id]; !ok || e.modified.After(old.modified) {
+				entries[e.id] = e
 			}
 		}
 		return nil
@@ -129,6 +137,9 @@ func (v *Vault) manifests(ctx context.Context) (*listing, error) {
 	if err != nil {
 		return nil, storageFault("list manifests", err)
 	}
+	v.manifestsMu.Lock()
+	v.understood = understood // and no longer those that are gone
+	v.manifestsMu.Unlock()
 	for _, e := range entries {
 		l.add(e.meaning)
 	}
@@ -142,6 +153,19 @@ func (v *Vault) manifests(ctx context.Context) (*listing, error) {
 		})
 	}
 	return l, nil
+}
+
+// readVersions reads one content of manifests.
+func readVersions(ctx context.Context, contents content.Reader, id content.ID) ([]version, error) {
+	read, err := readManifests(ctx, contents, id)
+	if err != nil {
+		return nil, err
+	}
+	versions := make([]version, len(read))
+	for i, e := range read {
+		versions[i] = version{e.ID, e.Modified, understand(e)}
+	}
+	return versions, nil
 }
 
 // readManifests decodes one content of manifests.
@@ -182,6 +206,7 @@ func decodeManifests(r io.Reader) ([]manifestEntry, error) {
 
 // version is one version of a manifest, the newest of which holds.
 type version struct {
+	id       manifest.ID
 	modified time.Time
 	meaning  any // saved, hold, or nil for what is deleted or kopia's own
 }

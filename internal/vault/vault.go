@@ -72,6 +72,9 @@ type Vault struct {
 	recent  recentDirs
 	newest  atomic.Int64 // when the newest manifest that was seen was written, in Unix nanoseconds
 
+	manifestsMu sync.Mutex
+	understood  map[content.ID][]version // contents of manifests, as last read; it is replaced, never changed
+
 	mu      sync.Mutex
 	running map[*context.CancelCauseFunc]bool // operations under way, to be cancelled when kopia gives up
 	fatal   error
