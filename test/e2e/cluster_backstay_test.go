@@ -12,6 +12,13 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/backstay/backstay/api/v1alpha1"
 )
 
 // installed is a cluster with Backstay on it, as deploy/backstay.yaml installs it, and a Location main in a bucket.
@@ -37,6 +44,7 @@ func install(t *testing.T, c *cluster, bucket string) *installed {
 	}
 	c.uninstall(t)
 	text := strings.ReplaceAll(string(manifests), "backstay:dev", backstayImage)
+	text = strings.Replace(text, "- controller\n", "- controller\n            - --kubelet-dir=/run/node/kubelet\n", 1) // as test/cluster has it
 	c.kubectlWith(t, text, "apply", "--server-side", "--force-conflicts", "-f", "-")
 	c.kubectl(t, "-n", system, "rollout", "status", "--timeout=120s", "deployment/backstay-controller")
 	t.Cleanup(func() {
@@ -52,13 +60,14 @@ func install(t *testing.T, c *cluster, bucket string) *installed {
 func (c *cluster) uninstall(t *testing.T) {
 	t.Helper()
 	c.try(t, "", "-n", system, "delete", "deployment", "backstay-controller", "--ignore-not-found", "--timeout=60s")
-	for _, kind := range []string{"restorepoints", "backups", "restores"} {
-		names := c.try(t, "", "get", kind+".backstay.io", "-A", "-o", `jsonpath={range .items[*]}{.metadata.namespace} {.metadata.name}{"\n"}{end}`)
-		for line := range strings.Lines(names.stdout) {
-			if namespace, name, ok := strings.Cut(strings.TrimSpace(line), " "); ok {
-				c.try(t, "", "-n", namespace, "patch", kind+".backstay.io", name, "--type=merge", "-p", noFinalizers)
-			}
+	api := c.connect(t).Client
+	for _, list := range []client.ObjectList{&v1alpha1.RestorePointList{}, &v1alpha1.BackupList{}, &v1alpha1.RestoreList{}} {
+		if api.List(t.Context(), list) != nil {
+			continue // Backstay was never there
 		}
+		_ = meta.EachListItem(list, func(o runtime.Object) error { // there may be many
+			return api.Patch(t.Context(), o.(client.Object), client.RawPatch(types.MergePatchType, []byte(noFinalizers)))
+		})
 	}
 	c.kubectl(t, "delete", "namespace", system, "--ignore-not-found", "--timeout=120s")
 }
