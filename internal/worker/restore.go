@@ -277,7 +277,9 @@ func (r *restoration) writePlan(ctx context.Context) error {
 	m := corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: r.object.Name + "-plan", Namespace: r.object.Namespace,
-			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(r.object, v1alpha1.GroupVersion.WithKind(v1alpha1.KindRestore))},
+			OwnerReferences: []metav1.OwnerReference{
+				{APIVersion: v1alpha1.APIVersion, Kind: v1alpha1.KindRestore, Name: r.object.Name, UID: r.object.UID}, // it blocks nobody's deletion
+			},
 		},
 		Data: map[string]string{v1alpha1.PlanText: text[:min(len(text), maxPlan/2)]},
 	}
@@ -494,6 +496,9 @@ func (r *restoration) start(ctx context.Context) error {
 // undo puts the volumes back that another Restore took out of use.
 func (r *restoration) undo(ctx context.Context) error {
 	var other v1alpha1.Restore
+	if r.object.Spec.PlanOnly {
+		return fault.New("undo "+r.object.Spec.Undo, fault.ErrInvalid, "there is no plan of an undo", "leave planOnly out")
+	}
 	if err := r.Cluster.Client.Get(ctx, types.NamespacedName{Namespace: r.object.Namespace, Name: r.object.Spec.Undo}, &other); err != nil {
 		return fault.Wrap("read restore "+r.object.Spec.Undo, kube.ClassOf(err), err, "")
 	}
