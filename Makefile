@@ -12,7 +12,7 @@ RACE := ./internal/fault ./internal/point/... ./internal/policy ./internal/prote
 # What stands in for the world: built from pinned modules, or fetched, at the first run.
 SERVERS := kopia versitygw kubernetes
 
-.PHONY: build test race lint generate e2e e2e-cluster e2e-down bench verify servers debian
+.PHONY: build test race lint generate e2e e2e-long e2e-cluster e2e-down bench verify servers debian
 
 build: ## bin/backstay
 	$(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/backstay ./cmd/backstay
@@ -30,6 +30,12 @@ e2e: debian build ## the built program against Gitea, sshd, stock kopia, the kil
 	@test/servers/build.sh $(SERVERS) gitea >/dev/null
 	eval "$$(test/servers/build.sh $(SERVERS) gitea)" && \
 		BACKSTAY_TEST_BINARY=$(CURDIR)/bin/backstay $(GO) test -tags e2e -count=1 -timeout 90m ./test/e2e; \
+		status=$$?; for name in backstay elsewhere; do test/cluster/down.sh $$name; done; exit $$status
+
+e2e-long: debian build ## what of the cluster's tests takes its time: every phase killed, 500 namespaces, tenants, a second cluster
+	@test/servers/build.sh $(SERVERS) >/dev/null
+	eval "$$(test/servers/build.sh $(SERVERS))" && \
+		BACKSTAY_TEST_BINARY=$(CURDIR)/bin/backstay $(GO) test -tags e2e,long -count=1 -timeout 90m -run Cluster ./test/e2e; \
 		status=$$?; for name in backstay elsewhere; do test/cluster/down.sh $$name; done; exit $$status
 
 e2e-cluster: build ## starts a Kubernetes of one node, with Backstay's image and nothing of Backstay installed; needs root

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -121,4 +122,48 @@ func TestClusterApplication(t *testing.T) {
 	if r := finish(t, vault); r.exit != 0 {
 		t.Errorf("location create: exit %d\n%s", r.exit, r.stderr)
 	}
+}
+
+// tally is the smallest application with two volumes: the counter, and a ConfigMap.
+func (c *cluster) tally(t *testing.T, namespace, class string) {
+	t.Helper()
+	c.newNamespace(t, namespace)
+	c.apply(t, namespace, fmt.Sprintf(`
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: settings}
+data: {colour: blue}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: a}
+spec: {storageClassName: %[1]s, accessModes: [ReadWriteOnce], resources: {requests: {storage: 64Mi}}}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: b}
+spec: {storageClassName: csi-hostpath-sc, accessModes: [ReadWriteOnce], resources: {requests: {storage: 64Mi}}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: counter}
+spec:
+  replicas: 1
+  strategy: {type: Recreate}
+  selector: {matchLabels: {app: counter}}
+  template:
+    metadata: {labels: {app: counter}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: counter
+        image: lab.local/counter:1
+        imagePullPolicy: Never
+        args: [write, /a/count, /b/count]
+        volumeMounts: [{name: a, mountPath: /a}, {name: b, mountPath: /b}]
+      volumes:
+      - {name: a, persistentVolumeClaim: {claimName: a}}
+      - {name: b, persistentVolumeClaim: {claimName: b}}
+`, class))
+	c.kubectl(t, "-n", namespace, "rollout", "status", "--timeout=120s", "deployment/counter")
 }

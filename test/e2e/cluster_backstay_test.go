@@ -171,3 +171,20 @@ func (c *cluster) down(t *testing.T) {
 		t.Errorf("down.sh %s: exit %d\n%s", c.name, r.exit, r.stderr)
 	}
 }
+
+// create makes an object, although the API server may just be on its way back.
+func create(t *testing.T, api client.Client, o client.Object) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for {
+		err := api.Create(ctx, o)
+		if err == nil || strings.Contains(err.Error(), "already exists") {
+			return
+		}
+		if ctx.Err() != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+}

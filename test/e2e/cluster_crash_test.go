@@ -1,9 +1,8 @@
-//go:build e2e
+//go:build e2e && long
 
 package e2e
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -15,50 +14,6 @@ import (
 
 	"github.com/backstay/backstay/api/v1alpha1"
 )
-
-// tally is the smallest application with two volumes: the counter, and a ConfigMap.
-func (c *cluster) tally(t *testing.T, namespace, class string) {
-	t.Helper()
-	c.newNamespace(t, namespace)
-	c.apply(t, namespace, fmt.Sprintf(`
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: settings}
-data: {colour: blue}
----
-apiVersion: v1
-kind: PersistentVolumeClaim
-metadata: {name: a}
-spec: {storageClassName: %[1]s, accessModes: [ReadWriteOnce], resources: {requests: {storage: 64Mi}}}
----
-apiVersion: v1
-kind: PersistentVolumeClaim
-metadata: {name: b}
-spec: {storageClassName: csi-hostpath-sc, accessModes: [ReadWriteOnce], resources: {requests: {storage: 64Mi}}}
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: counter}
-spec:
-  replicas: 1
-  strategy: {type: Recreate}
-  selector: {matchLabels: {app: counter}}
-  template:
-    metadata: {labels: {app: counter}}
-    spec:
-      terminationGracePeriodSeconds: 1
-      containers:
-      - name: counter
-        image: lab.local/counter:1
-        imagePullPolicy: Never
-        args: [write, /a/count, /b/count]
-        volumeMounts: [{name: a, mountPath: /a}, {name: b, mountPath: /b}]
-      volumes:
-      - {name: a, persistentVolumeClaim: {claimName: a}}
-      - {name: b, persistentVolumeClaim: {claimName: b}}
-`, class))
-	c.kubectl(t, "-n", namespace, "rollout", "status", "--timeout=120s", "deployment/counter")
-}
 
 // victim is a part of Backstay, or what it stands on, that is killed without warning.
 type victim struct {
@@ -174,22 +129,5 @@ func TestClusterKilledInEveryPhase(t *testing.T) {
 	})
 	if listed := strings.Count(i.backstay(t, "points", "app/"+ns), "complete"); listed < points {
 		t.Errorf("%d points are listed, %d were made", listed, points)
-	}
-}
-
-// create makes an object, although the API server may just be on its way back.
-func create(t *testing.T, api client.Client, o client.Object) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	for {
-		err := api.Create(ctx, o)
-		if err == nil || strings.Contains(err.Error(), "already exists") {
-			return
-		}
-		if ctx.Err() != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(200 * time.Millisecond)
 	}
 }

@@ -46,6 +46,7 @@ func TestClusterWhatIsMissingIsNamed(t *testing.T) {
 	c := startCluster(t, "backstay")
 	i := install(t, c, t.TempDir())
 	const ns = "half"
+	c.kubectl(t, "delete", "validatingwebhookconfiguration", "half-rejects", "--ignore-not-found") // of a run that was killed
 	c.tally(t, ns, "csi-plain-sc")
 
 	backup := func(t *testing.T, wantExit int, names ...string) v1alpha1.BackupStatus {
