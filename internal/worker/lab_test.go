@@ -73,6 +73,7 @@ func (l *lab) create(o client.Object) {
 	if err := l.cluster.Client.Create(l.Context(), o); err != nil {
 		l.Fatal(err)
 	}
+	l.Cleanup(func() { _ = l.cluster.Client.Delete(context.Background(), o) }) // tidying sees those of every test
 }
 
 func (l *lab) get(name string, o client.Object) {
