@@ -168,7 +168,6 @@ func (s *site) locationName(ctx context.Context) (string, error) {
 
 // follow waits until an object's work has ended, and tells how far it is. Interrupted, it leaves the work to the cluster.
 func (s *site) follow(ctx context.Context, o client.Object, kind string, look func() (v1alpha1.Phase, string)) error {
-	key := client.ObjectKeyFromObject(o)
 	said := ""
 	for {
 		phase, detail := look()
@@ -185,9 +184,9 @@ func (s *site) follow(ctx context.Context, o client.Object, kind string, look fu
 			return ctx.Err()
 		case <-time.After(lookEvery):
 		}
-		if err := s.client.Get(ctx, key, o); apierrors.IsNotFound(err) {
+		if err := kube.Refresh(ctx, s.client, o); err != nil && !kube.Transient(err) { // else the API server may be back the next time
 			return answer("follow "+kind+" "+o.GetName(), err)
-		} // else the API server may be back the next time
+		}
 	}
 }
 
@@ -238,7 +237,7 @@ func (s *site) tellBackedUp(b *v1alpha1.Backup, application string) error {
 }
 
 // applicationPoints lists the restore points of an application.
-func (a *app) applicationPoints(ctx context.Context, application string, o clusterOptions) error {
+func (a *app) applicationPoints(ctx context.Context, application, policy string, o clusterOptions) error {
 	s, err := a.site(o)
 	if err != nil {
 		return err
@@ -247,15 +246,9 @@ func (a *app) applicationPoints(ctx context.Context, application string, o clust
 	if err != nil {
 		return err
 	}
+	points = slices.DeleteFunc(points, func(p v1alpha1.RestorePoint) bool { return policy != "" && p.Spec.Policy != policy })
 	if a.global.json {
-		specs := []v1alpha1.RestorePointSpec{}
-		for _, p := range points {
-			specs = append(specs, p.Spec)
-		}
-		return a.document(struct {
-			Version int                         `json:"version"`
-			Points  []v1alpha1.RestorePointSpec `json:"points"`
-		}{documentVersion, specs})
+		return a.document(applicationPointsOf(points))
 	}
 	if len(points) == 0 {
 		a.say("no points")
@@ -266,6 +259,25 @@ func (a *app) applicationPoints(ctx context.Context, application string, o clust
 		rows[i] = []string{p.Name, stamp(p.Spec.Time.Time), p.Spec.Cluster + "/" + p.Spec.Application, p.Spec.State, size(p.Spec.Bytes), fit(strings.Join(p.Spec.Holds, "; "))}
 	}
 	return a.table([]string{"NAME", "TIME (UTC)", "APPLICATION", "STATE", "SIZE", "HOLD"}, rows)
+}
+
+// applicationPointsDocument is what `points app/NAME --json` prints.
+type applicationPointsDocument struct {
+	Version int                `json:"version"`
+	Points  []applicationPoint `json:"points"`
+}
+
+type applicationPoint struct {
+	Name string `json:"name"` // of the object
+	v1alpha1.RestorePointSpec
+}
+
+func applicationPointsOf(points []v1alpha1.RestorePoint) applicationPointsDocument {
+	document := applicationPointsDocument{documentVersion, []applicationPoint{}}
+	for _, p := range points {
+		document.Points = append(document.Points, applicationPoint{p.Name, p.Spec})
+	}
+	return document
 }
 
 // pointsOf lists the restore points of an application, newest first.

@@ -42,14 +42,12 @@ func (o *applicationRestore) bind(flags *pflag.FlagSet) {
 	flags.BoolVarP(&o.yes, "yes", "y", false, "for an application: do it without asking")
 }
 
-// spec says what is asked for. point is the name of a RestorePoint or the beginning of its id, "" or latest for the newest.
+// restoreSpec says what is asked for. point is the name of a RestorePoint or the beginning of its point's id, "" or latest for the newest:
+// which one that is, Backstay on the cluster decides, for it knows which of several clusters it is.
 func (s *site) restoreSpec(ctx context.Context, application, point string, o restoreOptions) (v1alpha1.RestoreSpec, error) {
 	spec := v1alpha1.RestoreSpec{
 		Only: o.application.only, Existing: o.application.existing, Claims: o.application.claims, Objects: o.application.objects,
-		StorageClasses: o.application.storageClasses, PlanOnly: o.application.plan, Undo: o.application.undo,
-	}
-	if spec.Undo != "" {
-		return spec, nil
+		StorageClasses: o.application.storageClasses, PlanOnly: o.application.plan,
 	}
 	if to := o.application.toNamespace; to != "" {
 		spec.Namespaces = map[string]string{application: to}
@@ -59,23 +57,45 @@ func (s *site) restoreSpec(ctx context.Context, application, point string, o res
 		return spec, err
 	}
 	op := "find a point of " + application
+	hint := "`backstay points app/" + application + "` lists its points"
+	if len(points) == 0 {
+		return spec, fault.New(op, fault.ErrNotFound, "there is none in "+s.namespace, "a Location that has been applied is read within a minute; "+hint)
+	}
+	if point != "" && point != "latest" {
+		spec.RestorePoint, err = restorePointCalled(op, points, point, hint)
+		return spec, err
+	}
+	spec.Latest = &v1alpha1.LatestPoint{Location: points[0].Spec.Location, Application: application}
 	for _, p := range points {
-		late := !o.asOf.IsZero() && p.Spec.Time.After(o.asOf.Time)
-		switch {
-		case point != "" && point != "latest":
-			if p.Name == point || len(point) >= 4 && strings.HasPrefix(p.Spec.Point, point) {
-				spec.RestorePoint = p.Name
-				return spec, nil
-			}
-		case p.Spec.State == "complete" && !late:
-			spec.RestorePoint = p.Name
-			return spec, nil
+		if p.Spec.Location != spec.Latest.Location {
+			return spec, fault.New(op, fault.ErrInvalid, "several locations have points of it", "choose with --location NAME, or name a point; "+hint)
 		}
 	}
-	if len(points) == 0 {
-		return spec, fault.New(op, fault.ErrNotFound, "there is none in "+s.namespace, "a Location that has been applied is read within a minute; `backstay points app/"+application+"` lists its points")
+	if !o.asOf.IsZero() {
+		spec.Latest.AsOf = &metav1.Time{Time: o.asOf.Time}
 	}
-	return spec, fault.New(op, fault.ErrNotFound, fmt.Sprintf("none of %d is meant by %q, or none is complete", len(points), point), "name one that `backstay points app/"+application+"` lists")
+	return spec, nil
+}
+
+// restorePointCalled is the name of the one RestorePoint that is meant: by its name, or by the first digits of its point's id.
+func restorePointCalled(op string, points []v1alpha1.RestorePoint, point, hint string) (string, error) {
+	const fewest = 4
+	var found []string
+	for _, p := range points {
+		if p.Name == point {
+			return p.Name, nil
+		}
+		if len(point) >= fewest && strings.HasPrefix(p.Spec.Point, point) {
+			found = append(found, p.Name)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return "", fault.New(op, fault.ErrNotFound, fmt.Sprintf("none of %d is called %q", len(points), point), hint)
+	case 1:
+		return found[0], nil
+	}
+	return "", fault.New(op, fault.ErrInvalid, fmt.Sprintf("%q begins several: %s", point, strings.Join(found, ", ")), "")
 }
 
 // restoreApplication makes a Restore on the cluster and waits for it. What is there is not touched without a yes to the plan.
@@ -84,27 +104,57 @@ func (a *app) restoreApplication(ctx context.Context, application, point string,
 	if err != nil {
 		return err
 	}
+	if o.application.undo != "" {
+		if point != "" || o.application.plan {
+			return fault.New("restore "+application, fault.ErrInvalid, "--undo takes neither a point nor --plan", "")
+		}
+		_, err := s.runRestore(ctx, application, v1alpha1.RestoreSpec{Undo: o.application.undo})
+		return err
+	}
 	spec, err := s.restoreSpec(ctx, application, point, o)
 	if err != nil {
 		return err
 	}
-	if !o.application.yes && !spec.PlanOnly && spec.Undo == "" {
+	if !o.application.yes && !spec.PlanOnly {
 		planned := spec
 		planned.PlanOnly = true
-		if err := s.runRestore(ctx, application, planned); err != nil {
+		status, err := s.runRestore(ctx, application, planned)
+		if err != nil {
 			return err
 		}
 		if err := s.confirm("restore " + application); err != nil {
 			return err
 		}
+		if spec, err = s.pinned(ctx, application, spec, status.Point); err != nil {
+			return err
+		}
 	}
-	return s.runRestore(ctx, application, spec)
+	_, err = s.runRestore(ctx, application, spec)
+	return err
 }
 
-func (s *site) runRestore(ctx context.Context, application string, spec v1alpha1.RestoreSpec) error {
+// pinned is spec for the point that was planned with: there may be a newer one by now.
+func (s *site) pinned(ctx context.Context, application string, spec v1alpha1.RestoreSpec, planned string) (v1alpha1.RestoreSpec, error) {
+	if spec.Latest == nil {
+		return spec, nil
+	}
+	points, err := s.pointsOf(ctx, application)
+	if err != nil {
+		return spec, err
+	}
+	for _, p := range points {
+		if p.Spec.Point == planned && p.Spec.Location == spec.Latest.Location {
+			spec.RestorePoint, spec.Latest = p.Name, nil
+			return spec, nil
+		}
+	}
+	return spec, fault.New("restore "+application, fault.ErrNotFound, "point "+planned+" was deleted meanwhile", "")
+}
+
+func (s *site) runRestore(ctx context.Context, application string, spec v1alpha1.RestoreSpec) (v1alpha1.RestoreStatus, error) {
 	r := &v1alpha1.Restore{ObjectMeta: metav1.ObjectMeta{GenerateName: nameFrom(application), Namespace: s.namespace}, Spec: spec}
 	if err := s.client.Create(ctx, r); err != nil {
-		return answer("restore "+application, err)
+		return r.Status, answer("restore "+application, err)
 	}
 	err := s.follow(ctx, r, "restore", func() (v1alpha1.Phase, string) {
 		filled := 0
@@ -116,9 +166,9 @@ func (s *site) runRestore(ctx context.Context, application string, spec v1alpha1
 		return r.Status.Phase, progressOf(filled, len(r.Status.Volumes), "volumes filled")
 	})
 	if err != nil {
-		return err
+		return r.Status, err
 	}
-	return errors.Join(s.tellRestored(ctx, r, application), outcome("restore "+application, r.Status.Phase, r.Status.Conditions, r.Status.Problems))
+	return r.Status, errors.Join(s.tellRestored(ctx, r, application), outcome("restore "+application, r.Status.Phase, r.Status.Conditions, r.Status.Problems))
 }
 
 // confirm asks a person; without one it refuses.
@@ -154,5 +204,15 @@ func (s *site) tellRestored(ctx context.Context, r *v1alpha1.Restore, applicatio
 		s.say("the volumes that were there are kept until %s UTC: `backstay restore app/%s --undo %s` brings them back", stamp(until.Time), application, r.Name)
 	}
 	s.say("%s: restore %s of %s", strings.ToLower(string(r.Status.Phase)), r.Name, application)
+	return nil
+}
+
+// misplaced refuses flags that were given and mean nothing here.
+func misplaced(op string, flags *pflag.FlagSet, where string, names ...string) error {
+	for _, name := range names {
+		if flags.Changed(name) {
+			return fault.New(op, fault.ErrInvalid, "--"+name+" means nothing "+where, "")
+		}
+	}
 	return nil
 }

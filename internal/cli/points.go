@@ -41,7 +41,10 @@ func newPointsCommand(a *app) *cobra.Command {
 			if !is {
 				return fault.New("points", fault.ErrInvalid, args[0]+" is no application", "say app/NAME; --subject chooses other points")
 			}
-			return a.applicationPoints(ctx, application, o.cluster)
+			if o.subject != "" {
+				return fault.New("points", fault.ErrInvalid, "--subject means nothing for an application", "")
+			}
+			return a.applicationPoints(ctx, application, o.policy, o.cluster)
 		}),
 	}
 	o.cluster.bind(cmd.Flags())

@@ -7,7 +7,9 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
+	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/git"
 	"github.com/backstay/backstay/internal/protect"
@@ -59,6 +61,7 @@ type restoreOptions struct {
 
 func newRestoreCommand(a *app) *cobra.Command {
 	var o restoreOptions
+	var flags *pflag.FlagSet
 	cmd := &cobra.Command{
 		Use:     "restore POINT --to DIR|URL | app/NAME [POINT]",
 		GroupID: groupPoints,
@@ -70,15 +73,25 @@ func newRestoreCommand(a *app) *cobra.Command {
 		ValidArgsFunction: a.completePoints(1),
 		RunE: a.runs(func(ctx context.Context, args []string) error {
 			if application, is := applicationOf(args[0]); is {
+				err := misplaced("restore", flags, "for an application", "to", "part", "ref", "checkout", "force", "pull-requests", "forge", "owner",
+					"visibility", "git-token-file", "ca-file")
+				if err != nil {
+					return err
+				}
 				return a.restoreApplication(ctx, application, strings.Join(args[1:], ""), o)
 			}
 			if len(args) > 1 {
 				return fault.New("restore", fault.ErrInvalid, "too many arguments", "one point at a time; with app/NAME the point comes second")
 			}
+			err := misplaced("restore", flags, "without app/NAME", "to-namespace", "only", "existing", "claim", "object", "storage-class", "plan",
+				"undo", "yes", "kubeconfig", "context", "namespace")
+			if err != nil {
+				return err
+			}
 			return a.restore(ctx, args[0], o)
 		}),
 	}
-	flags := cmd.Flags()
+	flags = cmd.Flags()
 	flags.StringVar(&o.to, "to", "", "`DIR` to restore into, or URL to push to")
 	flags.StringVar(&o.part, "part", "", "only the part `NAME`; its end is enough: acme/api")
 	flags.StringArrayVar(&o.refs, "ref", nil, "only the `REF`; repeat for more")
@@ -94,6 +107,9 @@ func newRestoreCommand(a *app) *cobra.Command {
 	o.cluster.bind(flags)
 	_ = cmd.RegisterFlagCompletionFunc("part", a.completeParts)
 	_ = cmd.MarkFlagDirname("to")
+	_ = cmd.RegisterFlagCompletionFunc("only", cobra.FixedCompletions([]cobra.Completion{v1alpha1.OnlyData, v1alpha1.OnlyConfig}, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("existing", cobra.FixedCompletions(
+		[]cobra.Completion{v1alpha1.ExistingKeep, v1alpha1.ExistingReplace, v1alpha1.ExistingFail}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
