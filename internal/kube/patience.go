@@ -63,4 +63,6 @@ func (c *Cluster) readiness(ctx context.Context) error {
 	return c.Discovery.RESTClient().Get().AbsPath("/readyz").MaxRetries(0).Do(ctx).Error()
 }
 
-func notReady(err error) bool { return apierrors.IsInternalError(err) || apierrors.IsServiceUnavailable(err) }
+func notReady(err error) bool {
+	return apierrors.IsInternalError(err) || apierrors.IsServiceUnavailable(err)
+}

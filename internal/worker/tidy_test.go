@@ -90,7 +90,7 @@ func TestOwnersAreAskedOnceAndAfterwards(t *testing.T) {
 		t.Errorf("asked %d times", asked)
 	}
 	o = owners{list: func() (map[string]bool, error) { asked++; return nil, errors.New("away") }}
-	if !o.active("gone") || !o.active("gone") || o.err == nil || asked != 2 {
+	if !o.active("gone") || !o.active("ended") || o.err == nil || asked != 2 {
 		t.Errorf("asked %d times, %v", asked, o.err)
 	}
 }
