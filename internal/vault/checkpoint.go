@@ -31,10 +31,10 @@ func (c *checkpoints) due() bool {
 	return c.atRisk*patience > c.count
 }
 
-// ended notes a part.
+// ended notes a part. Objects of a cluster are listed faster than a checkpoint of them is made.
 func (c *checkpoints) ended(p *point.Part) {
 	c.names = append(c.names, p.Name)
-	if p.NewBytes > 0 {
+	if p.NewBytes > 0 && p.Kind != point.KindObjects {
 		c.atRisk++
 	}
 }

@@ -2,6 +2,7 @@ package vault
 
 import (
 	"context"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -40,5 +41,26 @@ func TestManifestsAreReadOnce(t *testing.T) {
 		if read := st.gets.Load() - before; n > 0 && read > 2 { // an index, and a content of manifests
 			t.Errorf("listing %d points, one of them new, read %d blobs", n+1, read)
 		}
+	}
+}
+
+// TestObjectsAreCommittedAtOnce makes a point of an application without volumes: its parts wait for each other, and make one index.
+func TestObjectsAreCommittedAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	v := newVault(t, dir, Options{})
+	before := len(blobFiles(t, dir, ""))
+	d, err := v.Begin(t.Context(), repoA, "daily")
+	must(t, err)
+	for _, name := range []string{"kubernetes/shop", "kubernetes/_cluster"} {
+		w, err := d.Part(t.Context(), name, point.KindObjects)
+		must(t, err)
+		_, err = w.Put(t.Context(), point.Entry{Name: "configmaps/settings.yaml"}, strings.NewReader("of: "+name), point.Text)
+		must(t, err)
+		must(t, w.Store(t.Context(), point.Part{}))
+	}
+	_, err = d.Commit(t.Context())
+	must(t, err)
+	if made := len(blobFiles(t, dir, "")) - before; made > 4 {
+		t.Errorf("%d blobs were made, want packs of data and of metadata, an index, and a leaf of the catalogue", made)
 	}
 }
