@@ -135,7 +135,7 @@ var table = map[string]row{
 			"internal/kube golang.org/x/sys " + kubernetes, // what a cluster holds is asked through its API
 	},
 	"test/cluster/counter": {}, // a program of the application that is backed up on the test cluster
-	"internal": {}, // this test
+	"internal":             {}, // this test
 }
 
 func TestImportsFollowTheTable(t *testing.T) {

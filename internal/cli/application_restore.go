@@ -7,11 +7,10 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/spf13/pflag"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-
-	"github.com/spf13/pflag"
 
 	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/fault"

@@ -7,9 +7,8 @@ import (
 	"os"
 	"strings"
 
-	corev1 "k8s.io/api/core/v1"
-
 	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/backstay/backstay/internal/controller"
 	"github.com/backstay/backstay/internal/fault"
@@ -100,8 +99,12 @@ func (o controllerOptions) workerFlags(system string) []string {
 		flags = append(flags, "--image-pull-secret="+name)
 	}
 	for _, f := range [][2]string{
-		{"system-namespace", system}, {"image", o.run.Image}, {"image-pull-policy", o.pullPolicy}, {"cluster-name", o.clusterName},
-		{"mover-memory", o.memory}, {"kubelet-dir", o.kubeletDir},
+		{"system-namespace", system},
+		{"image", o.run.Image},
+		{"image-pull-policy", o.pullPolicy},
+		{"cluster-name", o.clusterName},
+		{"mover-memory", o.memory},
+		{"kubelet-dir", o.kubeletDir},
 	} {
 		if f[1] != "" {
 			flags = append(flags, "--"+f[0]+"="+f[1])

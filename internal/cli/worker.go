@@ -6,10 +6,9 @@ import (
 	"log/slog"
 	"strings"
 
+	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
-
-	"github.com/spf13/cobra"
 
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/kube"

@@ -64,7 +64,7 @@ func (w *Worker) keeper(home, owner, series string) *volume.Keeper {
 	if home != w.System {
 		o.Within = home
 	}
-	o.Note = func(text string) { w.Log.Info(text, "owner", owner) }
+	o.Note = func(text string) { w.Log.Info("volumes", "note", text, "owner", owner) }
 	return volume.New(o)
 }
 

@@ -167,7 +167,7 @@ func (c *cluster) settled(t *testing.T) {
 // down ends a cluster.
 func (c *cluster) down(t *testing.T) {
 	t.Helper()
-	if r := finish(t, exec.Command("../cluster/down.sh", c.name)); r.exit != 0 {
+	if r := finish(t, exec.CommandContext(context.Background(), "../cluster/down.sh", c.name)); r.exit != 0 {
 		t.Errorf("down.sh %s: exit %d\n%s", c.name, r.exit, r.stderr)
 	}
 }
