@@ -1,4 +1,4 @@
-// Command backstay backs up git repositories into an encrypted, deduplicated vault and brings them back.
+// Command backstay backs up git repositories and applications on Kubernetes into an encrypted, deduplicated vault and brings them back.
 package main
 
 import (

@@ -11,7 +11,7 @@ import (
 	"github.com/backstay/backstay/internal/fault"
 )
 
-const rootHelp = `Backstay backs up git repositories into an encrypted, deduplicated vault and brings them back.
+const rootHelp = `Backstay backs up git repositories, and applications on Kubernetes, into an encrypted, deduplicated vault and brings them back.
 
 A vault lives at a location: a directory, or a URL such as s3://bucket/prefix?endpoint=HOST. Without one, Backstay keeps a
 vault below your data directory and makes it on first use, with a password that it writes beside its configuration.`
@@ -31,7 +31,7 @@ const (
 func newRootCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:           "backstay",
-		Short:         "Back up git repositories, and bring them back",
+		Short:         "Back up repositories and applications, and bring them back",
 		Long:          rootHelp,
 		Example:       rootExample,
 		SilenceErrors: true,
