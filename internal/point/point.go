@@ -268,7 +268,8 @@ type PartWriter interface {
 	Keep(ctx context.Context, path string) error
 	// Alarm records a finding that may mean the source was damaged, and holds the last point that has the part from expiring.
 	Alarm(ctx context.Context, finding string) error
-	// Store ends the part as stored, or as carried where CarriedFrom is set. The vault fills in Name, Kind, State, Bytes, NewBytes.
+	// Store ends the part as stored, or as carried where CarriedFrom is set. The vault fills in Name, Kind, State, Bytes, NewBytes. What
+	// is composed of shards says in NewBytes what these brought, unless it is Unchanged.
 	Store(ctx context.Context, p Part) error
 	// Fail ends the part as failed. Where there is a Prior, it is carried in its place with its date. What was put is dropped.
 	Fail(ctx context.Context, reason error) error

@@ -239,7 +239,9 @@ func (p *part) Store(ctx context.Context, q point.Part) error {
 	if q.CarriedFrom != nil {
 		q.State = point.Carried
 	}
-	// What was kept may have been new in this run, when a shard of it was written: its writer says so.
+	if q.Unchanged {
+		q.NewBytes = 0
+	} // else what was kept may have been new in this run, when a shard of it was written: its writer says so
 	q.Bytes, q.NewBytes, q.Notes = size(&n.entry), max(q.NewBytes, p.newBytes), append(q.Notes, p.notes...)
 	p.d.end(ended{q, n})
 	return p.d.secureEnded(ctx)

@@ -292,6 +292,9 @@ func (w *partWriter) Store(ctx context.Context, p point.Part) error {
 	if p.CarriedFrom != nil {
 		p.State, captured = point.Carried, *p.CarriedFrom
 	}
+	if p.Unchanged {
+		p.NewBytes = 0
+	}
 	p.Bytes, p.NewBytes = w.files.bytes(), max(p.NewBytes, w.written)
 	p.Notes = append(p.Notes, w.notes...)
 	w.draft.end(&ended{part: p, files: w.files, time: captured})
