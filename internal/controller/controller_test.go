@@ -172,7 +172,7 @@ func (w *world) get(o client.Object) error {
 	return w.admin.Get(w.Context(), client.ObjectKeyFromObject(o), o)
 }
 
-const patience = 15 * time.Second
+const patience = time.Minute // of a machine that runs everything at once
 
 // eventually waits until check finds no fault.
 func (w *world) eventually(what string, check func() string) {
