@@ -3,6 +3,7 @@ package volume_test
 import (
 	"context"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -108,8 +109,9 @@ func TestPlan(t *testing.T) {
 
 // hurried is a clock that runs so fast that no grace lasts.
 func hurried() func() time.Time {
-	at := time.Now()
-	return func() time.Time { at = at.Add(time.Minute); return at }
+	begun := time.Now()
+	var looks atomic.Int64 // several wait at once
+	return func() time.Time { return begun.Add(time.Duration(looks.Add(1)) * time.Minute) }
 }
 
 func TestSnapshotsOfAllButTheBroken(t *testing.T) {

@@ -192,7 +192,7 @@ func (s *stage) wantAsBefore() {
 	s.Helper()
 	const counter = "deprecated.daemonset.template.generation" // the server's own
 	for name, before := range s.before {
-		live := s.live(s.Context(), before)
+		live, before := s.live(s.Context(), before), before.DeepCopy() // controllers look at it, too
 		for _, o := range []*unstructured.Unstructured{live, before} {
 			unstructured.RemoveNestedField(o.Object, "metadata", "annotations", counter)
 		}
