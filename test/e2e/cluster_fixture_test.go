@@ -43,9 +43,9 @@ func startCluster(t *testing.T, name string) *cluster {
 	program(t, "BACKSTAY_TEST_KUBERNETES")
 	if os.Getuid() != 0 {
 		if os.Getenv("CI") != "" {
-			t.Fatal("a cluster needs root")
+			t.Fatal("run as root: a cluster has namespaces, mounts and devices of its own")
 		}
-		t.Skip("a cluster needs root")
+		t.Skip("run as root: a cluster has namespaces, mounts and devices of its own")
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
