@@ -42,13 +42,7 @@ func (c *controller) untidyBackups(ctx context.Context, j client.Object) []recon
 	if err := c.client.List(ctx, &all, client.UnsafeDisableDeepCopy); err != nil {
 		return nil // they look again by themselves
 	}
-	var requests []reconcile.Request
-	for i := range all.Items {
-		if b := &all.Items[i]; b.Status.Phase == v1alpha1.PhaseFailed && len(b.Finalizers) > 0 {
-			requests = append(requests, requestFor(b))
-		}
-	}
-	return requests
+	return requestsFor(all.Items, func(b *v1alpha1.Backup) bool { return b.Status.Phase == v1alpha1.PhaseFailed && len(b.Finalizers) > 0 })
 }
 
 // newBackups are those that may have waited for a location or policy to be created.
@@ -57,13 +51,7 @@ func (c *controller) newBackups(ctx context.Context, o client.Object) []reconcil
 	if err := c.client.List(ctx, &all, client.InNamespace(o.GetNamespace()), client.UnsafeDisableDeepCopy); err != nil {
 		return nil // they look again by themselves
 	}
-	var requests []reconcile.Request
-	for i := range all.Items {
-		if b := &all.Items[i]; b.Status.Phase == "" {
-			requests = append(requests, requestFor(b))
-		}
-	}
-	return requests
+	return requestsFor(all.Items, func(b *v1alpha1.Backup) bool { return b.Status.Phase == "" })
 }
 
 func (c *controller) reconcileBackup(ctx context.Context, r reconcile.Request) (reconcile.Result, error) {

@@ -378,3 +378,17 @@ func (c *controller) release(ctx context.Context, d deed) (reconcile.Result, err
 func requestFor(o client.Object) reconcile.Request {
 	return reconcile.Request{NamespacedName: types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()}}
 }
+
+// requestsFor asks for another look at those of a list that are wanted.
+func requestsFor[T any, P interface {
+	*T
+	client.Object
+}](items []T, wanted func(P) bool) []reconcile.Request {
+	var requests []reconcile.Request
+	for i := range items {
+		if o := P(&items[i]); wanted(o) {
+			requests = append(requests, requestFor(o))
+		}
+	}
+	return requests
+}

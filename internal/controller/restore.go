@@ -39,14 +39,10 @@ func (c *controller) restoresOfJob(ctx context.Context, j client.Object) []recon
 	if err := c.client.List(ctx, &all, client.UnsafeDisableDeepCopy); err != nil {
 		return requests // they look again by themselves
 	}
-	for i := range all.Items {
-		r := &all.Items[i]
+	return append(requests, requestsFor(all.Items, func(r *v1alpha1.Restore) bool {
 		untidy := work == workTidy && r.Status.Phase == v1alpha1.PhaseFailed && len(r.Finalizers) > 0
-		if untidy || work == workRestore && r.Status.Phase == v1alpha1.PhasePending {
-			requests = append(requests, requestFor(r))
-		}
-	}
-	return requests
+		return untidy || work == workRestore && r.Status.Phase == v1alpha1.PhasePending
+	})...)
 }
 
 // newRestores are those that may have waited for a point or location to be there.
@@ -55,13 +51,7 @@ func (c *controller) newRestores(ctx context.Context, o client.Object) []reconci
 	if err := c.client.List(ctx, &all, client.InNamespace(o.GetNamespace()), client.UnsafeDisableDeepCopy); err != nil {
 		return nil // they look again by themselves
 	}
-	var requests []reconcile.Request
-	for i := range all.Items {
-		if r := &all.Items[i]; r.Status.Phase == "" {
-			requests = append(requests, requestFor(r))
-		}
-	}
-	return requests
+	return requestsFor(all.Items, func(r *v1alpha1.Restore) bool { return r.Status.Phase == "" })
 }
 
 func restoreTask(r *v1alpha1.Restore) task {
