@@ -71,7 +71,7 @@ func (w *Worker) hold(ctx context.Context, namespace, owner string) (_ context.C
 		if taken {
 			break
 		}
-		if err := pause(ctx, leaseLook); err != nil {
+		if err := kube.Pause(ctx, leaseLook); err != nil {
 			return nil, nil, context.Cause(ctx)
 		}
 	}
@@ -142,7 +142,7 @@ func ignoreRace(err error) error {
 // renew takes the lease again and again until ctx ends. When it is lost, or may soon be, it ends the work.
 func (w *Worker) renew(ctx context.Context, lose context.CancelCauseFunc, key types.NamespacedName, owner string, every time.Duration) {
 	last := w.Now()
-	for pause(ctx, every) == nil {
+	for kube.Pause(ctx, every) == nil {
 		taken, err := w.renewOnce(ctx, key, owner)
 		switch {
 		case taken:

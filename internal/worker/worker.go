@@ -202,7 +202,7 @@ func (w *Worker) persist(ctx context.Context, o client.Object, change func() err
 			return fault.Wrap(op, kube.ClassOf(err), err, "")
 		}
 		w.Log.Warn("the API server does not answer; trying again", "error", err.Error())
-		if err := pause(ctx, wait); err != nil {
+		if err := kube.Pause(ctx, wait); err != nil {
 			return context.Cause(ctx)
 		}
 	}
@@ -221,14 +221,3 @@ func (w *Worker) limit(ctx context.Context, op string, started *metav1.Time, spa
 }
 
 func sortedKeys(set map[string]bool) []string { return slices.Sorted(maps.Keys(set)) }
-
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
-}

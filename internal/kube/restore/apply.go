@@ -16,6 +16,7 @@ import (
 
 	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/kube"
 )
 
 // Outcome is what became of a plan's objects.
@@ -131,7 +132,7 @@ func (a *applier) passes(ctx context.Context, todo []*Item, patience time.Durati
 			a.fail(left)
 			return nil
 		default:
-			if err := sleep(ctx, min(wait, patience)); err != nil {
+			if err := kube.Pause(ctx, min(wait, patience)); err != nil {
 				a.fail(left)
 				return fault.Wrap("restore objects", nil, err, "")
 			}
@@ -148,17 +149,6 @@ func (a *applier) passes(ctx context.Context, todo []*Item, patience time.Durati
 func (a *applier) fail(left []attempt) {
 	for _, t := range left {
 		a.outcome.Failed = append(a.outcome.Failed, Failure{t.item.String(), reason(t.err, t.item.object)})
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
 	}
 }
 
@@ -314,7 +304,7 @@ func (a *applier) recreate(ctx context.Context, i *Item) error {
 			a.outcome.Replaced++
 			return nil
 		}
-		if err := sleep(ctx, firstWait); err != nil {
+		if err := kube.Pause(ctx, firstWait); err != nil {
 			return err
 		}
 	}
@@ -332,7 +322,7 @@ func (a *applier) established(ctx context.Context, i *Item) error {
 		if live != nil && condition(live, "Established") == metav1.ConditionTrue {
 			return a.served(ctx, live)
 		}
-		if err := sleep(ctx, firstWait); err != nil {
+		if err := kube.Pause(ctx, firstWait); err != nil {
 			return err
 		}
 	}
@@ -349,7 +339,7 @@ func (a *applier) served(ctx context.Context, definition *unstructured.Unstructu
 		if _, err = a.client.RESTMapper().RESTMapping(schema.GroupKind{Group: group, Kind: kind}); err == nil {
 			return nil
 		}
-		if slept := sleep(ctx, firstWait); slept != nil {
+		if slept := kube.Pause(ctx, firstWait); slept != nil {
 			return slept
 		}
 	}

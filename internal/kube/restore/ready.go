@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/kube"
 )
 
 // readyPoll is how often objects are looked at that are not ready.
@@ -59,7 +60,7 @@ func (p *Plan) Ready(ctx context.Context, patience time.Duration) ([]NotReady, e
 		if patience <= 0 || !slices.ContainsFunc(lagging, func(l lag) bool { return !l.before }) {
 			return w.explain(ctx, lagging), fault.Wrap("wait until it runs", nil, ctx.Err(), "")
 		}
-		if err := sleep(ctx, min(readyPoll, patience)); err != nil {
+		if err := kube.Pause(ctx, min(readyPoll, patience)); err != nil {
 			return nil, fault.Wrap("wait until it runs", nil, err, "")
 		}
 		patience -= readyPoll
