@@ -42,8 +42,12 @@ func (c *copying) commit(ctx context.Context) error {
 	return fault.Wrap("export "+c.repository+" to "+c.place.String(), nil, c.settle(ctx, r), "")
 }
 
-// unchanged leaves the copy as it is. What the source says of itself is noted when it says something else, and once a day.
+// unchanged leaves the copy as it is. What the source says of itself is noted when it says something else, and once a day. Copies that
+// a killed run was about to drop go now.
 func (c *copying) unchanged(ctx context.Context) error {
+	if c.e.o.Layout.Keep > 0 {
+		return fault.Wrap("export "+c.repository+" to "+c.place.String(), nil, c.dropOlder(ctx), "")
+	}
 	if !c.inPlace() {
 		return nil
 	}

@@ -122,16 +122,19 @@ func TestKeepCopiesWhatChanged(t *testing.T) {
 		if got := readable(t, dir); !slices.Equal(got, refs(t, u.dir)) {
 			t.Errorf("refs %v", got)
 		}
-		if zipped {
-			continue
+		if !zipped {
+			copies, _ := filepath.Glob(top + "/177*/objects/pack/*.pack")
+			if shared := sharedInodes(t, copies); shared == 0 {
+				t.Error("the copies share no pack")
+			}
 		}
-		copies, _ := filepath.Glob(top + "/177*/objects/pack/*.pack")
-		if shared := sharedInodes(t, copies); shared == 0 {
-			t.Error("the copies share no pack")
+		// One too many, as a run leaves it that is killed before its end, goes although nothing is new.
+		backUp(t, exporter(t, export.Options{Place: place, Layout: export.Layout{Keep: 1, Zip: zipped}}), u)
+		if left := names(t, top); len(left) != len(foreign)+1 {
+			t.Errorf("left are %v", left)
 		}
 	}
 }
-
 func sharedInodes(t *testing.T, files []string) int {
 	t.Helper()
 	shared := 0

@@ -69,7 +69,10 @@ func (c *cluster) uninstall(t *testing.T) {
 			return api.Patch(t.Context(), o.(client.Object), client.RawPatch(types.MergePatchType, []byte(noFinalizers)))
 		})
 	}
-	c.kubectl(t, "delete", "namespace", system, "--ignore-not-found", "--timeout=120s")
+	if r := c.try(t, "", "delete", "namespace", system, "--ignore-not-found", "--timeout=200s"); r.exit != 0 { // a worker has 150 s to end
+		c.explain(t)
+		t.Fatalf("delete namespace %s: %s\n%s", system, r.stderr, c.kubectl(t, "get", "namespace", system, "-o", "yaml"))
+	}
 }
 
 // location makes a Location and its Secret in a namespace, and waits until it is ready.
@@ -145,7 +148,10 @@ func (i *installed) backstay(t *testing.T, args ...string) string {
 // state is all that users made in a namespace, normalised: one line of JSON for each object.
 func (c *cluster) state(t *testing.T, namespace string) []string {
 	t.Helper()
-	kinds := "configmaps,secrets,services,serviceaccounts,roles,rolebindings,deployments,statefulsets,widgets.shop.backstay.io,persistentvolumeclaims"
+	kinds := "configmaps,secrets,services,serviceaccounts,roles,rolebindings,deployments,statefulsets,persistentvolumeclaims"
+	if strings.Contains(c.kubectl(t, "get", "crd", "-o", "name"), "widgets.shop") {
+		kinds += ",widgets.shop.backstay.io"
+	}
 	return normalised(t, c.kubectl(t, "-n", namespace, "get", kinds, "-o", "json"))
 }
 
