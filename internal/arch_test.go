@@ -101,25 +101,37 @@ var table = map[string]row{
 		tests: "internal/kube/kubetest internal/point/memory internal/protect",
 	},
 
+	"internal/blueprint": { // Kanister's documents and how they run; what phases call is handed in
+		ours: "internal/fault internal/kube", foreign: kubernetes + " github.com/Masterminds/sprig/v3", tests: "internal/kube/kubetest",
+	},
+	"internal/blueprint/function": {
+		ours: "internal/fault internal/kube internal/blueprint", foreign: kubernetes + " github.com/aws/aws-sdk-go-v2 github.com/aws/smithy-go",
+		tests: "internal/kube/kubetest",
+	},
+
 	// Front ends.
+	"internal/kando": {
+		ours:    "internal/fault internal/point internal/protect internal/vault",
+		foreign: "github.com/spf13/cobra github.com/spf13/pflag os/exec github.com/minio/minio-go/v7 github.com/Azure/azure-sdk-for-go/sdk cloud.google.com/go/storage google.golang.org/api golang.org/x/oauth2",
+	},
 	"api/v1alpha1": {foreign: "k8s.io/apimachinery", tests: kubernetes},
 	"internal/config": {
 		ours: "api/v1alpha1 internal/fault internal/policy", foreign: "go.yaml.in/yaml/v3 k8s.io/apimachinery",
 		tests: "internal/kube/kubetest " + kubernetes, // what the API server says to the same documents
 	},
 	"internal/controller": {
-		ours: "api/v1alpha1 internal/fault internal/policy internal/kube", foreign: kubernetes + " github.com/prometheus/client_golang github.com/go-logr/logr",
+		ours: "api/v1alpha1 internal/fault internal/policy internal/kube internal/blueprint", foreign: kubernetes + " github.com/prometheus/client_golang github.com/go-logr/logr",
 		tests: "internal/kube/kubetest",
 	},
 	"internal/worker": { // the other half of the controller: it runs in Jobs, and knows protect
-		ours:    "api/v1alpha1 internal/fault internal/point internal/policy internal/protect internal/kube internal/kube/volume internal/kube/restore",
+		ours:    "api/v1alpha1 internal/fault internal/point internal/policy internal/protect internal/kube internal/kube/volume internal/kube/restore internal/blueprint",
 		foreign: kubernetes + " golang.org/x/sync", tests: "internal/kube/kubetest internal/point/memory",
 	},
 	"internal/cli": {
 		ours: "api/v1alpha1 internal/config internal/fault internal/point internal/policy internal/protect internal/vault internal/git " +
 			"internal/export internal/notify internal/schedule internal/forge internal/forge/bitbucket internal/forge/gitea " +
 			"internal/forge/github internal/forge/gitlab internal/forge/onedev internal/forge/sourcehut " +
-			"internal/kube internal/kube/volume internal/controller internal/worker",
+			"internal/kube internal/kube/volume internal/controller internal/worker internal/blueprint internal/blueprint/function internal/kando",
 		// os/exec: --password-command runs what the user names.
 		foreign: "github.com/spf13/cobra github.com/spf13/pflag golang.org/x/term os/exec " + kubernetes,
 		tests:   "internal/point/memory",

@@ -5,8 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -14,7 +14,6 @@ import (
 
 	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/fault"
-	"github.com/backstay/backstay/internal/kube"
 )
 
 // taken is a volume that a Restore took from behind a claim, and keeps.
@@ -129,17 +128,42 @@ func (r *Restorer) stay(ctx context.Context, rec *record, volume string) error {
 	return r.finish(ctx, rec, volume)
 }
 
-// DeleteUndo deletes the volumes kept for undo whose time is over at now, of whatever Restore. It goes on after a failure.
-func DeleteUndo(ctx context.Context, c *kube.Cluster, now time.Time) error {
-	r := &Restorer{Cluster: c, Application: c, Wait: defaultStart, Poll: defaultPoll}
+// DeleteUndo deletes the volumes kept for undo whose time is over, of whatever Restore that has ended. Those that a failed one took out
+// are to come back, and stay until TidyVolumes has seen to that. active says whether the Restore of a uid is still under way. It goes on
+// after a failure.
+func (r *Restorer) DeleteUndo(ctx context.Context, active func(uid string) bool) error {
 	all, err := r.taken(ctx, "")
 	errs := []error{err}
+	restores, err := r.restores(ctx)
+	if err != nil {
+		return fault.Wrap("delete volumes kept for undo", nil, errors.Join(append(errs, err)...), "")
+	}
 	for _, t := range all {
-		if !now.Before(t.record.Until.Time) {
+		restore, back := t.volume.Labels[v1alpha1.LabelUndo], false
+		if r.Now().Before(t.record.Until.Time) || active(restore) {
+			continue
+		}
+		if restores[restore] == v1alpha1.PhaseFailed && !t.record.Back {
+			gone, err := r.namespaceGone(ctx, t.record.Claim.Namespace)
+			errs, back = append(errs, err), !gone
+		}
+		if !back {
 			errs = append(errs, r.letGo(ctx, t))
 		}
 	}
 	return fault.Wrap("delete volumes kept for undo", nil, errors.Join(errs...), "")
+}
+
+// Discard deletes the volumes that this Restore, which came to its end, took out of use and that nobody is to put back.
+func (r *Restorer) Discard(ctx context.Context) error {
+	own, err := r.taken(ctx, r.Owner)
+	errs := []error{err}
+	for _, t := range own {
+		if !r.Now().Before(t.record.Until.Time) {
+			errs = append(errs, r.letGo(ctx, t))
+		}
+	}
+	return fault.Wrap("delete volumes taken out of use", nil, errors.Join(errs...), "")
 }
 
 // letGo makes of a volume kept for undo what Kubernetes makes of one whose claim is deleted: by its own policy it is deleted with what
@@ -188,45 +212,54 @@ func (r *Restorer) taken(ctx context.Context, restore string) ([]taken, error) {
 
 // TidyVolumes puts right what ended Restores left of their exchanges. What one did that was cut short, or failed, is taken back; of one
 // that came to its end only volumes that it filled and did not use are deleted. active says whether the Restore of a uid is still under
-// way. It is to come before StartAll, and goes on after a failure.
+// way. It is to come before StartAll and DeleteUndo, and goes on after a failure.
 func (r *Restorer) TidyVolumes(ctx context.Context, active func(uid string) bool) error {
 	const op = "put volumes right"
 	left, err := r.volumes(ctx, client.HasLabels{v1alpha1.LabelOwner})
 	if err != nil {
 		return fault.Wrap(op, nil, err, "")
 	}
-	var restores v1alpha1.RestoreList
-	err = r.call(ctx, "list restores", func(ctx context.Context) error { return r.Cluster.Client.List(ctx, &restores) })
+	kept, broken := r.taken(ctx, "")
+	restores, err := r.restores(ctx)
 	if err != nil {
 		return fault.Wrap(op, nil, err, "")
 	}
-	cut, done, back := map[string]bool{}, map[string]bool{}, map[string]bool{}
+	done, back := map[string]bool{}, map[string]bool{} // back: with all of its volumes
+	for uid, phase := range restores {
+		done[uid] = phase == v1alpha1.PhaseComplete || phase == v1alpha1.PhaseIncomplete
+	}
+	for _, t := range kept {
+		restore := t.volume.Labels[v1alpha1.LabelUndo]
+		back[restore] = back[restore] || restores[restore] == v1alpha1.PhaseFailed && !t.record.Back
+	}
 	for _, v := range left {
-		if v.Annotations[AnnotationExchange] != "" {
-			cut[v.Labels[v1alpha1.LabelOwner]] = true
+		owner := v.Labels[v1alpha1.LabelOwner]
+		_, known := restores[owner]
+		back[owner] = back[owner] || !done[owner] && (known || v.Annotations[AnnotationExchange] != "")
+	}
+	errs := []error{broken}
+	for _, restore := range slices.Sorted(maps.Keys(back)) {
+		if back[restore] && !active(restore) {
+			errs = append(errs, fault.Wrap("restore "+restore, nil, r.of(restore).takeBack(ctx), ""))
 		}
 	}
-	for _, o := range restores.Items {
-		switch o.Status.Phase {
-		case v1alpha1.PhaseComplete, v1alpha1.PhaseIncomplete:
-			done[string(o.UID)] = true
-		default:
-			cut[string(o.UID)] = true
-		}
-	}
-	var errs []error
 	for i := range left {
-		owner := left[i].Labels[v1alpha1.LabelOwner]
-		switch {
-		case active(owner), back[owner]:
-		case done[owner] || !cut[owner]:
+		if owner := left[i].Labels[v1alpha1.LabelOwner]; !back[owner] && !active(owner) {
 			errs = append(errs, fault.Wrap("volume "+left[i].Name, nil, r.of(owner).tidyVolume(ctx, &left[i]), ""))
-		default:
-			back[owner] = true // with all of its volumes
-			errs = append(errs, fault.Wrap("restore "+owner, nil, r.of(owner).takeBack(ctx), ""))
 		}
 	}
 	return fault.Wrap(op, nil, errors.Join(errs...), "")
+}
+
+// restores are the phases of all Restores, by their uids.
+func (r *Restorer) restores(ctx context.Context) (map[string]v1alpha1.Phase, error) {
+	var all v1alpha1.RestoreList
+	err := r.call(ctx, "list restores", func(ctx context.Context) error { return r.Cluster.Client.List(ctx, &all) })
+	phases := map[string]v1alpha1.Phase{}
+	for _, o := range all.Items {
+		phases[string(o.UID)] = o.Status.Phase
+	}
+	return phases, err
 }
 
 // of is r for another Restore.
