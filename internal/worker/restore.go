@@ -570,10 +570,17 @@ func (r *restoration) phase(ctx context.Context, phase v1alpha1.Phase) error {
 }
 
 func (r *restoration) end(ctx context.Context, phase v1alpha1.Phase, problems []string) error {
-	return r.save(ctx, func(s *v1alpha1.RestoreStatus) {
+	err := r.save(ctx, func(s *v1alpha1.RestoreStatus) {
 		s.Problems = listed(problems)
 		endRestore(s, r.object.Generation, phase, string(phase), strings.Join(s.Problems, "; "), r.Now())
 	})
+	if err != nil {
+		return err
+	}
+	if err := r.claims.Discard(ctx); err != nil { // not before: one that fails takes its volumes back
+		r.Log.Warn("volumes taken out of use are left to `worker tidy`", "restore", r.object.Name, "error", err.Error())
+	}
+	return nil
 }
 
 // save changes the status and writes it, unless the controller has ended the Restore.

@@ -220,9 +220,13 @@ func TestSwapAndUndoAndUndoOfUndo(t *testing.T) {
 	if _, err = s.restorer("fourth", s.cluster).Undo(t.Context(), s.uid("first")); !errors.Is(err, fault.ErrNotFound) {
 		t.Errorf("an undo of what is undone: %v", err)
 	}
-	s.ok(volume.DeleteUndo(t.Context(), s.cluster, time.Now()))
+	r := s.restorer("", s.cluster)
+	s.ok(r.DeleteUndo(t.Context(), s.others))
 	s.wantKept(s.old, "third")
-	s.ok(volume.DeleteUndo(t.Context(), s.cluster, time.Now().Add(2*time.Hour)))
+	r.Now = func() time.Time { return time.Now().Add(2 * time.Hour) }
+	s.ok(r.DeleteUndo(t.Context(), func(string) bool { return true }))
+	s.wantKept(s.old, "third")
+	s.ok(r.DeleteUndo(t.Context(), s.others))
 	s.wantGone(s.old)
 	s.want(s.new)
 }
@@ -388,29 +392,74 @@ func TestTidyVolumesAfterAnyKill(t *testing.T) {
 	})
 }
 
-// A Restore that came to its end is not taken back for a volume that it filled and did not need.
-func TestTidyVolumesLeavesWhatIsDone(t *testing.T) {
+// ended makes the scene one of a Restore that has put its volume behind the claim, and ended.
+func (s *scene) ended(phase v1alpha1.Phase, keep time.Duration) *volume.Restorer {
+	s.Helper()
+	o := &v1alpha1.Restore{ObjectMeta: metav1.ObjectMeta{Namespace: s.ns, Name: "r"}, Spec: v1alpha1.RestoreSpec{RestorePoint: "p"}}
+	s.ok(s.cluster.Client.Create(s.Context(), o))
+	o.Status.Phase = phase
+	s.ok(s.cluster.Client.Status().Update(s.Context(), o))
+	r := s.restorer("", s.cluster)
+	r.Owner, r.Keep = string(o.UID), keep
+	s.own(s.new, r.Owner)
+	_, err := r.Swap(s.Context(), s.exchange())
+	s.ok(err)
+	return r
+}
+
+// A Restore that came to its end is not taken back for a volume that it filled and did not need; one that failed is, whatever it did.
+func TestTidyVolumesByHowRestoresEnded(t *testing.T) {
 	for _, phase := range []v1alpha1.Phase{v1alpha1.PhaseComplete, v1alpha1.PhaseIncomplete, v1alpha1.PhaseFailed} {
-		t.Run(string(phase), func(t *testing.T) {
+		for _, spares := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, spare volume %v", phase, spares), func(t *testing.T) {
+				t.Parallel()
+				s := newScene(t)
+				r := s.ended(phase, time.Hour)
+				spare := s.filled("10Mi", "spare")
+				if spares {
+					s.own(spare, r.Owner)
+				}
+				s.ok(r.TidyVolumes(t.Context(), func(uid string) bool { return uid != r.Owner }))
+				if phase == v1alpha1.PhaseFailed {
+					s.want(s.old)
+				} else {
+					s.want(s.new)
+				}
+				if spares {
+					s.wantGone(spare)
+				}
+			})
+		}
+	}
+}
+
+// What a Restore took out of use is not deleted before it is certain that it does not come back.
+func TestDeleteUndoOfWhatMayComeBack(t *testing.T) {
+	s := newScene(t)
+	r := s.ended(v1alpha1.PhaseFailed, 0)
+	mine := func(uid string) bool { return uid != r.Owner }
+	s.ok(r.DeleteUndo(t.Context(), func(string) bool { return true }))
+	s.ok(r.DeleteUndo(t.Context(), mine))
+	if s.volume(s.old).DeletionTimestamp != nil {
+		t.Fatal("the volume that is to come back is deleted")
+	}
+	s.ok(r.TidyVolumes(t.Context(), mine))
+	s.want(s.old)
+}
+
+func TestDiscard(t *testing.T) {
+	for keep, gone := range map[time.Duration]bool{0: true, time.Hour: false} {
+		t.Run(keep.String(), func(t *testing.T) {
+			t.Parallel()
 			s := newScene(t)
-			o := &v1alpha1.Restore{ObjectMeta: metav1.ObjectMeta{Namespace: s.ns, Name: "r"}, Spec: v1alpha1.RestoreSpec{RestorePoint: "p"}}
-			s.ok(s.cluster.Client.Create(t.Context(), o))
-			o.Status.Phase = phase
-			s.ok(s.cluster.Client.Status().Update(t.Context(), o))
-			r := s.restorer("", s.cluster)
-			r.Owner = string(o.UID)
-			s.own(s.new, r.Owner)
-			_, err := r.Swap(t.Context(), s.exchange())
-			s.ok(err)
-			spare := s.filled("10Mi", "spare")
-			s.own(spare, r.Owner)
-			s.ok(r.TidyVolumes(t.Context(), func(uid string) bool { return uid != r.Owner }))
-			if phase == v1alpha1.PhaseFailed {
-				s.want(s.old)
-			} else {
-				s.want(s.new)
+			r := s.ended(v1alpha1.PhaseComplete, keep)
+			s.ok(r.Discard(t.Context()))
+			if gone {
+				s.wantGone(s.old)
+			} else if v := s.volume(s.old); v.Labels[v1alpha1.LabelUndo] != r.Owner {
+				t.Errorf("volume with labels %v: want it kept", v.Labels)
 			}
-			s.wantGone(spare)
+			s.want(s.new)
 		})
 	}
 }
