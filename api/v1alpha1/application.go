@@ -59,6 +59,8 @@ type Capture struct {
 	Hooks []Hook `json:"hooks,omitempty"`
 	// How the data in claims is captured.
 	Volumes VolumeCapture `json:"volumes,omitzero"`
+	// Blueprints that capture data, beside those that workloads and namespaces name by the annotation kanister.kasten.io/blueprint.
+	Blueprints []BlueprintBinding `json:"blueprints,omitempty"`
 	// The longest time between the first and the last thing captured of the application (volume or list of objects) for which a point
 	// counts as complete: 2s. Default: any; the skew is recorded.
 	MaxSkew string `json:"maxSkew,omitempty" check:"span"`
@@ -85,6 +87,25 @@ type Hook struct {
 	// Of each command. Default 30s.
 	Timeout string `json:"timeout,omitempty" check:"span"`
 }
+
+// BlueprintBinding has a Blueprint capture the data of objects: its action backup runs for a point, restore when the point comes back, and
+// delete before it goes. Claims that their pods mount are left to it.
+type BlueprintBinding struct {
+	// Of the Blueprint, in the namespace of the Policy or Backup.
+	Name string `json:"name" check:"name"`
+	// Kind of the objects, as PLURAL.GROUP: statefulsets.apps, persistentvolumeclaims, kafkas.kafka.strimzi.io.
+	Kind string `json:"kind" check:"kinds"`
+	// Of them those with such labels. Default: all of the application.
+	Selector *metav1.LabelSelector `json:"selector,omitempty"`
+	// Profile of the same namespace, for where the Blueprint's data goes. Default: the location of the point, and the data is in the
+	// point itself.
+	Profile string `json:"profile,omitempty" check:"name"`
+	// Options of the action.
+	Options map[string]string `json:"options,omitempty"`
+}
+
+// AnnotationBlueprint on a workload or a namespace names the Blueprint that captures its data, of the namespace of the Policy or Backup.
+const AnnotationBlueprint = "kanister.kasten.io/blueprint"
 
 // VolumeCapture says how the data in claims is captured.
 type VolumeCapture struct {
@@ -153,6 +174,7 @@ type Phase string
 const (
 	PhasePending   Phase = "Pending"   // waits for another of the same application, or for its Job
 	PhasePlanning  Phase = "Planning"  // a Restore compares the point with what is there
+	PhaseActing    Phase = "Acting"    // actions of Blueprints capture data, or bring it back
 	PhaseQuiescing Phase = "Quiescing" // hooks and snapshots: the application may be at rest
 	PhaseListing   Phase = "Listing"   // objects are captured; the application runs again
 	PhaseMoving    Phase = "Moving"    // data goes to the location, or comes from it
@@ -225,10 +247,34 @@ type BackupStatus struct {
 	HookProblem string `json:"hookProblem,omitempty"`
 	// Claims of the application and how each fares.
 	Volumes []VolumeStatus `json:"volumes,omitempty"`
+	// Actions of Blueprints for it.
+	Actions []ActionStatus `json:"actions,omitempty"`
 	// Parts of the point by state.
 	Parts *PartsStatus `json:"parts,omitempty"`
 	// What went wrong, the first few.
 	Problems []string `json:"problems,omitempty"`
+}
+
+// ActionStatus is how the action of a Blueprint for one object fares.
+type ActionStatus struct {
+	// Kind of the object, as PLURAL.GROUP.
+	Kind string `json:"kind"`
+	// Of the object; empty for a namespace itself.
+	Namespace string `json:"namespace,omitempty"`
+	// Its name.
+	Name string `json:"name"`
+	// The Blueprint.
+	Blueprint string `json:"blueprint"`
+	// Of the point, which says what the action made, and before whose name those are that hold its data.
+	Part string `json:"part"`
+	// The ActionSet, of the namespace of the Backup or Restore; it goes when that has ended.
+	ActionSet string `json:"actionSet,omitempty"`
+	// When the action began.
+	Started *metav1.MicroTime `json:"started,omitempty"`
+	// It ended well.
+	Done bool `json:"done,omitempty"`
+	// Why it did not.
+	Problem string `json:"problem,omitempty"`
 }
 
 // Instant is the moment that a point is of.
@@ -475,6 +521,8 @@ type RestoreStatus struct {
 	Volumes []VolumeStatus `json:"volumes,omitempty"`
 	// Workloads that were stopped.
 	Stopped []string `json:"stopped,omitempty"`
+	// Actions of Blueprints that bring data back.
+	Actions []ActionStatus `json:"actions,omitempty"`
 	// Until when the volumes taken out of use are kept.
 	UndoUntil *metav1.Time `json:"undoUntil,omitempty"`
 	// What went wrong, the first few.
