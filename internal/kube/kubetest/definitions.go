@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -21,7 +22,7 @@ import (
 // snapshotModule carries the definitions of snapshots and group snapshots.
 const snapshotModule = "github.com/kubernetes-csi/external-snapshotter/client/v8"
 
-// definitions lists the files of the custom resources: Backstay's from this tree, those of CSI from their module.
+// definitions lists the files of the custom resources: Backstay's and Kanister's from this tree, those of CSI from their module.
 func definitions(ctx context.Context) ([]string, error) {
 	root, err := moduleRoot()
 	if err != nil {
@@ -36,6 +37,7 @@ func definitions(ctx context.Context) ([]string, error) {
 	var files []string
 	for _, pattern := range []string{
 		filepath.Join(root, "deploy", "crds", "*.yaml"),
+		filepath.Join(root, "deploy", "kanister", "crds.yaml"),
 		filepath.Join(string(bytes.TrimSpace(module)), "config", "crd", "*.storage.k8s.io_*.yaml"),
 	} {
 		found, err := filepath.Glob(pattern)
@@ -58,14 +60,16 @@ func install(ctx context.Context, config *rest.Config, files []string) error {
 	})
 	var names []string
 	for _, file := range files {
-		crd, err := readDefinition(file)
+		defined, err := readDefinitions(file)
 		if err != nil {
 			return err
 		}
-		if _, err := crds.Create(ctx, crd, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
-			return fmt.Errorf("install %s: %w", file, err)
+		for _, crd := range defined {
+			if _, err := crds.Create(ctx, crd, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+				return fmt.Errorf("install %s: %w", file, err)
+			}
+			names = append(names, crd.GetName())
 		}
-		names = append(names, crd.GetName())
 	}
 	for _, name := range names {
 		if err := established(ctx, crds, name); err != nil {
@@ -75,16 +79,20 @@ func install(ctx context.Context, config *rest.Config, files []string) error {
 	return nil
 }
 
-func readDefinition(file string) (*unstructured.Unstructured, error) {
+func readDefinitions(file string) ([]*unstructured.Unstructured, error) {
 	content, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
 	}
-	crd := &unstructured.Unstructured{}
-	if err := yaml.Unmarshal(content, &crd.Object); err != nil {
-		return nil, fmt.Errorf("read %s: %w", file, err)
+	var all []*unstructured.Unstructured
+	for document := range strings.SplitSeq(string(content), "\n---\n") {
+		crd := &unstructured.Unstructured{}
+		if err := yaml.Unmarshal([]byte(document), &crd.Object); err != nil {
+			return nil, fmt.Errorf("read %s: %w", file, err)
+		}
+		all = append(all, crd)
 	}
-	return crd, nil
+	return all, nil
 }
 
 // established waits until the server serves what a definition defines.

@@ -1,5 +1,5 @@
 // Package kubetest gives tests a real kube-apiserver with its etcd, and nothing else: no controllers, no kubelet. A test plays their
-// part. Custom resources of Backstay and those of CSI snapshots are installed, and authorization is by RBAC.
+// part. Custom resources of Backstay, of Kanister and of CSI snapshots are installed, and authorization is by RBAC.
 package kubetest
 
 import (

@@ -33,7 +33,7 @@ func TestServer(t *testing.T) {
 		t.Error("create a pod: ", err)
 	}
 
-	for _, group := range []string{"snapshot.storage.k8s.io/v1", "groupsnapshot.storage.k8s.io/v1beta1"} {
+	for _, group := range []string{"snapshot.storage.k8s.io/v1", "groupsnapshot.storage.k8s.io/v1beta1", "cr.kanister.io/v1alpha1"} {
 		if _, err := discovery.NewDiscoveryClient(clients.RESTClient()).ServerResourcesForGroupVersion(group); err != nil {
 			t.Errorf("%s is not served: %v", group, err)
 		}
