@@ -20,7 +20,8 @@ import (
 
 // Bound is an object whose data a Blueprint captures.
 type Bound struct {
-	Kind      schema.GroupVersionResource
+	Resource  schema.GroupVersionResource
+	Kind      string // Deployment
 	Namespace string // empty for a namespace itself
 	Name      string
 	Binding   v1alpha1.BlueprintBinding
@@ -88,7 +89,9 @@ func (b *binder) look(ctx context.Context, k kind, bound func(*unstructured.Unst
 			if _, known := b.found[key]; !is || known {
 				return nil
 			}
-			b.found[key] = Bound{Kind: k.GroupVersionResource, Namespace: namespace, Name: u.GetName(), Binding: binding, needs: needsOf(k, u)}
+			b.found[key] = Bound{
+				Resource: k.GroupVersionResource, Kind: k.name, Namespace: namespace, Name: u.GetName(), Binding: binding, needs: needsOf(k, u),
+			}
 			if b.uids == nil {
 				b.uids = map[string]types.UID{}
 			}
@@ -122,7 +125,8 @@ func (b *binder) namespaces(ctx context.Context) error {
 		}
 		if blueprint := o.Annotations[v1alpha1.AnnotationBlueprint]; blueprint != "" {
 			b.found["namespaces "+name] = Bound{
-				Kind: corev1.SchemeGroupVersion.WithResource("namespaces"), Name: name, Binding: v1alpha1.BlueprintBinding{Name: blueprint}, needs: &needs{},
+				Resource: corev1.SchemeGroupVersion.WithResource("namespaces"), Kind: "Namespace", Name: name,
+				Binding: v1alpha1.BlueprintBinding{Name: blueprint}, needs: &needs{},
 			}
 		}
 	}

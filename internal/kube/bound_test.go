@@ -33,7 +33,7 @@ func TestBound(t *testing.T) {
 		}
 		var got []string
 		for _, b := range all {
-			text := b.Kind.Resource + "/" + b.Name + "=" + b.Binding.Name
+			text := b.Resource.Resource + "/" + b.Name + "=" + b.Binding.Name
 			for _, claim := range []string{"files", "data-db-0", "data-db-12", "data-db-x", "other"} {
 				if b.Mounts(ns, claim) {
 					text += " " + claim

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -95,14 +97,8 @@ func (s Shard) compose(ctx context.Context, w point.PartWriter) error {
 
 // Found reports which of the shards are in the vault already, by name: who takes a run up again need not capture them again.
 func Found(ctx context.Context, store Drafter, s point.Subject, policy string, shards []Shard) (map[string]point.Part, error) {
-	draft, err := store.Begin(ctx, s, policy)
+	parts, err := last(ctx, store, s, policy)
 	if err != nil {
-		return nil, err
-	}
-	parts, err := draft.Last(ctx)
-	tidy, cancel := context.WithTimeout(context.WithoutCancel(ctx), abandonTime)
-	defer cancel()
-	if err := errors.Join(err, draft.Abandon(tidy)); err != nil {
 		return nil, err
 	}
 	found := map[string]point.Part{}
@@ -114,6 +110,24 @@ func Found(ctx context.Context, store Drafter, s point.Subject, policy string, s
 		}
 	}
 	return found, nil
+}
+
+// Marked lists the shards in the vault whose mark begins so: those of a capture that made parts of names that nobody knew before.
+func Marked(ctx context.Context, store Drafter, s point.Subject, policy, prefix string) ([]point.Part, error) {
+	parts, err := last(ctx, store, s, policy)
+	return slices.DeleteFunc(parts, func(p point.Part) bool { return p.State != point.Stored || !strings.HasPrefix(p.Mark, prefix) }), err
+}
+
+// last lists the newest copy of each part of a subject.
+func last(ctx context.Context, store Drafter, s point.Subject, policy string) ([]point.Part, error) {
+	draft, err := store.Begin(ctx, s, policy)
+	if err != nil {
+		return nil, err
+	}
+	parts, err := draft.Last(ctx)
+	tidy, cancel := context.WithTimeout(context.WithoutCancel(ctx), abandonTime)
+	defer cancel()
+	return parts, errors.Join(err, draft.Abandon(tidy))
 }
 
 // watch is a sink that remembers how its parts ended.
