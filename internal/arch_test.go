@@ -106,7 +106,7 @@ var table = map[string]row{
 	},
 	"internal/blueprint/function": {
 		ours: "internal/fault internal/kube internal/blueprint", foreign: kubernetes + " github.com/aws/aws-sdk-go-v2 github.com/aws/smithy-go",
-		tests: "internal/kube/kubetest",
+		tests: "internal/kube/kubetest os/exec",
 	},
 
 	// Front ends.
