@@ -1,0 +1,106 @@
+package function
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/backstay/backstay/internal/fault"
+)
+
+// publishedPassword is that of repositories whose Blueprint names no encryptionKey: it is the original's, and everybody knows it.
+const publishedPassword = "9f735e0df9a1ddc702bf0a1a7b83033f9f7153a00c29de82cedadc9957289b05"
+
+// repository is where a restic repository is, and what opens it.
+type repository struct {
+	url         string
+	password    fault.Secret
+	credentials []variable
+	// googleFile is what the variable GOOGLE_APPLICATION_CREDENTIALS shall name a file of; empty for other providers.
+	googleFile  fault.Secret
+	insecureTLS bool
+}
+
+// variable is one of restic's environment.
+type variable struct {
+	name  string
+	value fault.Secret
+}
+
+// repositoryURL is how restic names a place. The bucket may stand before the prefix already, as the published functions have it.
+func repositoryURL(kind, endpoint, bucket, prefix string) (string, error) {
+	const op = "find the repository"
+	if bucket == "" {
+		return "", fault.New(op, fault.ErrInvalid, "the profile names no bucket", "")
+	}
+	elements := strings.Split(prefix, "/")
+	if slices.Contains(elements, "..") {
+		return "", fault.New(op, fault.ErrInvalid, fmt.Sprintf("prefix %q leads out of the bucket", prefix), "")
+	}
+	if elements[0] == bucket {
+		elements = elements[1:]
+	}
+	within := path.Join(elements...)
+	switch kind {
+	case "s3Compliant":
+		if endpoint == "" {
+			endpoint = "s3.amazonaws.com"
+		}
+		return "s3:" + strings.TrimRight(endpoint, "/") + "/" + path.Join(bucket, within), nil
+	case "gcs":
+		return "gs:" + bucket + ":/" + within, nil
+	case "azure":
+		return "azure:" + bucket + ":/" + within, nil
+	}
+	return "", fault.New(op, fault.ErrUnsupported, fmt.Sprintf("restic stores nothing in a location of type %q", kind),
+		"use a profile of type s3Compliant, gcs or azure, or a Blueprint with kando")
+}
+
+// script runs restic with these arguments. A script that arrives cut off does nothing: it all stands in one function.
+func (p repository) script(args []string) (string, error) {
+	var s strings.Builder
+	s.WriteString("main() {\numask 077\n")
+	set := func(name, value string) { fmt.Fprintf(&s, "export %s=%s\n", name, quoted(value)) }
+	set("RESTIC_REPOSITORY", p.url)
+	set("RESTIC_PASSWORD", p.password.Reveal())
+	for _, v := range p.credentials {
+		set(v.name, v.value.Reveal())
+	}
+	if p.googleFile != "" {
+		// restic takes these by file alone. Where there is no rm the file ends with its pod, empty.
+		fmt.Fprintf(&s, "dir=/dev/shm; [ -w $dir ] || dir=/tmp\nfile=$dir/backstay-$$.json\n"+
+			"trap 'rm -f \"$file\" 2>/dev/null || : >\"$file\"' EXIT\n"+
+			"set -C; printf %%s %s >\"$file\" || return; set +C\n"+
+			"export GOOGLE_APPLICATION_CREDENTIALS=\"$file\"\n", quoted(p.googleFile.Reveal()))
+	}
+	s.WriteString("restic")
+	for _, a := range p.flags(args) {
+		s.WriteString(" " + quoted(a))
+	}
+	s.WriteString(" </dev/null\n}\nmain\n")
+	if strings.ContainsRune(s.String(), 0) {
+		return "", fault.New("run restic", fault.ErrInvalid, "an argument or credential holds a zero byte", "")
+	}
+	return s.String(), nil
+}
+
+// flags are the arguments with those that each command gets.
+func (p repository) flags(args []string) []string {
+	if !p.insecureTLS {
+		return args
+	}
+	return slices.Insert(slices.Clone(args), 1, "--insecure-tls")
+}
+
+// redact masks what opens the repository.
+func (p repository) redact(text string) string {
+	secrets := []fault.Secret{p.googleFile, p.password}
+	for _, v := range p.credentials {
+		secrets = append(secrets, v.value)
+	}
+	return fault.Redact(text, slices.DeleteFunc(secrets, func(s fault.Secret) bool { return s == "" })...)
+}
+
+// quoted is text as one word of a shell.
+func quoted(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }
