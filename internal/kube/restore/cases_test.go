@@ -379,7 +379,16 @@ metadata: {name: kubernetes, labels: {component: apiserver, provider: kubernetes
 ---
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
-metadata: {name: web-x, labels: {endpointslice.kubernetes.io/managed-by: endpointslice-controller.k8s.io}}`)
+metadata: {name: web-x, labels: {endpointslice.kubernetes.io/managed-by: endpointslice-controller.k8s.io}}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: "system:of-the-cluster", labels: {kubernetes.io/bootstrapping: rbac-defaults}}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: "system:of-a-user"}
+rules: [{apiGroups: [""], resources: [pods], verbs: [get]}]`)
 	cluster := parse(t, `
 apiVersion: v1
 kind: PersistentVolume
@@ -398,8 +407,8 @@ metadata: {name: "system:masters-of-mine"}`)
 			t.Errorf("%s: %s %q", i, i.Action, i.Why)
 		}
 	}
-	if created != 2 {
-		t.Errorf("%d are created, not the Deployment and the CronJob\n%s", created, strings.Join(p.Lines(), "\n"))
+	if created != 3 {
+		t.Errorf("%d are created, not the Deployment, the CronJob and the user's Role\n%s", created, strings.Join(p.Lines(), "\n"))
 	}
 }
 

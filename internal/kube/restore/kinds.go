@@ -14,6 +14,7 @@ import (
 // Names of API groups.
 const (
 	groupRBAC       = "rbac.authorization.k8s.io"
+	bootstrapping   = "kubernetes.io/bootstrapping" // is on what API servers make themselves
 	groupStorage    = "storage.k8s.io"
 	groupExtensions = "apiextensions.k8s.io"
 	groupAdmission  = "admissionregistration.k8s.io"
@@ -150,11 +151,11 @@ func madeByCluster(u *unstructured.Unstructured) string {
 			return "the cluster makes it"
 		}
 	case "priorityclass." + groupScheduling, "clusterrole." + groupRBAC, "clusterrolebinding." + groupRBAC:
-		if strings.HasPrefix(name, "system:") || strings.HasPrefix(name, "system-") || u.GetLabels()["kubernetes.io/bootstrapping"] != "" {
-			return "the cluster has its own"
+		if strings.HasPrefix(name, "system:") || strings.HasPrefix(name, "system-") || u.GetLabels()[bootstrapping] != "" {
+			return "names that begin with system are the cluster's own"
 		}
 	case "role." + groupRBAC, "rolebinding." + groupRBAC:
-		if strings.HasPrefix(name, "system:") {
+		if u.GetLabels()[bootstrapping] != "" { // one of a namespace is its users', whatever they call it
 			return "the cluster has its own"
 		}
 	}
