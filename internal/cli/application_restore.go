@@ -107,8 +107,7 @@ func (a *app) restoreApplication(ctx context.Context, application, point string,
 		if point != "" || o.application.plan {
 			return fault.New("restore "+application, fault.ErrInvalid, "--undo takes neither a point nor --plan", "")
 		}
-		_, err := s.runRestore(ctx, application, v1alpha1.RestoreSpec{Undo: o.application.undo})
-		return err
+		return s.undoRestore(ctx, application, o.application)
 	}
 	spec, err := s.restoreSpec(ctx, application, point, o)
 	if err != nil {
@@ -129,6 +128,26 @@ func (a *app) restoreApplication(ctx context.Context, application, point string,
 		}
 	}
 	_, err = s.runRestore(ctx, application, spec)
+	return err
+}
+
+// undoRestore puts the volumes back that a Restore took out of use, after a yes to which they are.
+func (s *site) undoRestore(ctx context.Context, application string, o applicationRestore) error {
+	if !o.yes {
+		var r v1alpha1.Restore
+		if err := s.client.Get(ctx, types.NamespacedName{Namespace: s.namespace, Name: o.undo}, &r); err != nil {
+			return answer("undo "+o.undo, err)
+		}
+		for _, v := range r.Status.Volumes {
+			if v.OldVolume != "" {
+				fmt.Fprintf(s.Stderr, "exchange  claim %s/%s: volume %s goes, %s comes back\n", v.Namespace, v.Claim, v.NewVolume, v.OldVolume)
+			}
+		}
+		if err := s.confirm("undo " + o.undo); err != nil {
+			return err
+		}
+	}
+	_, err := s.runRestore(ctx, application, v1alpha1.RestoreSpec{Undo: o.undo})
 	return err
 }
 
@@ -172,7 +191,7 @@ func (s *site) runRestore(ctx context.Context, application string, spec v1alpha1
 
 // confirm asks a person; without one it refuses.
 func (s *site) confirm(what string) error {
-	refused := fault.New(what, fault.ErrRefused, "nobody said yes", "say --yes to do as planned, or --plan to see the plan only")
+	refused := fault.New(what, fault.ErrRefused, "nobody said yes", "say --yes to do it without being asked")
 	if !isTerminal(s.Stdin) || s.global.json {
 		return refused
 	}
@@ -197,7 +216,11 @@ func (s *site) tellRestored(ctx context.Context, r *v1alpha1.Restore, applicatio
 		return nil
 	}
 	if p := r.Status.Plan; p != nil {
-		s.say("%d created, %d replaced, %d kept, %d the same, %s", p.Create, p.Replace, p.Keep, p.Same, plural(int64(p.Volumes), "volume", "volumes"))
+		s.say("%d created, %d replaced, %d kept, %d the same, %d skipped, %s", p.Create, p.Replace, p.Keep, p.Same, p.Skip,
+			plural(int64(p.Volumes), "volume", "volumes"))
+		if p.Keep+p.Skip > 0 && r.Status.PlanName != "" {
+			s.say("what is kept or skipped, and why: `kubectl get configmap -n %s %s -o yaml`", r.Namespace, r.Status.PlanName)
+		}
 	}
 	if until := r.Status.UndoUntil; until != nil {
 		s.say("the volumes that were there are kept until %s UTC: `backstay restore app/%s --undo %s` brings them back", stamp(until.Time), application, r.Name)

@@ -83,6 +83,42 @@ func TestRestoreIsOfThePointThatWasPlanned(t *testing.T) {
 	}
 }
 
+// oneRestore is a cluster that knows one Restore, and lets nothing be made.
+type oneRestore struct {
+	client.Client
+	known v1alpha1.Restore
+}
+
+func (c oneRestore) Get(_ context.Context, _ client.ObjectKey, into client.Object, _ ...client.GetOption) error {
+	r, is := into.(*v1alpha1.Restore)
+	if !is {
+		return errors.New("only a restore is known")
+	}
+	*r = c.known
+	return nil
+}
+
+func (c oneRestore) Create(context.Context, client.Object, ...client.CreateOption) error {
+	return errors.New("made")
+}
+
+func TestUndoIsAskedAbout(t *testing.T) {
+	known := v1alpha1.Restore{Status: v1alpha1.RestoreStatus{Volumes: []v1alpha1.VolumeStatus{
+		{Namespace: "shop", Claim: "data", OldVolume: "pvc-1", NewVolume: "pvc-2"}, {Namespace: "shop", Claim: "new", NewVolume: "pvc-3"},
+	}}}
+	for _, yes := range []bool{false, true} {
+		var said strings.Builder
+		s := &site{app: &app{Process: Process{Stdin: strings.NewReader("yes\n"), Stderr: &said}}, client: oneRestore{known: known}, namespace: "backstay-system"}
+		err := s.undoRestore(t.Context(), "shop", applicationRestore{undo: "r", yes: yes})
+		if made := err != nil && strings.Contains(err.Error(), "made"); made != yes || errors.Is(err, fault.ErrRefused) == yes {
+			t.Errorf("yes %v: %v", yes, err)
+		}
+		if told := said.String(); !yes && (!strings.Contains(told, "shop/data") || !strings.Contains(told, "pvc-1") || strings.Contains(told, "shop/new")) {
+			t.Errorf("it says %q", told)
+		}
+	}
+}
+
 func TestExitStatusOfAnEnd(t *testing.T) {
 	ready := func(reason string) []metav1.Condition {
 		return []metav1.Condition{{Type: v1alpha1.ConditionReady, Status: metav1.ConditionFalse, Reason: reason, Message: "why"}}

@@ -26,7 +26,8 @@ With --forge, --to is the address of a forge (none is the public one): repositor
 or all under --owner, and pushed with their wikis.
 
 app/NAME is an application on a Kubernetes cluster: its newest complete point, or the one that is named, comes back into its own
-namespace or another. The plan is shown first, and done with --yes. Volumes that were there are kept for a day: --undo brings them back.
+namespace or another. The plan is shown first, and done with --yes. Volumes that were there are kept for a day: --undo
+brings them back, after a yes, too.
 
 With --as-of, latest means the newest point that is not later than that time. With --ref only the named refs come back.` + referenceHelp
 

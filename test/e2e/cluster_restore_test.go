@@ -118,7 +118,10 @@ func TestClusterDataGoesBackInPlace(t *testing.T) {
 	if restored.Status.UndoUntil == nil || len(restored.Status.Stopped) == 0 {
 		t.Errorf("status %+v", restored.Status)
 	}
-	i.backstay(t, "restore", "app/"+ns, "--undo", restored.Name)
+	if r := i.run(t, "restore", "app/"+ns, "--undo", restored.Name); r.exit != 6 || !strings.Contains(r.stderr, ns+"/counter-a") {
+		t.Errorf("undo without a yes: exit %d, %s", r.exit, r.stderr)
+	}
+	i.backstay(t, "restore", "app/"+ns, "--undo", restored.Name, "--yes")
 	asItWas("undo")
 	if got, _ := c.shopData(t, ns); got != newer {
 		t.Errorf("after the undo the database holds %q, want %q", got, newer)
