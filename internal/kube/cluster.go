@@ -28,7 +28,11 @@ type Cluster struct {
 	Clock     func() time.Time // time.Now where nil
 
 	process *Cluster // the cluster with the process's own rights, where these are those of another
+	kinds   []Kinds  // that Client knows besides
 }
+
+// Kinds makes kinds known by their types.
+type Kinds func(*runtime.Scheme) error
 
 // own is the cluster with the process's own rights.
 func (c *Cluster) own() *Cluster {
@@ -51,10 +55,10 @@ const (
 	burst            = 1000
 )
 
-// Scheme knows the kinds that Backstay uses by their types.
-func Scheme() (*runtime.Scheme, error) {
+// Scheme knows the kinds that Backstay uses by their types, and more.
+func Scheme(more ...Kinds) (*runtime.Scheme, error) {
 	s := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{clientscheme.AddToScheme, snapshotv1.AddToScheme, v1alpha1.AddToScheme} {
+	for _, add := range append([]Kinds{clientscheme.AddToScheme, snapshotv1.AddToScheme, v1alpha1.AddToScheme}, more...) {
 		if err := add(s); err != nil {
 			return nil, fmt.Errorf("build scheme: %w", err)
 		}
@@ -64,7 +68,7 @@ func Scheme() (*runtime.Scheme, error) {
 
 // Connect reaches the cluster of a kubeconfig file and one of its contexts. With neither said it is the cluster that the process runs
 // on, else what kubectl would take. An error is fault.ErrInvalid.
-func Connect(kubeconfig, contextName string) (*Cluster, error) {
+func Connect(kubeconfig, contextName string, more ...Kinds) (*Cluster, error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = kubeconfig
 	overrides := &clientcmd.ConfigOverrides{CurrentContext: contextName}
@@ -72,15 +76,15 @@ func Connect(kubeconfig, contextName string) (*Cluster, error) {
 	if err != nil {
 		return nil, fault.Wrap("connect to the cluster", fault.ErrInvalid, err, "name a kubeconfig file with --kubeconfig or KUBECONFIG")
 	}
-	return New(config)
+	return New(config, more...)
 }
 
-// New reaches the cluster that config says.
-func New(config *rest.Config) (*Cluster, error) {
+// New reaches the cluster that config says. Its Client knows more kinds besides those of Scheme.
+func New(config *rest.Config, more ...Kinds) (*Cluster, error) {
 	config = rest.CopyConfig(config)
 	config.QPS, config.Burst = queriesPerSecond, burst
 	config.WarningHandler = rest.NoWarnings{}
-	scheme, err := Scheme()
+	scheme, err := Scheme(more...)
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +96,7 @@ func New(config *rest.Config) (*Cluster, error) {
 	if err != nil {
 		return nil, fault.Wrap("connect to the cluster", fault.ErrInvalid, err, "")
 	}
-	return &Cluster{Config: config, Client: c, Discovery: memory.NewMemCacheClient(d)}, nil
+	return &Cluster{Config: config, Client: c, Discovery: memory.NewMemCacheClient(d), kinds: more}, nil
 }
 
 // As is the same cluster with the rights of a service account. The API server adds the groups of service accounts by itself; to name
@@ -102,7 +106,7 @@ func (c *Cluster) As(namespace, serviceAccount string) (*Cluster, error) {
 	config.Impersonate = rest.ImpersonationConfig{
 		UserName: "system:serviceaccount:" + namespace + ":" + serviceAccount,
 	}
-	as, err := New(config)
+	as, err := New(config, c.kinds...)
 	if err != nil {
 		return nil, err
 	}
