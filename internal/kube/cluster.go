@@ -28,7 +28,7 @@ type Cluster struct {
 	Clock     func() time.Time // time.Now where nil
 
 	process *Cluster // the cluster with the process's own rights, where these are those of another
-	kinds   []Kinds  // that Client knows besides
+	known   []Kinds  // by Client, besides those of Scheme
 }
 
 // Kinds makes kinds known by their types.
@@ -96,7 +96,7 @@ func New(config *rest.Config, more ...Kinds) (*Cluster, error) {
 	if err != nil {
 		return nil, fault.Wrap("connect to the cluster", fault.ErrInvalid, err, "")
 	}
-	return &Cluster{Config: config, Client: c, Discovery: memory.NewMemCacheClient(d), kinds: more}, nil
+	return &Cluster{Config: config, Client: c, Discovery: memory.NewMemCacheClient(d), known: more}, nil
 }
 
 // As is the same cluster with the rights of a service account. The API server adds the groups of service accounts by itself; to name
@@ -106,7 +106,7 @@ func (c *Cluster) As(namespace, serviceAccount string) (*Cluster, error) {
 	config.Impersonate = rest.ImpersonationConfig{
 		UserName: "system:serviceaccount:" + namespace + ":" + serviceAccount,
 	}
-	as, err := New(config, c.kinds...)
+	as, err := New(config, c.known...)
 	if err != nil {
 		return nil, err
 	}
