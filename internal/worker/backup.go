@@ -129,6 +129,7 @@ type backup struct {
 	rights  *kube.Cluster // with which the application is read
 	app     kube.Application
 	volumes *volume.Keeper
+	bound   map[string]kube.Bound // to Blueprints, by their parts
 
 	mu sync.Mutex // of object.Status
 }
@@ -185,6 +186,9 @@ func (b *backup) subject() point.Subject {
 // work takes a Backup from where its status says it is to its end.
 func (b *backup) work(ctx context.Context) error {
 	if b.object.Status.Instant == nil {
+		if err := b.act(ctx); err != nil {
+			return err
+		}
 		if err := b.instant(ctx); err != nil {
 			return err
 		}
@@ -203,7 +207,7 @@ func (b *backup) work(ctx context.Context) error {
 
 // capture makes the point. Where there are volumes, the objects do not wait for them: the version they are listed at does not stay.
 func (b *backup) capture(ctx context.Context) (*point.Receipt, error) {
-	if len(b.object.Status.Volumes) == 0 {
+	if len(b.object.Status.Volumes) == 0 && len(b.object.Status.Actions) == 0 {
 		return b.commit(ctx, objectsAlone{b.source(), b})
 	}
 	objects, err := b.objects(ctx)
@@ -269,6 +273,11 @@ func (b *backup) instant(ctx context.Context) (err error) {
 	planned, err := b.volumes.Plan(ctx, claims, b.app.Capture.Volumes)
 	if err != nil {
 		return err
+	}
+	for i := range planned {
+		if to := b.leaves(planned[i].Namespace, planned[i].Claim); to != "" {
+			planned[i].Method, planned[i].Skipped, planned[i].Problem = v1alpha1.MethodNone, true, "Blueprint "+to+" captures its data"
+		}
 	}
 	err = b.save(ctx, func(s *v1alpha1.BackupStatus) {
 		s.Phase, s.Volumes, s.Problems = v1alpha1.PhaseQuiescing, planned, nil
@@ -438,7 +447,11 @@ func (b *backup) compose(ctx context.Context, objects []point.Part) (*point.Rece
 		}
 		shards = append(shards, s)
 	}
-	return b.commit(ctx, protect.Composed(b.subject(), b.moment(), append(shards, b.misses()...)))
+	acted, err := b.acted(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return b.commit(ctx, protect.Composed(b.subject(), b.moment(), slices.Concat(shards, acted, b.misses())))
 }
 
 // commit makes the point of what src yields. That it is incomplete is no error: what is missing is in its record.
@@ -463,9 +476,16 @@ func (b *backup) misses() []protect.Shard {
 }
 
 // moment is what the point is of: the first thing that was captured.
-func (b *backup) moment() time.Time {
-	at := b.object.Status.Instant
-	return earlier(at.FirstSnapshot, &at.Versioned).Time
+func (b *backup) moment() time.Time { return b.first(&b.object.Status.Instant.Versioned).Time }
+
+// first is when the first thing was captured, or at where that is earlier.
+func (b *backup) first(at *metav1.MicroTime) *metav1.MicroTime {
+	for _, a := range b.object.Status.Actions {
+		if a.Done {
+			at = earlier(at, a.Started)
+		}
+	}
+	return earlier(b.object.Status.Instant.FirstSnapshot, at)
 }
 
 // skewed tells whether what was captured lies further apart than the application allows.
@@ -475,7 +495,7 @@ func (b *backup) skewed() error {
 		return nil
 	}
 	at := b.object.Status.Instant
-	first, last := earlier(at.FirstSnapshot, at.Listed), later(at.LastSnapshot, at.Listed)
+	first, last := b.first(at.Listed), later(at.LastSnapshot, at.Listed)
 	if first == nil || last.Sub(first.Time) <= limit {
 		return nil
 	}

@@ -64,7 +64,7 @@ func (w *Worker) expireOf(ctx context.Context, store Store, p *v1alpha1.Policy, 
 		subjects[b.subject()] = true
 	}
 	points = slices.DeleteFunc(points, func(p point.Point) bool { return !subjects[p.Subject] })
-	expired, err := protect.Expire(ctx, store, points, protect.Expiry{Retention: kept, Now: w.Now(), Zone: zone})
+	expired, err := protect.Expire(ctx, letting{store, w, of[0].object.Namespace, of[0].secrets}, points, protect.Expiry{Retention: kept, Now: w.Now(), Zone: zone})
 	if errors.Is(err, fault.ErrLocked) {
 		err = nil // the store lets them go later
 	}

@@ -37,18 +37,21 @@ func (w *Worker) Location(ctx context.Context, namespace, name string) error {
 	tidy, cancel := context.WithTimeout(context.WithoutCancel(ctx), tidyTime)
 	defer cancel()
 	return errors.Join(err, w.persist(tidy, &l, func() error {
-		message, phase := "points and objects are in line", v1alpha1.PhaseComplete
-		if err != nil {
-			message, phase = err.Error(), v1alpha1.PhaseFailed
+		message, is := "points and objects are in line", good
+		switch {
+		case err != nil && again(ctx, err):
+			message, is = err.Error(), retried
+		case err != nil:
+			message, is = err.Error(), stalled
 		}
 		l.Status.ObservedGeneration = l.Generation
-		l.Status.Conditions = conditions(l.Status.Conditions, l.Generation, phase, reasonOf(err), message, w.Now())
+		l.Status.Conditions = conditions(l.Status.Conditions, l.Generation, is, reasonOf(err), message, w.Now())
 		return nil
 	}))
 }
 
 func (w *Worker) location(ctx context.Context, l *v1alpha1.Location) (err error) {
-	store, _, err := w.open(ctx, l.Namespace, l.Name, true)
+	store, secrets, err := w.open(ctx, l.Namespace, l.Name, true)
 	if err != nil {
 		return err
 	}
@@ -57,7 +60,7 @@ func (w *Worker) location(ctx context.Context, l *v1alpha1.Location) (err error)
 		defer cancel()
 		err = errors.Join(err, store.Close(tidy))
 	}()
-	if err := w.deletePoints(ctx, l, store); err != nil {
+	if err := w.deletePoints(ctx, l, letting{store, w, l.Namespace, secrets}); err != nil {
 		return err
 	}
 	points, err := w.syncObjects(ctx, l.Namespace, l.Name, store)
@@ -110,7 +113,7 @@ func (w *Worker) deletePoints(ctx context.Context, l *v1alpha1.Location, store S
 // tellKept says on the object of a point that is to be deleted why it stays.
 func (w *Worker) tellKept(ctx context.Context, o *v1alpha1.RestorePoint, why error) error {
 	err := w.persist(ctx, o, func() error {
-		o.Status.Conditions = conditions(o.Status.Conditions, o.Generation, v1alpha1.PhaseFailed, reasonOf(why), why.Error(), w.Now())
+		o.Status.Conditions = conditions(o.Status.Conditions, o.Generation, stalled, reasonOf(why), why.Error(), w.Now())
 		return nil
 	})
 	if errors.Is(err, fault.ErrNotFound) { // the controller let it go

@@ -116,9 +116,14 @@ func TestLocationThatDoesNotOpenSaysWhy(t *testing.T) {
 	for _, class := range []error{fault.ErrDenied, fault.ErrCorrupt, fault.ErrUnavailable} {
 		l.opened = fault.New("open vault", class, "no", "")
 		err := l.worker().Location(t.Context(), l.system, "main")
-		ready := meta.FindStatusCondition(l.locationStatus().Conditions, v1alpha1.ConditionReady)
+		conditions := l.locationStatus().Conditions
+		ready := meta.FindStatusCondition(conditions, v1alpha1.ConditionReady)
 		if !errors.Is(err, class) || ready == nil || ready.Reason != fault.Of(class).Reason || !strings.Contains(ready.Message, "open vault: no") {
 			t.Errorf("%v: error %v, condition %+v", class, err, ready)
+		}
+		stalled, retried := meta.IsStatusConditionTrue(conditions, v1alpha1.ConditionStalled), meta.IsStatusConditionTrue(conditions, v1alpha1.ConditionReconciling)
+		if again := errors.Is(class, fault.ErrUnavailable); retried != again || stalled == again {
+			t.Errorf("%v: stalled %v, tried again %v", class, stalled, retried)
 		}
 	}
 	l.opened = fault.New("open vault", fault.ErrNotFound, "", "")

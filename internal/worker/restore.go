@@ -47,6 +47,7 @@ type restoration struct {
 	record   *point.Record
 	tree     point.Reader
 
+	made    []made // by Blueprints
 	plan    *restore.Plan
 	volumes *volume.Keeper
 	claims  *volume.Restorer
@@ -152,6 +153,9 @@ func (r *restoration) read(ctx context.Context) (err error) {
 	if r.record.Point.Subject.Kind != point.SubjectApplication {
 		return fault.New("restore "+r.object.Name, fault.ErrInvalid, "the point is of a "+r.record.Point.Subject.Kind+", not of an application", "")
 	}
+	if r.made, err = readMade(ctx, r.record, r.tree); err != nil {
+		return err
+	}
 	return r.save(ctx, func(s *v1alpha1.RestoreStatus) { s.Point = p.Spec.Point })
 }
 
@@ -218,6 +222,9 @@ func (r *restoration) build(ctx context.Context) error {
 	}
 	for _, p := range r.record.Point.Parts {
 		lacks := p.State != point.Stored && p.State != point.Carried
+		if isActed(p.Name) || p.State == point.Skipped && r.isLeft(p.Name) {
+			continue
+		}
 		switch p.Kind {
 		case point.KindObjects:
 			if lacks {
@@ -251,13 +258,16 @@ func (r *restoration) build(ctx context.Context) error {
 	if r.plan, err = restore.Build(ctx, o); err != nil {
 		return err
 	}
+	for _, m := range r.acts(r.made) {
+		r.plan.Actions = append(r.plan.Actions, "Blueprint "+m.Blueprint.Name+" restores "+m.name())
+	}
 	return r.writePlan(ctx)
 }
 
 // begun reports whether an earlier process changed the cluster already.
 func (r *restoration) begun() bool {
 	switch r.object.Status.Phase {
-	case v1alpha1.PhaseSwapping, v1alpha1.PhaseApplying, v1alpha1.PhaseWaiting, v1alpha1.PhaseTidying:
+	case v1alpha1.PhaseSwapping, v1alpha1.PhaseApplying, v1alpha1.PhaseActing, v1alpha1.PhaseWaiting, v1alpha1.PhaseTidying:
 		return true
 	}
 	return false
@@ -339,7 +349,11 @@ func (r *restoration) apply(ctx context.Context) (err error) {
 	if err := r.start(ctx); err != nil {
 		return err
 	}
-	return r.settle(ctx, append(problems, r.lacks()...))
+	failed, err := r.act(ctx)
+	if err != nil {
+		return err
+	}
+	return r.settle(ctx, slices.Concat(problems, failed, r.lacks()))
 }
 
 // settle waits until what was restored runs, and ends the Restore.
@@ -374,7 +388,7 @@ func (r *restoration) exchanged() []restore.Volume {
 func (r *restoration) lacks() []string {
 	var all []string
 	for _, p := range r.record.Point.Parts {
-		if p.State == point.Failed && p.Kind == point.KindObjects {
+		if p.State == point.Failed && (p.Kind == point.KindObjects || p.Kind == kindArtifacts) {
 			all = append(all, p.Name+" is not in the point: "+p.Reason)
 		}
 	}

@@ -15,31 +15,46 @@ import (
 func endBackup(s *v1alpha1.BackupStatus, generation int64, phase v1alpha1.Phase, reason, message string, now time.Time) {
 	at := metav1.NewTime(now)
 	s.Phase, s.Finished, s.ObservedGeneration = phase, &at, generation
-	s.Conditions = conditions(s.Conditions, generation, phase, reason, message, now)
+	s.Conditions = conditions(s.Conditions, generation, standingOf(phase), reason, message, now)
 }
 
 // endRestore sets a final phase and the conditions that go with it.
 func endRestore(s *v1alpha1.RestoreStatus, generation int64, phase v1alpha1.Phase, reason, message string, now time.Time) {
 	at := metav1.NewTime(now)
 	s.Phase, s.Finished, s.ObservedGeneration = phase, &at, generation
-	s.Conditions = conditions(s.Conditions, generation, phase, reason, message, now)
+	s.Conditions = conditions(s.Conditions, generation, standingOf(phase), reason, message, now)
 }
 
-// conditions are those of work that has ended: Ready where it is complete, Stalled where nothing more will happen and it is not.
-func conditions(old []metav1.Condition, generation int64, phase v1alpha1.Phase, reason, message string, now time.Time) []metav1.Condition {
-	good := phase == v1alpha1.PhaseComplete || phase == v1alpha1.PhasePlanned
-	set := func(kind string, is bool, reason string) {
+// standing is how work stands, as conditions tell it.
+type standing int
+
+const (
+	stalled standing = iota // nothing more will happen, and it is not complete
+	retried                 // it failed, and is tried again
+	good                    // it is complete
+)
+
+func standingOf(phase v1alpha1.Phase) standing {
+	if phase == v1alpha1.PhaseComplete || phase == v1alpha1.PhasePlanned {
+		return good
+	}
+	return stalled
+}
+
+// conditions are old ones, changed to tell how work stands.
+func conditions(old []metav1.Condition, generation int64, is standing, reason, message string, now time.Time) []metav1.Condition {
+	set := func(kind string, so bool) {
 		status := metav1.ConditionFalse
-		if is {
+		if so {
 			status = metav1.ConditionTrue
 		}
 		meta.SetStatusCondition(&old, metav1.Condition{
 			Type: kind, Status: status, Reason: reason, Message: shorten(message), ObservedGeneration: generation, LastTransitionTime: metav1.NewTime(now),
 		})
 	}
-	set(v1alpha1.ConditionReady, good, reason)
-	set(v1alpha1.ConditionReconciling, false, reason)
-	set(v1alpha1.ConditionStalled, !good, reason)
+	set(v1alpha1.ConditionReady, is == good)
+	set(v1alpha1.ConditionReconciling, is == retried)
+	set(v1alpha1.ConditionStalled, is == stalled)
 	return old
 }
 

@@ -33,6 +33,9 @@ func (w *Worker) Tidy(ctx context.Context) error {
 		func(active func(uid string) bool) error { return claims.StartAll(ctx, active) },
 		func(active func(uid string) bool) error { return claims.DeleteUndo(ctx, active) },
 		func(active func(uid string) bool) error { return w.dropLeases(ctx, active) },
+		func(active func(uid string) bool) error {
+			return w.dropActionSets(ctx, func(owner string) bool { return !active(owner) })
+		},
 	}
 	var failed []error
 	for _, step := range steps {

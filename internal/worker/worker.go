@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/backstay/backstay/api/v1alpha1"
+	"github.com/backstay/backstay/internal/blueprint"
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/kube"
 	"github.com/backstay/backstay/internal/kube/volume"
@@ -35,6 +36,8 @@ type Options struct {
 	Open func(ctx context.Context, l volume.Location, create bool) (Store, error)
 	// Maintain frees space at an open location and extends locks.
 	Maintain func(ctx context.Context, s Store) error
+	// Functions are what phases of Blueprints may call, with the rights to act with.
+	Functions func(rights *kube.Cluster) []blueprint.Function
 	// Retention reads what a policy says of it.
 	Retention func(r *v1alpha1.Retention) (policy.Retention, error)
 	Now       protect.Clock
@@ -179,12 +182,17 @@ func (w *Worker) secret(ctx context.Context, namespace string, s v1alpha1.Secret
 // persist writes an object's status, and goes on trying while the API server is away: what the status says must not be lost. change is
 // made anew on what is there, so that others may write beside; its error ends the attempt.
 func (w *Worker) persist(ctx context.Context, o client.Object, change func() error) error {
+	return w.write(ctx, o, change, func() error { return w.Cluster.Client.Status().Update(ctx, o) })
+}
+
+// write is persist with the way of writing said: update.
+func (w *Worker) write(ctx context.Context, o client.Object, change, update func() error) error {
 	if err := change(); err != nil {
 		return err
 	}
 	op := "write status of " + o.GetName()
 	for wait := 500 * time.Millisecond; ; wait = min(2*wait, 10*time.Second) {
-		err := w.Cluster.Client.Status().Update(ctx, o)
+		err := update()
 		if apierrors.IsConflict(err) {
 			if err = kube.Refresh(ctx, w.Cluster.Client, o); err == nil {
 				if err := change(); err != nil {

@@ -139,6 +139,8 @@ type Plan struct {
 	// NotChosen counts objects and claims of the point that the Restore does not ask for.
 	NotChosen int    `json:"notChosen,omitempty"`
 	Missing   []Lack `json:"missing,omitempty"`
+	// Actions are what is done besides, when all else is; they are not Apply's.
+	Actions []string `json:"actions,omitempty"`
 	// Warnings are what somebody should read before it is done.
 	Warnings []string `json:"warnings,omitempty"`
 

@@ -43,6 +43,9 @@ func (p *Plan) Lines() []string {
 			fmt.Fprintf(table, "%s\t%s\t%s\n", i.Action, plain(i.String(), maxWhy), strings.TrimPrefix(tail(i.From, i.Why, i.Fields), "; "))
 		}
 	}
+	for _, a := range p.Actions {
+		fmt.Fprintf(table, "act\t%s\n", plain(a, maxWhy))
+	}
 	table.Flush() //nolint:errcheck // a buffer takes everything
 	lines := strings.Split(strings.TrimSuffix(text.String(), "\n"), "\n")
 	for n := range lines {

@@ -1,0 +1,270 @@
+package worker
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/backstay/backstay/api/v1alpha1"
+	"github.com/backstay/backstay/internal/blueprint"
+	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/kube"
+)
+
+// annotationWorker is on an ActionSet and says which process works on it. Who finds another's there has been replaced, and does no more:
+// a process on a node that does not answer may live on beside the one that took its place.
+const annotationWorker = v1alpha1.Group + "/worker"
+
+// subjectArtifact is what points are of that an ActionSet makes by itself, not as a part of an application's.
+const subjectArtifact = "artifact"
+
+// errReplaced ends work that another process has taken up.
+var errReplaced = fault.New("write the status", fault.ErrBusy, "another worker has taken it up", "")
+
+// actions is the work on one ActionSet.
+type actions struct {
+	*Worker
+	id     string                     // of this process
+	object *unstructured.Unstructured // all of it: what other tools wrote there stays
+	set    *blueprint.ActionSet       // what we know of it
+}
+
+// Actions runs an ActionSet until it has ended. It returns an error where the work should be taken up again.
+func (w *Worker) Actions(ctx context.Context, namespace, name string) error {
+	o := kanister("ActionSet")
+	if err := w.Cluster.Client.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, o); err != nil {
+		return fault.Wrap(fmt.Sprintf("read ActionSet %s/%s", namespace, name), kube.ClassOf(err), err, "")
+	}
+	a := &actions{Worker: w, id: rand.Text(), object: o, set: &blueprint.ActionSet{}}
+	if a.state().Final() {
+		return nil
+	}
+	err := a.claim(ctx)
+	if err == nil {
+		err = a.prepared(ctx)
+	}
+	switch {
+	case errors.Is(err, errEnded):
+		return nil
+	case err == nil, errors.Is(err, errReplaced), again(ctx, err):
+		return err
+	}
+	return a.abort(ctx, err)
+}
+
+// runActions runs an ActionSet that a worker made for itself to its end, from where its status stands; what became of it is in
+// set.Status. An error means that it is to be taken up again.
+func (w *Worker) runActions(
+	ctx context.Context, set *blueprint.ActionSet, rights *kube.Cluster, blueprints map[string]*blueprint.Blueprint, o blueprint.ResolveOptions,
+) error {
+	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(set)
+	if err != nil {
+		return fault.Wrap("read ActionSet "+set.Name, fault.ErrInvalid, err, "")
+	}
+	object := kanister("ActionSet")
+	object.SetUnstructuredContent(content)
+	object.SetGroupVersionKind(blueprint.GroupVersion.WithKind("ActionSet"))
+	a := &actions{Worker: w, id: rand.Text(), object: object, set: set}
+	if a.state().Final() {
+		return nil
+	}
+	if err := a.claim(ctx); err != nil {
+		return err
+	}
+	return a.run(ctx, rights, blueprints, o)
+}
+
+// kanister is an empty object of one of Kanister's kinds.
+func kanister(kind string) *unstructured.Unstructured {
+	o := &unstructured.Unstructured{}
+	o.SetGroupVersionKind(blueprint.GroupVersion.WithKind(kind))
+	return o
+}
+
+// state is the state that the object was last seen in.
+func (a *actions) state() blueprint.State {
+	text, _, _ := unstructured.NestedString(a.object.Object, "status", "state") // of another type: none that is final
+	return blueprint.State(text)
+}
+
+// claim makes this process the one that works on the ActionSet.
+func (a *actions) claim(ctx context.Context) error {
+	return a.patch(ctx, func() {
+		annotations := a.object.GetAnnotations()
+		if annotations == nil {
+			annotations = map[string]string{}
+		}
+		annotations[annotationWorker] = a.id
+		a.object.SetAnnotations(annotations)
+	})
+}
+
+// prepared reads what the ActionSet names, and runs it with the rights that its namespace gives.
+func (a *actions) prepared(ctx context.Context) error {
+	op := "ActionSet " + a.object.GetName()
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(a.object.Object, a.set); err != nil {
+		return fault.Wrap(op, fault.ErrInvalid, err, "")
+	}
+	blueprints, err := a.blueprints(ctx)
+	if err != nil {
+		return fault.Wrap(op, nil, err, "")
+	}
+	rights, err := a.tenant(a.set.Namespace, "")
+	if err != nil {
+		return fault.Wrap(op, nil, err, "")
+	}
+	return a.run(ctx, rights, blueprints, blueprint.ResolveOptions{Confined: a.set.Namespace != a.System, Vault: a.vaultOf, Now: a.Now})
+}
+
+// run runs the actions with some rights. Points that they make by themselves are of their object.
+func (a *actions) run(ctx context.Context, rights *kube.Cluster, blueprints map[string]*blueprint.Blueprint, o blueprint.ResolveOptions) error {
+	runner := &blueprint.Runner{
+		Functions: a.Functions(rights),
+		Resolve: func(ctx context.Context, set *blueprint.ActionSet, action blueprint.ActionSpec, b *blueprint.Blueprint) (*blueprint.Params, error) {
+			of := o
+			of.Vault = func(ctx context.Context, namespace, location string) (*blueprint.VaultDocument, error) {
+				d, err := o.Vault(ctx, namespace, location)
+				if err == nil && d.Subject.Kind == "" {
+					d.Subject = blueprint.VaultSubject{Kind: subjectArtifact, Name: strings.TrimPrefix(action.Object.Namespace+"/"+action.Object.Name, "/")}
+				}
+				return d, err
+			}
+			return blueprint.Resolve(ctx, rights, set, action, b, of)
+		},
+		Objects: func(ctx context.Context, set *blueprint.ActionSet, refs map[string]blueprint.ObjectReference) (*blueprint.PhaseParams, error) {
+			return blueprint.ResolveObjects(ctx, rights, set, refs, o)
+		},
+		Save: a.save,
+		Log: func(action, phase, line string) {
+			a.Log.Info("a pod said", "actionset", a.set.Name, "action", action, "phase", phase, "line", line)
+		},
+		Now: a.Now,
+	}
+	return runner.Run(ctx, a.set, blueprints)
+}
+
+// vaultOf is how kando reaches the vault of a Location, for Profiles that stand for one. Where there is no vault yet it is made.
+func (w *Worker) vaultOf(ctx context.Context, namespace, location string) (*blueprint.VaultDocument, error) {
+	store, l, err := w.open(ctx, namespace, location, true)
+	if err != nil {
+		return nil, err
+	}
+	if err := store.Close(ctx); err != nil {
+		return nil, fault.Wrap("close location "+location, nil, err, "")
+	}
+	return &blueprint.VaultDocument{URL: l.URL, Password: l.Password, Credentials: l.Credentials}, nil
+}
+
+// blueprints are those that the ActionSet names, of its own namespace.
+func (a *actions) blueprints(ctx context.Context) (map[string]*blueprint.Blueprint, error) {
+	all := map[string]*blueprint.Blueprint{}
+	if a.set.Spec == nil {
+		return all, nil
+	}
+	for _, action := range a.set.Spec.Actions {
+		o, b := kanister("Blueprint"), &blueprint.Blueprint{}
+		op := "read Blueprint " + action.Blueprint
+		if err := a.Cluster.Client.Get(ctx, types.NamespacedName{Namespace: a.set.Namespace, Name: action.Blueprint}, o); err != nil {
+			return nil, fault.Wrap(op, kube.ClassOf(err), err, "")
+		}
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, b); err != nil {
+			return nil, fault.Wrap(op, fault.ErrInvalid, err, "")
+		}
+		all[action.Blueprint] = b
+	}
+	return all, nil
+}
+
+// save makes a status last.
+func (a *actions) save(ctx context.Context, status *blueprint.ActionSetStatus) error {
+	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(status)
+	if err != nil {
+		return fmt.Errorf("write status of %s: %w", a.object.GetName(), err)
+	}
+	if err := a.patch(ctx, func() { a.object.Object["status"] = content }); err != nil {
+		return err
+	}
+	a.set.Status = status.DeepCopy()
+	return nil
+}
+
+// patch changes the object, and goes on trying while the API server is away. ActionSets have no status of their own to write to, so what
+// others wrote beside must stay. It fails where the controller, or another worker, has taken over.
+func (a *actions) patch(ctx context.Context, change func()) error {
+	op := "write status of " + a.object.GetName()
+	for wait := 500 * time.Millisecond; ; wait = min(2*wait, 10*time.Second) {
+		before := a.object.DeepCopy()
+		change()
+		err := a.Cluster.Client.Patch(ctx, a.object, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
+		if err == nil {
+			return nil
+		}
+		a.object = before
+		if apierrors.IsConflict(err) {
+			if err = a.refresh(ctx); err == nil {
+				continue
+			}
+		}
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case apierrors.IsNotFound(err):
+			return errEnded
+		case errors.Is(err, errEnded), errors.Is(err, errReplaced):
+			return err
+		case !kube.Transient(err):
+			return fault.Wrap(op, kube.ClassOf(err), err, "")
+		}
+		a.Log.Warn("the API server does not answer; trying again", "error", err.Error())
+		if err := kube.Pause(ctx, wait); err != nil {
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// refresh reads the object again, and reports whether it is still this process's to work on.
+func (a *actions) refresh(ctx context.Context) error {
+	fresh := kanister("ActionSet")
+	if err := a.Cluster.Client.Get(ctx, client.ObjectKeyFromObject(a.object), fresh); err != nil {
+		return err
+	}
+	claimed := a.object.GetAnnotations()[annotationWorker] == a.id
+	same := fresh.GetUID() == a.object.GetUID()
+	a.object = fresh
+	switch {
+	case !same, a.state().Final():
+		return errEnded
+	case claimed && fresh.GetAnnotations()[annotationWorker] != a.id:
+		return errReplaced
+	}
+	return nil
+}
+
+// abort ends the ActionSet as failed for a reason that lies outside its phases.
+func (a *actions) abort(ctx context.Context, why error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tidyTime)
+	defer cancel()
+	err := a.patch(ctx, func() {
+		status, _, _ := unstructured.NestedMap(a.object.Object, "status") // of another type: it is replaced
+		if status == nil {
+			status = map[string]any{}
+		}
+		status["state"] = string(blueprint.StateFailed)
+		status["error"] = map[string]any{"message": shorten(why.Error())}
+		status["progress"] = map[string]any{"lastTransitionTime": a.Now().UTC().Format(time.RFC3339)}
+		a.object.Object["status"] = status
+	})
+	if errors.Is(err, errEnded) {
+		return nil
+	}
+	return err
+}
