@@ -158,7 +158,7 @@ func (c *Cluster) runHook(ctx context.Context, p v1alpha1.RestingPod, hook v1alp
 	}
 	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	err := c.exec(limited, p.Namespace, p.Pod, p.Container, command)
+	err := c.Exec(limited, Command{Namespace: p.Namespace, Pod: p.Pod, Container: p.Container, Args: command})
 	if limited.Err() != nil && ctx.Err() == nil && err != nil {
 		err = fault.Wrap("", fault.ErrUnavailable, fmt.Errorf("%s did not end within %s: %w", command[0], limit, limited.Err()), "")
 	}

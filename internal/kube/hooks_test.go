@@ -249,7 +249,7 @@ func TestHooksThatFail(t *testing.T) {
 		t.Fatal("nothing failed")
 	}
 	for _, want := range []string{
-		"hook 1 in pod " + w.ns + "/db-0: fail ended with status 3: xxx", "x [31mthe disk? is full", "hook 2: no pod runs with labels app=web",
+		"hook 1 in pod " + w.ns + "/db-0: fail ended with status 3: [31mthe disk? is full", "hook 2: no pod runs with labels app=web",
 		"hook 3 in pod " + w.ns + "/db-0: hang did not end within 50ms", "hook 4 in pod " + w.ns + "/db-0: its command is empty",
 	} {
 		if !strings.Contains(err.Error(), want) {
