@@ -1,6 +1,10 @@
 package blueprint
 
-import "context"
+import (
+	"context"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
 
 // Function is what a phase calls: KubeExec, KubeTask and so on. Functions are handed to a Runner, not registered.
 type Function struct {
@@ -39,10 +43,15 @@ type Call struct {
 	ID string
 	// Namespace is where pods are made if the phase names none: that of the ActionSet.
 	Namespace string
+	// Owner is the ActionSet, to own what is made for it in Namespace; its UID is empty where there is none in the cluster.
+	Owner metav1.OwnerReference
 	// Saved is the output that was saved by an earlier run of this phase, whose process was killed; nil in the first.
 	Saved map[string]any
 	// Save makes output last before the function ends. The function's result is added to it.
 	Save func(ctx context.Context, output map[string]any) error
+	// After has something done once the phase's end is saved, or at once where it is nil: pods of a phase that has ended must stand as
+	// long as a killed process may have to find out by them that it had. Each may be done again by the next run.
+	After func(do func(ctx context.Context) error)
 	// Render renders a template that stands in a raw argument, with more names besides Params' own.
 	Render func(text string, more map[string]any) (string, error)
 	// Log takes a line of what pods print. It is not kept in memory.
