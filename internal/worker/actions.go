@@ -141,7 +141,7 @@ func (a *actions) run(ctx context.Context, rights *kube.Cluster, blueprints map[
 			return blueprint.Resolve(ctx, rights, set, action, b, of)
 		},
 		Objects: func(ctx context.Context, set *blueprint.ActionSet, refs map[string]blueprint.ObjectReference) (*blueprint.PhaseParams, error) {
-			return blueprint.ResolveObjects(ctx, rights, set, refs, o)
+			return blueprint.ResolveObjects(ctx, rights, set, refs)
 		},
 		Save: a.save,
 		Log: func(action, phase, line string) {
