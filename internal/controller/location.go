@@ -122,7 +122,7 @@ func (c *controller) sayResult(ctx context.Context, l *v1alpha1.Location, j *bat
 	case o.state == succeeded && (!told || ready.Status != metav1.ConditionTrue):
 		return c.sayLocation(ctx, l, verdict{metav1.ConditionTrue, false, false, "Succeeded", "points and objects are in line"})
 	case o.state == failed && (!told || ready.Status != metav1.ConditionFalse):
-		return c.sayLocation(ctx, l, verdict{metav1.ConditionFalse, false, !o.retries, o.reason, o.message})
+		return c.sayLocation(ctx, l, verdict{metav1.ConditionFalse, o.retries, !o.retries, o.reason, o.message})
 	}
 	return nil
 }
