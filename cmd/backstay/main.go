@@ -42,8 +42,9 @@ func run() int {
 
 // arguments are those of the command line. A program that is called by the name of one of its commands is that command.
 func arguments(argv []string) []string {
-	if strings.TrimSuffix(filepath.Base(argv[0]), ".exe") == "gickup" {
-		return append([]string{"gickup"}, argv[1:]...)
+	switch name := strings.TrimSuffix(filepath.Base(argv[0]), ".exe"); name {
+	case "gickup", "kando":
+		return append([]string{name}, argv[1:]...)
 	}
 	return argv[1:]
 }

@@ -24,7 +24,8 @@ const (
 	maxTask   = 1 << 20 // bytes; Kubernetes keeps no larger Secret
 	maxResult = 4096    // bytes of a termination message
 
-	// moverMemory is what the garbage collector tries to stay below, in bytes; packs that are under way come on top of it.
+	// moverMemory is what the garbage collector tries to stay below, in bytes; packs that are under way come on top of it. A mover is meant
+	// to be fast, and may use more than other commands.
 	moverMemory = 224 << 20
 	// vaultMemory is what reading from the vault may take.
 	vaultMemory = 384 << 20
@@ -57,7 +58,7 @@ func newMoverCommand(a *app) *cobra.Command {
 
 // runMover carries a task out and leaves its result, whatever comes of it.
 func (a *app) runMover(ctx context.Context, o moverOptions) error {
-	limitMemory(a.Getenv, cgroupMemory)
+	limitMemory(a.Getenv, cgroupMemory, moverMemory)
 	task, err := readTask(o.task)
 	var parts []volume.PartResult
 	if err == nil {
@@ -71,13 +72,12 @@ func (a *app) runMover(ctx context.Context, o moverOptions) error {
 	return errors.Join(err, fault.Wrap("write the result", fault.ErrRefused, writeResult(o.result, result), ""))
 }
 
-// limitMemory keeps the process within what its pod may take: a mover is meant to be fast, and may use more than other commands. What
-// the user has set stays.
-func limitMemory(getenv func(string) string, cgroup string) {
+// limitMemory has the garbage collector keep the process below most bytes, and within what its pod may take. What the user has set stays.
+func limitMemory(getenv func(string) string, cgroup string, most int64) {
 	if getenv("GOMEMLIMIT") != "" {
 		return
 	}
-	limit := int64(moverMemory)
+	limit := most
 	if b, err := os.ReadFile(cgroup); err == nil {
 		if pod, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64); err == nil {
 			limit = min(limit, pod*6/10)

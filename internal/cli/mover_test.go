@@ -255,7 +255,7 @@ func TestLimitOfMemoryIsThePods(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			debug.SetMemoryLimit(12345678)
 			must(t, os.WriteFile(cgroup, []byte(test.pod), 0o600))
-			limitMemory(func(string) string { return test.env }, cgroup)
+			limitMemory(func(string) string { return test.env }, cgroup, moverMemory)
 			if got := debug.SetMemoryLimit(-1); got != test.want {
 				t.Errorf("got %d, want %d", got, test.want)
 			}
