@@ -18,10 +18,20 @@ import (
 
 const (
 	readers   = 16       // goroutines that read at once
-	minFlight = 8 << 20  // bytes of packs that they may read at once; in memory they are there three times
+	minFlight = 8 << 20  // bytes of packs that they may have read at once
+	minUnpack = 8 << 20  // bytes of packs that they may unpack at once; in memory they are there four times more
 	maxRun    = 4 << 20  // bytes asked for in one request
 	maxGap    = 64 << 10 // bytes that are read for nothing rather than asking twice
 )
+
+// bounds are how much is read from the location, and unpacked, at once. What waits for a store takes the memory of its bytes and no
+// more, so that much can be waited for; what is unpacked keeps processors busy, and few are enough.
+type bounds struct{ flight, unpack int64 }
+
+// boundsOf are those by which reading stays within an amount of memory.
+func boundsOf(memory int64) bounds {
+	return bounds{max(minFlight, memory/6), max(minUnpack, memory/24)}
+}
 
 // fetch is one object to be read, and what to do then.
 type fetch struct {
@@ -48,18 +58,23 @@ func (v *Vault) fetchAll(outer context.Context, all []fetch) error {
 	})
 	group, ctx := errgroup.WithContext(outer)
 	group.SetLimit(readers)
-	flight := semaphore.NewWeighted(v.flight)
+	flight, unpack := semaphore.NewWeighted(v.bounds.flight), semaphore.NewWeighted(v.bounds.unpack)
 	for len(all) > 0 {
 		n, length := nextRun(all)
 		run := all[:n]
 		all = all[n:]
-		weight := min(length, v.flight)
-		if flight.Acquire(ctx, weight) != nil {
+		read, unpacked := min(length, v.bounds.flight), min(length, v.bounds.unpack)
+		if flight.Acquire(ctx, read) != nil {
 			break // a fetch failed, or the caller gave up: Wait says which
 		}
 		group.Go(func() error {
-			defer flight.Release(weight)
-			return v.fetchRun(ctx, run, length)
+			defer flight.Release(read)
+			ctx := v.readRun(ctx, run, length)
+			if err := unpack.Acquire(ctx, unpacked); err != nil {
+				return err
+			}
+			defer unpack.Release(unpacked)
+			return useAll(ctx, run)
 		})
 	}
 	if err := group.Wait(); err != nil {
@@ -86,16 +101,21 @@ func nextRun(all []fetch) (n int, length int64) {
 	return n, end - start
 }
 
-// fetchRun reads a run and hands it to its fetches by the context.
-func (v *Vault) fetchRun(ctx context.Context, run []fetch, length int64) error {
-	if len(run) > 1 {
-		r := &runOfBytes{blob: run[0].info.PackBlobID, start: int64(run[0].info.PackOffset)}
-		buf := raw{make([]byte, 0, length)}
-		if err := v.store.GetBlob(ctx, r.blob, r.start, length, &buf); err == nil { // else each fetch finds out by itself
-			r.bytes = buf.b
-			ctx = context.WithValue(ctx, runKey{}, r)
-		}
+// readRun reads a run into the context that it returns. Where it cannot, each fetch finds out by itself.
+func (v *Vault) readRun(ctx context.Context, run []fetch, length int64) context.Context {
+	if length == 0 {
+		return ctx
 	}
+	r := &runOfBytes{blob: run[0].info.PackBlobID, start: int64(run[0].info.PackOffset)}
+	buf := raw{make([]byte, 0, length)}
+	if v.store.GetBlob(ctx, r.blob, r.start, length, &buf) != nil {
+		return ctx
+	}
+	r.bytes = buf.b
+	return context.WithValue(ctx, runKey{}, r)
+}
+
+func useAll(ctx context.Context, run []fetch) error {
 	for _, f := range run {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -168,7 +188,7 @@ func (d *draft) presentAll(ctx context.Context, nodes []*node) ([]*node, error) 
 		if n.entry.ObjectID == noObject {
 			return nil, fault.New(quote(rawName(n.entry.Name)), fault.ErrCorrupt, "has no object", "")
 		}
-		fetches = append(fetches, fetch{object: n.entry.ObjectID, use: func(ctx context.Context) error {
+		fetches = append(fetches, fetch{object: outline(n), use: func(ctx context.Context) error {
 			if err := d.presentObject(ctx, n); err != nil || !n.isDir() {
 				return err
 			}
@@ -183,6 +203,18 @@ func (d *draft) presentAll(ctx context.Context, nodes []*node) ([]*node, error) 
 	}
 	err := d.v.fetchAll(ctx, fetches)
 	return below, err
+}
+
+// outline is the object that must be read to know what an entry consists of: a directory, or the list of the chunks of a large file.
+// Of a small file none need be.
+func outline(n *node) object.ID {
+	if n.isDir() {
+		return n.entry.ObjectID
+	}
+	if index, ok := n.entry.ObjectID.IndexObjectID(); ok {
+		return index
+	}
+	return noObject
 }
 
 // presentObject checks one object.

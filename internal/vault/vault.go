@@ -67,7 +67,7 @@ type Vault struct {
 	rep   repo.DirectRepository
 	lock  format.BlobStorageConfiguration
 
-	flight  int64 // bytes of packs that are read at once
+	bounds  bounds
 	buffers copyBuffers
 	recent  recentDirs
 	newest  atomic.Int64 // when the newest manifest that was seen was written, in Unix nanoseconds
@@ -167,7 +167,7 @@ func (v *Vault) setUp(ctx context.Context) error {
 func openIn(ctx context.Context, st blob.Storage, name string, password fault.Secret, o Options) (_ *Vault, err error) {
 	v := &Vault{name: name, tool: o.Tool, now: steadyClock(o.Clock), running: map[*context.CancelCauseFunc]bool{}}
 	v.store = newWitness(st, o.ReadOnly)
-	v.flight = max(minFlight, o.Memory/12)
+	v.bounds = boundsOf(o.Memory)
 	v.dir, err = os.MkdirTemp("", "backstay-vault-")
 	if err != nil {
 		return nil, fault.Wrap("open vault "+name, fault.ErrRefused, err, "")
