@@ -38,6 +38,14 @@ func install(t *testing.T, c *cluster, bucket string) *installed {
 	t.Helper()
 	i := &installed{cluster: c}
 	i.url, i.env = c.s3(t, bucket)
+	c.deploy(t)
+	i.location(t, system, "main")
+	return i
+}
+
+// deploy puts Backstay on a cluster that has none, nor any of its objects.
+func (c *cluster) deploy(t *testing.T) {
+	t.Helper()
 	manifests, err := os.ReadFile("../../deploy/backstay.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -52,8 +60,6 @@ func install(t *testing.T, c *cluster, bucket string) *installed {
 			c.explain(t)
 		}
 	})
-	i.location(t, system, "main")
-	return i
 }
 
 // uninstall takes Backstay off a cluster as docs/kubernetes.md says, with all its objects.
