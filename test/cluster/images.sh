@@ -87,7 +87,7 @@ if changed "$images/stores.tar"; then
 	made "$images/stores.tar"
 fi
 if changed "$images/layers/toolbox"; then
-	debian "$scratch/toolbox.tar" git,openssh-client,ca-certificates
+	debian "$scratch/toolbox.tar" git,openssh-client,ca-certificates,restic
 	mv "$scratch/toolbox.tar" "$images/layers/toolbox"
 	made "$images/layers/toolbox"
 fi
