@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/backstay/backstay/api/v1alpha1"
+	"github.com/backstay/backstay/internal/blueprint"
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/kube"
 	"github.com/backstay/backstay/internal/kube/kubetest"
@@ -37,6 +38,8 @@ type lab struct {
 	system  string
 	store   *memory.Store
 
+	functions []blueprint.Function
+
 	mu      sync.Mutex
 	opened  error // why the vault cannot be opened
 	created int   // vaults
@@ -47,7 +50,7 @@ type lab struct {
 func newLab(t *testing.T) *lab {
 	t.Helper()
 	config := kubetest.Start(t)
-	cluster, err := kube.New(config)
+	cluster, err := kube.New(config, blueprint.AddToScheme)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +103,8 @@ func (l *lab) workerAt(c *kube.Cluster, s Store, now func() time.Time) *Worker {
 			}
 			return s, l.opened
 		},
-		Maintain: func(context.Context, Store) error { return nil },
+		Maintain:  func(context.Context, Store) error { return nil },
+		Functions: func(*kube.Cluster) []blueprint.Function { return l.functions },
 		Retention: func(r *v1alpha1.Retention) (policy.Retention, error) {
 			if r == nil {
 				return policy.Retention{}, nil
@@ -198,7 +202,7 @@ func (l *lab) killedAfter(n int64, work func(context.Context, *Worker) error) bo
 	d.left.Store(n)
 	config := rest.CopyConfig(l.config)
 	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return doomedCalls{next, d} })
-	cluster, err := kube.New(config)
+	cluster, err := kube.New(config, blueprint.AddToScheme)
 	if err != nil {
 		l.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/backstay/backstay/api/v1alpha1"
+	"github.com/backstay/backstay/internal/blueprint"
 	"github.com/backstay/backstay/internal/kube"
 )
 
@@ -87,7 +88,7 @@ func (l *lab) cuttable() (*kube.Cluster, *atomic.Bool) {
 	cut := &atomic.Bool{}
 	config := rest.CopyConfig(l.config)
 	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return away{next, cut} })
-	c, err := kube.New(config)
+	c, err := kube.New(config, blueprint.AddToScheme)
 	if err != nil {
 		l.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/backstay/backstay/api/v1alpha1"
+	"github.com/backstay/backstay/internal/blueprint"
 	"github.com/backstay/backstay/internal/kube"
 )
 
@@ -33,7 +34,7 @@ func (l *lab) refusing(path string) *kube.Cluster {
 	l.Helper()
 	config := rest.CopyConfig(l.config)
 	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return refusal{next, path} })
-	c, err := kube.New(config)
+	c, err := kube.New(config, blueprint.AddToScheme)
 	if err != nil {
 		l.Fatal(err)
 	}
