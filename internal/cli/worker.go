@@ -79,6 +79,13 @@ func newWorkerCommand(a *app) *cobra.Command {
 		}
 		return w.Location(ctx, namespace, name)
 	})
+	add("actions NAMESPACE/NAME", "Run the actions of an ActionSet", takes(1, 1), func(ctx context.Context, w *worker.Worker, args []string) error {
+		namespace, name, err := namespaced(args[0])
+		if err != nil {
+			return err
+		}
+		return w.Actions(ctx, namespace, name)
+	})
 	add("tidy", "Remove what ended work left", takes(0, 0), func(ctx context.Context, w *worker.Worker, _ []string) error { return w.Tidy(ctx) })
 	return cmd
 }

@@ -39,13 +39,15 @@ type Options struct {
 	ServiceAccount string   // of worker Jobs; of System
 	WorkerFlags    []string // after what tells a worker its work
 	JobsAtOnce     int      // of one kind of work; those that come later wait. Default 2
-	LocationEvery  time.Duration
-	TidyEvery      time.Duration // both: after the end of the last such Job. Default an hour
-	LeaderElect    bool
-	Metrics        string // host:port that serves metrics; empty for none
-	Health         string // host:port that serves /healthz and /readyz; empty for none
-	Now            func() time.Time
-	Log            *slog.Logger
+	// ForeignActionSets are namespaces whose ActionSets another runs: Kanister, or K10.
+	ForeignActionSets []string
+	LocationEvery     time.Duration
+	TidyEvery         time.Duration // both: after the end of the last such Job. Default an hour
+	LeaderElect       bool
+	Metrics           string // host:port that serves metrics; empty for none
+	Health            string // host:port that serves /healthz and /readyz; empty for none
+	Now               func() time.Time
+	Log               *slog.Logger
 }
 
 const (
@@ -83,7 +85,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	c := &controller{Options: o, client: m.GetClient(), direct: m.GetAPIReader(), events: m.GetEventRecorderFor(eventSource), counted: &counted{}}
 	for _, add := range []func(manager.Manager) error{
-		c.addBackups, c.addRuns, c.addRestores, c.addLocations, c.addRestorePoints, c.addPolicies, c.addTidy, c.addFarewell,
+		c.addBackups, c.addRuns, c.addRestores, c.addLocations, c.addRestorePoints, c.addPolicies, c.addActionSets, c.addTidy, c.addFarewell,
 	} {
 		if err := add(m); err != nil {
 			return fmt.Errorf("start the controller: %w", err)

@@ -43,10 +43,7 @@ func (c *controller) farewell(ctx context.Context, r reconcile.Request) (reconci
 	defer cancel()
 	gone := 0
 	var failed []error
-	for _, list := range []client.ObjectList{&v1alpha1.RestorePointList{}, &v1alpha1.BackupList{}, &v1alpha1.RestoreList{}} {
-		if err := c.client.List(ctx, list); err != nil {
-			return reconcile.Result{}, fmt.Errorf("list what is to be let go: %w", err)
-		}
+	letGo := func(list client.ObjectList) {
 		_ = meta.EachListItem(list, func(item runtime.Object) error { // it fails for what is no list
 			if o, is := item.(client.Object); is && len(o.GetFinalizers()) > 0 {
 				gone++
@@ -54,6 +51,16 @@ func (c *controller) farewell(ctx context.Context, r reconcile.Request) (reconci
 			}
 			return nil
 		})
+	}
+	for _, list := range []client.ObjectList{&v1alpha1.RestorePointList{}, &v1alpha1.BackupList{}, &v1alpha1.RestoreList{}} {
+		if err := c.client.List(ctx, list); err != nil {
+			return reconcile.Result{}, fmt.Errorf("list what is to be let go: %w", err)
+		}
+		letGo(list)
+	}
+	sets := actionSetMetadata()
+	if err := c.direct.List(ctx, sets); err == nil { // else there are none, or none that were taken in
+		letGo(sets)
 	}
 	if gone > 0 {
 		c.Log.Info("Backstay's own namespace is deleted: objects are let go, points stay in their locations", "objects", gone)

@@ -26,7 +26,7 @@ import (
 
 // What worker Jobs carry. They have no LabelOwner: the tidying that it asks for is done by such a Job.
 const (
-	// LabelWork is on the controller's own Jobs and says what they do: backup, restore, location or tidy.
+	// LabelWork is on the controller's own Jobs and says what they do: backup, restore, location, actions or tidy.
 	LabelWork = v1alpha1.Group + "/work"
 	// annotationFor says whose Job it is: NAMESPACE/NAME; of backups NAMESPACE/RUN.
 	annotationFor = v1alpha1.Group + "/for"
@@ -279,7 +279,11 @@ func (c *controller) start(ctx context.Context, t task, before []string) (starte
 			busy++
 		}
 	}
-	if busy >= c.JobsAtOnce {
+	most := c.JobsAtOnce
+	if t.work == workActions {
+		most *= actionsPerJob
+	}
+	if busy >= most {
 		return false, nil
 	}
 	err := c.client.Create(ctx, c.job(t))

@@ -13,13 +13,24 @@ import (
 	"github.com/backstay/backstay/api/v1alpha1"
 )
 
-// counted counts the runs that ended while this process led, by policy and result.
+// counted counts what ended while this process led: runs, by policy and result, and actions, by name and result.
 type counted struct {
-	mu   sync.Mutex
-	runs map[runKey]int
+	mu      sync.Mutex
+	runs    map[runKey]int
+	actions map[actionKey]spent
 }
 
-type runKey struct{ namespace, policy, result string }
+type (
+	runKey    struct{ namespace, policy, result string }
+	actionKey struct{ action, result string }
+	spent     struct {
+		count uint64
+		time  time.Duration
+	}
+)
+
+// mostActions is how many names of actions are counted by name: users choose them.
+const mostActions = 100
 
 func (c *counted) add(p *v1alpha1.Policy, result string) {
 	c.mu.Lock()
@@ -28,6 +39,20 @@ func (c *counted) add(p *v1alpha1.Policy, result string) {
 		c.runs = map[runKey]int{}
 	}
 	c.runs[runKey{p.Namespace, p.Name, result}]++
+}
+
+func (c *counted) act(action, result string, took time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.actions == nil {
+		c.actions = map[actionKey]spent{}
+	}
+	key := actionKey{action, result}
+	if _, known := c.actions[key]; !known && len(c.actions) >= mostActions {
+		key.action = "other"
+	}
+	was := c.actions[key]
+	c.actions[key] = spent{was.count + 1, was.time + took}
 }
 
 // gauges is what the cluster knows, read from the cache when somebody asks: it is right after a restart, too.
@@ -47,6 +72,7 @@ const (
 	seriesPoints       = "backstay_restore_points"
 	seriesNewest       = "backstay_application_last_success_timestamp_seconds"
 	seriesJobs         = "backstay_jobs"
+	seriesActions      = "backstay_action_duration_seconds"
 )
 
 func newGauges(c *controller) *gauges {
@@ -64,6 +90,7 @@ func newGauges(c *controller) *gauges {
 		{seriesPoints, "Restore points in the location.", []string{"namespace", "location", "state"}},
 		{seriesNewest, "When the newest complete point of the application was made.", []string{"namespace", "policy", "application"}},
 		{seriesJobs, "Jobs of workers that are there, by what they do and how they stand.", []string{"work", "state"}},
+		{seriesActions, "Actions of ActionSets that ended, and the time that their Jobs took, since this process started.", []string{"action", "result"}},
 	} {
 		g.described[d.name] = prometheus.NewDesc(d.name, d.help, d.labels, nil)
 	}
@@ -85,6 +112,7 @@ func (g *gauges) Collect(to chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeTime)
 	defer cancel()
 	g.collectRuns(to)
+	g.collectActions(to)
 	g.collectPolicies(ctx, to)
 	g.collectBackups(ctx, to)
 	g.collectPoints(ctx, to)
@@ -108,6 +136,18 @@ func (g *gauges) collectRuns(to chan<- prometheus.Metric) {
 	defer g.counted.mu.Unlock()
 	for key, n := range g.counted.runs {
 		g.send(to, seriesRuns, float64(n), key.namespace, key.policy, key.result)
+	}
+}
+
+func (g *gauges) collectActions(to chan<- prometheus.Metric) {
+	g.counted.mu.Lock()
+	defer g.counted.mu.Unlock()
+	for key, s := range g.counted.actions {
+		m, err := prometheus.NewConstSummary(g.described[seriesActions], s.count, s.time.Seconds(), nil, key.action, key.result)
+		if err != nil {
+			m = prometheus.NewInvalidMetric(g.described[seriesActions], err)
+		}
+		to <- m
 	}
 }
 
@@ -179,7 +219,7 @@ func (g *gauges) collectJobs(ctx context.Context, to chan<- prometheus.Metric) {
 	}
 	type jobKey struct{ work, state string }
 	jobs := map[jobKey]int{}
-	for _, work := range []string{workBackup, workRestore, workLocation, workTidy} {
+	for _, work := range []string{workBackup, workRestore, workLocation, workActions, workTidy} {
 		jobs[jobKey{work, "running"}] = 0
 	}
 	for i := range all.Items {
