@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/backstay/backstay/internal/blueprint"
 	"github.com/backstay/backstay/internal/fault"
 )
 
@@ -14,9 +15,11 @@ const publishedPassword = "9f735e0df9a1ddc702bf0a1a7b83033f9f7153a00c29de82cedad
 
 // repository is where a restic repository is, and what opens it.
 type repository struct {
+	path        string // bucket and prefix
 	url         string
 	password    fault.Secret
-	credentials []variable
+	credentials []variable // secret
+	settings    []variable // not secret
 	// googleFile is what the variable GOOGLE_APPLICATION_CREDENTIALS shall name a file of; empty for other providers.
 	googleFile  fault.Secret
 	insecureTLS bool
@@ -25,11 +28,11 @@ type repository struct {
 // variable is one of restic's environment.
 type variable struct {
 	name  string
-	value fault.Secret
+	value string
 }
 
-// repositoryURL is how restic names a place. The bucket may stand before the prefix already, as the published functions have it.
-func repositoryURL(kind, endpoint, bucket, prefix string) (string, error) {
+// inBucket is a prefix within its bucket. The bucket may stand before it already, as the published functions have it.
+func inBucket(bucket, prefix string) (string, error) {
 	const op = "find the repository"
 	if bucket == "" {
 		return "", fault.New(op, fault.ErrInvalid, "the profile names no bucket", "")
@@ -41,19 +44,24 @@ func repositoryURL(kind, endpoint, bucket, prefix string) (string, error) {
 	if elements[0] == bucket {
 		elements = elements[1:]
 	}
-	within := path.Join(elements...)
-	switch kind {
-	case "s3Compliant":
+	return path.Join(elements...), nil
+}
+
+// repositoryURL is how restic names a place in a bucket.
+func repositoryURL(l blueprint.ProfileLocation, within string) (string, error) {
+	switch l.Type {
+	case blueprint.LocationS3:
+		endpoint := l.Endpoint
 		if endpoint == "" {
 			endpoint = "s3.amazonaws.com"
 		}
-		return "s3:" + strings.TrimRight(endpoint, "/") + "/" + path.Join(bucket, within), nil
-	case "gcs":
-		return "gs:" + bucket + ":/" + within, nil
-	case "azure":
-		return "azure:" + bucket + ":/" + within, nil
+		return "s3:" + strings.TrimRight(endpoint, "/") + "/" + path.Join(l.Bucket, within), nil
+	case blueprint.LocationGCS:
+		return "gs:" + l.Bucket + ":/" + within, nil
+	case blueprint.LocationAzure:
+		return "azure:" + l.Bucket + ":/" + within, nil
 	}
-	return "", fault.New(op, fault.ErrUnsupported, fmt.Sprintf("restic stores nothing in a location of type %q", kind),
+	return "", fault.New("find the repository", fault.ErrUnsupported, fmt.Sprintf("restic stores nothing in a location of type %q", l.Type),
 		"use a profile of type s3Compliant, gcs or azure, or a Blueprint with kando")
 }
 
@@ -64,8 +72,8 @@ func (p repository) script(args []string) (string, error) {
 	set := func(name, value string) { fmt.Fprintf(&s, "export %s=%s\n", name, quoted(value)) }
 	set("RESTIC_REPOSITORY", p.url)
 	set("RESTIC_PASSWORD", p.password.Reveal())
-	for _, v := range p.credentials {
-		set(v.name, v.value.Reveal())
+	for _, v := range slices.Concat(p.credentials, p.settings) {
+		set(v.name, v.value)
 	}
 	if p.googleFile != "" {
 		// restic takes these by file alone. Where there is no rm the file ends with its pod, empty.
@@ -78,7 +86,7 @@ func (p repository) script(args []string) (string, error) {
 	for _, a := range p.flags(args) {
 		s.WriteString(" " + quoted(a))
 	}
-	s.WriteString(" </dev/null\n}\nmain\n")
+	s.WriteString(" </dev/null\n}\nmain\nexit\n")
 	if strings.ContainsRune(s.String(), 0) {
 		return "", fault.New("run restic", fault.ErrInvalid, "an argument or credential holds a zero byte", "")
 	}
@@ -97,7 +105,7 @@ func (p repository) flags(args []string) []string {
 func (p repository) redact(text string) string {
 	secrets := []fault.Secret{p.googleFile, p.password}
 	for _, v := range p.credentials {
-		secrets = append(secrets, v.value)
+		secrets = append(secrets, fault.Secret(v.value))
 	}
 	return fault.Redact(text, slices.DeleteFunc(secrets, func(s fault.Secret) bool { return s == "" })...)
 }

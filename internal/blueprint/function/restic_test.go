@@ -1,7 +1,6 @@
 package function
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -13,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/backstay/backstay/internal/blueprint"
 	"github.com/backstay/backstay/internal/fault"
 )
 
@@ -60,11 +60,14 @@ func s3Server(t *testing.T, bucket string) (endpoint string) {
 // local is a shell in a container that is this machine.
 func local(t *testing.T) shell {
 	t.Helper()
-	home := t.TempDir()
+	return shellAt(t.TempDir(), os.Getenv("PATH"))
+}
+
+func shellAt(home, path string) shell {
 	return func(ctx context.Context, script string, stdout, stderr io.Writer) (int, error) {
 		c := exec.CommandContext(ctx, "sh")
 		c.Stdin, c.Stdout, c.Stderr = strings.NewReader(script), stdout, stderr
-		c.Env = []string{"HOME=" + home, "PATH=" + os.Getenv("PATH")}
+		c.Env = []string{"HOME=" + home, "PATH=" + path}
 		err := c.Run()
 		var ended *exec.ExitError
 		if errors.As(err, &ended) {
@@ -74,93 +77,27 @@ func local(t *testing.T) shell {
 	}
 }
 
-// resticIn is a repository in an S3 server.
-func resticIn(t *testing.T, endpoint, bucket, prefix string, password fault.Secret) restic {
-	t.Helper()
-	url, err := repositoryURL("s3Compliant", endpoint, bucket, prefix)
-	must(t, err)
-	return restic{
-		repository: repository{
-			url: url, password: password,
-			credentials: []variable{{"AWS_ACCESS_KEY_ID", s3Key}, {"AWS_SECRET_ACCESS_KEY", s3Secret}},
-		},
-		run: local(t),
-		log: func(line string) { t.Log(line) },
-	}
-}
-
-func TestResticKeepsAndRestores(t *testing.T) {
+func TestRunThatIsRepeatedLeavesOneSnapshot(t *testing.T) {
 	t.Parallel()
 	const bucket = "data"
-	ctx := t.Context()
-	r := resticIn(t, s3Server(t, bucket), bucket, "apps/shop", publishedPassword)
-	if err := r.check(ctx); !errors.Is(err, fault.ErrNotFound) {
-		t.Fatalf("check before there is a repository: %v, want not found", err)
-	}
-
+	at, err := repositoryOf(stored(t, s3Server(t, bucket), bucket, nil).Params, "apps/shop", "key", false)
+	must(t, err)
+	r := restic{repository: at, run: local(t), log: func(line string) { t.Log(line) }}
 	from := filepath.Join(t.TempDir(), "it's data")
 	must(t, os.Mkdir(from, 0o755))
-	content := bytes.Repeat([]byte("0123456789abcdef"), 96)
-	must(t, os.WriteFile(filepath.Join(from, "a"), content, 0o600))
-	must(t, os.WriteFile(filepath.Join(from, "b"), []byte("b"), 0o600))
-	first, err := r.backUp(ctx, "tagone", from, "")
+	must(t, os.WriteFile(filepath.Join(from, "a"), []byte("a"), 0o600))
+	_, err = r.backUp(t.Context(), "tag", from, "")
 	must(t, err)
-	if first.Files != 2 || first.Size != int64(len(content)+1) || first.Added <= 0 {
-		t.Errorf("kept %+v, want 2 files of %d bytes", first, len(content)+1)
+	second, err := r.backUp(t.Context(), "tag", from, "")
+	must(t, err)
+	left, err := r.snapshots(t.Context(), "tag")
+	must(t, err)
+	if len(left) != 1 || !strings.HasPrefix(left[0].ID, second.ID) {
+		t.Errorf("left %v, want only %s", left, second.ID)
 	}
-	if again, err := r.snapshots(ctx, "tagone"); err != nil || len(again) != 1 || !strings.HasPrefix(again[0].ID, first.ID) {
-		t.Errorf("snapshots of the tag: %v, %v; want %s", again, err, first.ID)
+	if _, err := r.backUp(t.Context(), "other", filepath.Join(from, "none"), ""); err == nil {
+		t.Error("a backup of nothing passes")
 	}
-
-	t.Run("a run that is repeated leaves one snapshot", func(t *testing.T) {
-		second, err := r.backUp(ctx, "tagone", from, "")
-		must(t, err)
-		left, err := r.snapshots(ctx, "tagone")
-		must(t, err)
-		if len(left) != 1 || !strings.HasPrefix(left[0].ID, second.ID) {
-			t.Errorf("left %v, want only %s", left, second.ID)
-		}
-	})
-	t.Run("restore by tag", func(t *testing.T) {
-		to := t.TempDir()
-		must(t, r.restore(ctx, "", "tagone", "", to))
-		got, err := os.ReadFile(filepath.Join(to, from, "a"))
-		must(t, err)
-		if !bytes.Equal(got, content) {
-			t.Error("what came back differs")
-		}
-	})
-	t.Run("another password", func(t *testing.T) {
-		other := r
-		other.repository.password = "another"
-		if err := other.check(ctx); !errors.Is(err, fault.ErrDenied) {
-			t.Errorf("check: %v, want denied", err)
-		}
-		if _, err := other.backUp(ctx, "tagtwo", from, ""); !errors.Is(err, fault.ErrDenied) {
-			t.Errorf("backup: %v, want denied", err)
-		}
-	})
-	t.Run("nothing to back up", func(t *testing.T) {
-		if _, err := r.backUp(ctx, "tagthree", filepath.Join(from, "none"), ""); err == nil {
-			t.Error("a backup of nothing passes")
-		}
-		if left, err := r.snapshots(ctx, "tagthree"); err != nil || len(left) != 0 {
-			t.Errorf("left %v, %v", left, err)
-		}
-	})
-	t.Run("stats, forget and prune", func(t *testing.T) {
-		count, size, err := r.stats(ctx, "latest", "restore-size")
-		if err != nil || count < 2 || size != first.Size {
-			t.Errorf("stats %d, %d, %v; want %d bytes", count, size, err, first.Size)
-		}
-		must(t, r.forgetTag(ctx, "tagone"))
-		must(t, r.forgetTag(ctx, "tagone"))
-		must(t, r.unlock(ctx))
-		freed, err := r.prune(ctx)
-		if err != nil || freed <= 0 {
-			t.Errorf("prune freed %d, %v", freed, err)
-		}
-	})
 }
 
 func TestNothingSecretIsInACommandLine(t *testing.T) {
@@ -200,7 +137,7 @@ func TestScriptCutOffDoesNothing(t *testing.T) {
 	must(t, os.WriteFile(filepath.Join(dir, "restic"), []byte("#!/bin/sh\necho ran >"+dir+"/ran\n"), 0o755))
 	script, err := repository{url: "s3:x/y"}.script([]string{"prune"})
 	must(t, err)
-	for n := range len(script) - len("\nmain\n") {
+	for n := 0; n < len(script)-len("\nmain\nexit\n"); n += 7 {
 		c := exec.CommandContext(t.Context(), "sh")
 		c.Stdin, c.Env = strings.NewReader(script[:n]), []string{"PATH=" + dir + ":" + os.Getenv("PATH")}
 		_ = c.Run() // it may complain
@@ -245,7 +182,11 @@ func TestRepositoryURL(t *testing.T) {
 		{"s3Compliant", "", "", "p", ""},
 		{"kopia", "", "b", "p", ""},
 	} {
-		got, err := repositoryURL(test.kind, test.endpoint, test.bucket, test.prefix)
+		within, err := inBucket(test.bucket, test.prefix)
+		got := ""
+		if err == nil {
+			got, err = repositoryURL(blueprint.ProfileLocation{Type: test.kind, Endpoint: test.endpoint, Bucket: test.bucket}, within)
+		}
 		if got != test.want || (err == nil) != (test.want != "") {
 			t.Errorf("%+v: got %q, %v", test, got, err)
 		}
@@ -265,9 +206,9 @@ func TestPrunedBytes(t *testing.T) {
 	t.Parallel()
 	for said, want := range map[string]int64{
 		"to delete: 5 blobs / 1 B\ntotal prune:           5 blobs / 2.862 MiB\ndone": 3001024,
-		"will delete 2 packs and rewrite 0 packs, this frees 1.000 KiB":             1024,
-		"total prune: 0 blobs / 0 B": 0,
-		"done":                       0,
+		"will delete 2 packs and rewrite 0 packs, this frees 1.000 KiB":              1024,
+		"total prune: 0 blobs / 0 B":                                                 0,
+		"done":                                                                       0,
 	} {
 		if got := pruned([]byte(said)); got-want > 1<<10 || want-got > 1<<10 {
 			t.Errorf("%q: %d, want %d", said, got, want)
