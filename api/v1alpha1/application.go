@@ -214,7 +214,9 @@ type BackupSpec struct {
 	// Location of the same namespace. Default: the policy's.
 	Location string `json:"location,omitempty" check:"name"`
 	// The application: of the policy by its name, or selected as in a policy's source.
-	Application Applications `json:"application"`
+	Application Applications `json:"application,omitzero"`
+	// All sources of the policy that are no applications, instead of an application: each gets a point.
+	Repositories bool `json:"repositories,omitempty"`
 	// Service account that captures, of the application's namespace, for a Backup outside Backstay's own namespace. Default backstay.
 	ServiceAccountName string `json:"serviceAccountName,omitempty" check:"name"`
 	// It fails when it has taken so long. Default 4h.
@@ -249,10 +251,26 @@ type BackupStatus struct {
 	Volumes []VolumeStatus `json:"volumes,omitempty"`
 	// Actions of Blueprints for it.
 	Actions []ActionStatus `json:"actions,omitempty"`
+	// Sources of repositories and how each fares.
+	Sources []SourceStatus `json:"sources,omitempty"`
 	// Parts of the point by state.
 	Parts *PartsStatus `json:"parts,omitempty"`
 	// What went wrong, the first few.
 	Problems []string `json:"problems,omitempty"`
+}
+
+// SourceStatus is how a source of repositories fared.
+type SourceStatus struct {
+	// Of the source, as in points: github.com/acme.
+	Name string `json:"name"`
+	// complete, incomplete or failed.
+	State string `json:"state"`
+	// The point made.
+	Point string `json:"point,omitempty"`
+	// Repositories that it has.
+	Repositories int `json:"repositories"`
+	// Of them, those that were not captured whole.
+	Lacking int `json:"lacking,omitempty"`
 }
 
 // ActionStatus is how the action of a Blueprint for one object fares.

@@ -151,23 +151,23 @@ type Source struct {
 	// different names.
 	Name string `json:"name,omitempty"`
 	// github.com, or GitHub Enterprise Server with a URL.
-	GitHub *Forge `json:"github,omitempty" oneof:"forge" cluster:"-"`
+	GitHub *Forge `json:"github,omitempty" oneof:"forge"`
 	// gitlab.com, or an instance of one's own with a URL.
-	GitLab *Forge `json:"gitlab,omitempty" oneof:"forge" cluster:"-"`
+	GitLab *Forge `json:"gitlab,omitempty" oneof:"forge"`
 	// gitea.com, or an instance of one's own with a URL.
-	Gitea *Forge `json:"gitea,omitempty" oneof:"forge" cluster:"-"`
+	Gitea *Forge `json:"gitea,omitempty" oneof:"forge"`
 	// codeberg.org, or an instance of one's own with a URL.
-	Forgejo *Forge `json:"forgejo,omitempty" oneof:"forge" cluster:"-"`
+	Forgejo *Forge `json:"forgejo,omitempty" oneof:"forge"`
 	// An instance; its URL must be said.
-	Gogs *Forge `json:"gogs,omitempty" oneof:"forge" cluster:"-"`
+	Gogs *Forge `json:"gogs,omitempty" oneof:"forge"`
 	// Bitbucket Cloud.
-	Bitbucket *Forge `json:"bitbucket,omitempty" oneof:"forge" cluster:"-"`
+	Bitbucket *Forge `json:"bitbucket,omitempty" oneof:"forge"`
 	// code.onedev.io, or an instance of one's own with a URL.
-	OneDev *Forge `json:"onedev,omitempty" oneof:"forge" cluster:"-"`
+	OneDev *Forge `json:"onedev,omitempty" oneof:"forge"`
 	// git.sr.ht, or an instance of one's own with a URL.
-	Sourcehut *Forge `json:"sourcehut,omitempty" oneof:"forge" cluster:"-"`
+	Sourcehut *Forge `json:"sourcehut,omitempty" oneof:"forge"`
 	// One repository, by its URL.
-	Git *Git `json:"git,omitempty" oneof:"forge" cluster:"-"`
+	Git *Git `json:"git,omitempty" oneof:"forge"`
 	// A directory of this machine, as it is.
 	Directory *string `json:"directory,omitempty" oneof:"forge" cluster:"-"`
 	// Applications of the cluster; on a cluster only.
@@ -187,9 +187,11 @@ type Access struct {
 	// A GitHub App instead of a token.
 	App *App `json:"app,omitempty"`
 	// Git over ssh instead of https.
-	SSH *SSH `json:"ssh,omitempty"`
+	SSH *SSH `json:"ssh,omitempty" cluster:"-"`
 	// PEM file of certificate authorities trusted beside the system's.
-	CAFile string `json:"caFile,omitempty"`
+	CAFile string `json:"caFile,omitempty" cluster:"-"`
+	// The same, out of a secret.
+	CA *Secret `json:"ca,omitempty"`
 }
 
 // App is a GitHub App as it is installed for an account.

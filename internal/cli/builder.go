@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"strings"
 	"time"
@@ -31,6 +32,8 @@ type builder struct {
 	observe point.Observer
 	warn    func(message string)
 	vaults  []v1alpha1.Location // which no directory is to hold
+	// key reads a key of a Kubernetes Secret; nil off a cluster. With it, nothing of the process's own is read: environment, files.
+	key func(ctx context.Context, ref v1alpha1.SecretKeyRef) ([]byte, error)
 }
 
 // forRun is the builder for one run, whose progress is observed.
@@ -45,7 +48,11 @@ func (b *builder) secret(ctx context.Context, s *v1alpha1.Secret) (fault.Secret,
 	if s == nil {
 		return "", nil
 	}
+	if b.key != nil && s.SecretKeyRef == nil {
+		return "", fault.New("read a secret", fault.ErrDenied, "on a cluster secrets are in Secrets", "say secretKeyRef: {name: NAME, key: KEY}")
+	}
 	value, err := config.Resolve(ctx, *s, config.Lookups{
+		Key: b.key,
 		Env: func(name string) (string, bool) {
 			value := b.app.Getenv(name)
 			return value, value != ""
@@ -70,6 +77,22 @@ func (b *builder) home(p string) string {
 		return filepath.Join(b.app.Getenv("HOME"), rest)
 	}
 	return p
+}
+
+// run backs up what a policy declares into an open vault.
+func (b *builder) run(ctx context.Context, p v1alpha1.Policy, s protect.Store, log *slog.Logger) (*point.Run, error) {
+	plan, err := b.plan(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	plan.Store, plan.Location = s, p.Spec.Location
+	plan.Tell = func(r protect.Remark) { remark(log, r) }
+	report, err := protect.Run(ctx, plan)
+	if report == nil {
+		return nil, err
+	}
+	masked := b.secrets.MaskRun(*report)
+	return &masked, err
 }
 
 // plan is what a run of a policy does, but for the vault.

@@ -299,7 +299,7 @@ func (d *daemon) execute(ctx context.Context, p v1alpha1.Policy, locations []v1a
 	if err != nil {
 		return broken(err)
 	}
-	plan.Tell = func(r protect.Remark) { d.remark(log, r) }
+	plan.Tell = func(r protect.Remark) { remark(log, r) }
 	if d.o.dryRun {
 		return d.list(ctx, plan)
 	}
@@ -366,7 +366,7 @@ func (d *daemon) list(ctx context.Context, plan protect.Plan) (*point.Run, error
 }
 
 // remark logs what a run has to say.
-func (d *daemon) remark(log *slog.Logger, r protect.Remark) {
+func remark(log *slog.Logger, r protect.Remark) {
 	level := map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warning": slog.LevelWarn, "error": slog.LevelError}[r.Level]
 	attributes := []any{"source", r.Source}
 	if r.Repository != "" {

@@ -3,7 +3,12 @@ package cli
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -57,14 +62,17 @@ func (b *builder) directory(name, dir string) (protect.PlannedSource, error) {
 
 // entry gathers how a forge is reached.
 func (b *builder) entry(ctx context.Context, kind string, a v1alpha1.Access) (entry, error) {
-	e := entry{kind: kind, url: a.URL, username: a.Username, ssh: a.SSH, caFile: a.CAFile}
+	caFile, err := b.caFile(ctx, a)
+	if err != nil {
+		return entry{}, err
+	}
+	e := entry{kind: kind, url: a.URL, username: a.Username, ssh: a.SSH, caFile: caFile}
 	e.client = forge.ClientOptions{
-		UserAgent: "backstay/" + b.app.Version, CAFile: a.CAFile, Budget: b.budget, Cache: b.cache, Clock: b.app.Clock,
+		UserAgent: "backstay/" + b.app.Version, CAFile: caFile, Budget: b.budget, Cache: b.cache, Clock: b.app.Clock,
 		Waiting: func(until time.Time) {
 			b.warn(fmt.Sprintf("%s allows no more requests until %s: waiting", cmp.Or(place(a.URL), kind), until.UTC().Format(time.RFC3339)))
 		},
 	}
-	var err error
 	if e.token, err = b.secret(ctx, a.Token); err != nil {
 		return e, err
 	}
@@ -77,6 +85,31 @@ func (b *builder) entry(ctx context.Context, kind string, a v1alpha1.Access) (en
 	key, err := b.secret(ctx, &a.App.PrivateKey)
 	e.app = &github.App{ID: a.App.ID, InstallationID: a.App.InstallationID, PrivateKey: key}
 	return e, err
+}
+
+// caFile is the file of the certificate authorities that are trusted besides. Those that come as a secret get one, of that content only.
+func (b *builder) caFile(ctx context.Context, a v1alpha1.Access) (string, error) {
+	if a.CA == nil {
+		return a.CAFile, nil
+	}
+	if a.CAFile != "" {
+		return "", fault.New("read ca", fault.ErrInvalid, "caFile says authorities, too", "leave one of them out")
+	}
+	authorities, err := b.secret(ctx, a.CA)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256([]byte(authorities.Reveal()))
+	name := filepath.Join(os.TempDir(), "backstay-ca-"+hex.EncodeToString(sum[:])+".pem")
+	f, err := os.CreateTemp(filepath.Dir(name), ".backstay-ca-*")
+	if err != nil {
+		return "", fault.Wrap("write ca", fault.ErrRefused, err, "")
+	}
+	_, err = f.WriteString(authorities.Reveal())
+	if err := errors.Join(err, f.Close()); err != nil {
+		return "", fault.Wrap("write ca", fault.ErrRefused, errors.Join(err, os.Remove(f.Name())), "")
+	}
+	return name, fault.Wrap("write ca", fault.ErrRefused, os.Rename(f.Name(), name), "")
 }
 
 // account makes the source of a forge's repositories.

@@ -10,14 +10,23 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 
+	"github.com/backstay/backstay/api/v1alpha1"
+	"github.com/backstay/backstay/internal/blueprint"
+	"github.com/backstay/backstay/internal/blueprint/function"
 	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/forge"
 	"github.com/backstay/backstay/internal/kube"
 	"github.com/backstay/backstay/internal/kube/volume"
 	"github.com/backstay/backstay/internal/notify"
+	"github.com/backstay/backstay/internal/point"
 	"github.com/backstay/backstay/internal/protect"
 	"github.com/backstay/backstay/internal/vault"
 	"github.com/backstay/backstay/internal/worker"
 )
+
+// actionsAccount is the service account of pods that phases of Blueprints make in Backstay's own namespace. It has no rights but those that
+// the administrator gives it.
+const actionsAccount = "backstay-actions"
 
 // workerOptions are the flags of the Jobs that the controller starts.
 type workerOptions struct {
@@ -100,7 +109,7 @@ func namespaced(argument string) (namespace, name string, err error) {
 }
 
 func (a *app) newWorker(ctx context.Context, o workerOptions) (*worker.Worker, error) {
-	cluster, err := kube.Connect(o.cluster.kubeconfig, o.cluster.context)
+	cluster, err := kube.Connect(o.cluster.kubeconfig, o.cluster.context, blueprint.AddToScheme)
 	if err != nil {
 		return nil, err
 	}
@@ -127,8 +136,20 @@ func (a *app) newWorker(ctx context.Context, o workerOptions) (*worker.Worker, e
 	log := notify.NewLogger(a.Stderr, notify.LogOptions{JSON: a.told.json, Level: slog.LevelInfo, Secrets: secrets})
 	return worker.New(worker.Options{
 		Cluster: cluster, System: o.system, Name: o.clusterName, Volumes: movers, Now: a.Clock, Log: log, Retention: retention,
+		Functions: func(rights *kube.Cluster) []blueprint.Function {
+			return function.All(function.Options{Cluster: rights, System: o.system, ServiceAccount: actionsAccount, Image: o.image, Now: a.Clock})
+		},
 		Open: func(ctx context.Context, l volume.Location, create bool) (worker.Store, error) {
 			return a.openCarried(ctx, l, secrets, create)
+		},
+		Repositories: func(
+			ctx context.Context, p v1alpha1.Policy, s worker.Store, secret func(context.Context, v1alpha1.SecretKeyRef) ([]byte, error),
+		) (*point.Run, error) {
+			b := &builder{
+				app: a, secrets: secrets, budget: &forge.Budget{}, observe: func(point.Event) {}, key: secret,
+				warn: func(message string) { tell(log, slog.LevelWarn, message) },
+			}
+			return b.run(ctx, p, s, log)
 		},
 		Maintain: func(ctx context.Context, s worker.Store) error {
 			v, is := s.(*vault.Vault)

@@ -61,7 +61,7 @@ func (c *controller) reconcilePolicy(ctx context.Context, r reconcile.Request) (
 	if err := c.client.Get(ctx, r.NamespacedName, &p); err != nil {
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
-	if !p.DeletionTimestamp.IsZero() || len(applicationsOf(&p)) == 0 {
+	if !p.DeletionTimestamp.IsZero() {
 		return reconcile.Result{}, nil
 	}
 	runs, err := c.runsOf(ctx, &p)
@@ -103,12 +103,15 @@ func applicationsOf(p *v1alpha1.Policy) []v1alpha1.Applications {
 	return all
 }
 
+// hasRepositories reports whether a policy has sources that do not concern the cluster.
+func hasRepositories(p *v1alpha1.Policy) bool { return len(applicationsOf(p)) < len(p.Spec.Sources) }
+
 // read understands what the policy says. Errors are the user's to mend.
 func (t *turn) read() error {
 	p := t.policy
 	op := "policy " + p.Name
-	if len(applicationsOf(p)) != len(p.Spec.Sources) {
-		return fault.New(op, fault.ErrUnsupported, "it has sources that are no applications", "`backstay run` takes those, from a file; leave them out here")
+	if hasRepositories(p) && p.Namespace != t.System {
+		return fault.New(op, fault.ErrDenied, "it has sources that are no applications", "those are backed up by policies in Backstay's own namespace, "+t.System)
 	}
 	if p.Spec.Location == "" {
 		return fault.New(op, fault.ErrInvalid, "it names no location", "")
@@ -236,20 +239,27 @@ func (t *turn) runIfDue(ctx context.Context) error {
 			return err
 		}
 	}
+	what, none := fmt.Sprintf("%d applications", len(chosen)), len(chosen) == 0
+	if hasRepositories(p) {
+		if err := t.createRepositories(ctx, why.run); err != nil {
+			return err
+		}
+		what, none = what+" and its repositories", false
+	}
 	err = t.save(ctx, p, func() {
 		at := metav1.NewTime(t.now)
 		p.Status.LastRun, p.Status.NextRun, p.Status.RunNow, p.Status.Applications = &at, t.next(t.now), why.token, len(chosen)
-		if len(chosen) == 0 {
+		if none {
 			judge(&p.Status.Conditions, p.Generation, t.now, verdict{metav1.ConditionFalse, false, false, "NotFound", "it selects no application"})
 		}
 	})
 	switch {
 	case err != nil:
 		return err
-	case len(chosen) == 0:
+	case none:
 		t.tell(p, corev1.EventTypeWarning, "NotFound", "it selects no application")
 	default:
-		t.tell(p, corev1.EventTypeNormal, "Started", fmt.Sprintf("run %s backs up %d applications", why.run, len(chosen)))
+		t.tell(p, corev1.EventTypeNormal, "Started", "run "+why.run+" backs up "+what)
 	}
 	return nil
 }

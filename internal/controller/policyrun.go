@@ -109,7 +109,7 @@ func firstProblem(all []*v1alpha1.Backup) string {
 // sum writes how the newest run went, once it is over.
 func (t *turn) sum(ctx context.Context) error {
 	p := t.policy
-	if len(t.runs) == 0 || t.runs[0].open > 0 || p.Status.Applications == 0 {
+	if len(t.runs) == 0 || t.runs[0].open > 0 || p.Status.Applications == 0 && !hasRepositories(p) {
 		return nil // where the last run found no application, that is what is to be said
 	}
 	newest := &t.runs[0]
@@ -222,25 +222,40 @@ func absentees(source v1alpha1.Applications, found []string) []string {
 
 // create makes the Backup of an application in a run; it may be there already.
 func (t *turn) create(ctx context.Context, run string, a v1alpha1.Applications) error {
-	p := t.policy
 	application := cmp.Or(a.Name, a.Namespaces[0])
-	b := v1alpha1.Backup{
+	b := t.backup(run, "-"+application)
+	b.Spec.Application = a
+	if len(validation.IsValidLabelValue(application)) == 0 {
+		b.Labels[v1alpha1.LabelApplication] = application
+	}
+	return t.make(ctx, b)
+}
+
+// createRepositories makes the Backup of all sources that are no applications.
+func (t *turn) createRepositories(ctx context.Context, run string) error {
+	b := t.backup(run, ".repositories") // the name of no application's
+	b.Spec.Repositories = true
+	return t.make(ctx, b)
+}
+
+// backup is a Backup of a run, without what it is of.
+func (t *turn) backup(run, what string) *v1alpha1.Backup {
+	p := t.policy
+	return &v1alpha1.Backup{
 		ObjectMeta: metav1.ObjectMeta{
-			Name: short(run + "-" + application), Namespace: p.Namespace,
+			Name: short(run + what), Namespace: p.Namespace,
 			Labels:     map[string]string{v1alpha1.LabelPolicy: p.Name, v1alpha1.LabelRun: run},
 			Finalizers: []string{v1alpha1.FinalizerRunning},
 			OwnerReferences: []metav1.OwnerReference{
 				{APIVersion: v1alpha1.APIVersion, Kind: v1alpha1.KindPolicy, Name: p.Name, UID: p.UID}, // it blocks nobody's deletion
 			},
 		},
-		Spec: v1alpha1.BackupSpec{
-			Policy: p.Name, Application: a, ServiceAccountName: p.Spec.ServiceAccountName, Deadline: p.Spec.Deadline,
-		},
+		Spec: v1alpha1.BackupSpec{Policy: p.Name, ServiceAccountName: p.Spec.ServiceAccountName, Deadline: p.Spec.Deadline},
 	}
-	if len(validation.IsValidLabelValue(application)) == 0 {
-		b.Labels[v1alpha1.LabelApplication] = application
-	}
-	if err := t.client.Create(ctx, &b); err != nil && !apierrors.IsAlreadyExists(err) {
+}
+
+func (t *turn) make(ctx context.Context, b *v1alpha1.Backup) error {
+	if err := t.client.Create(ctx, b); err != nil && !apierrors.IsAlreadyExists(err) {
 		return fmt.Errorf("create backup %s: %w", b.Name, err)
 	}
 	return nil

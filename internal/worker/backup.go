@@ -138,15 +138,22 @@ type backup struct {
 func (b *backup) run(ctx context.Context) error {
 	ctx, cancel := b.limit(ctx, "backup "+b.object.Name, b.object.Status.Started, b.object.Spec.Deadline)
 	defer cancel()
-	err := b.prepare(ctx)
-	if err == nil {
-		err = b.holding(ctx, b.app.Namespaces, string(b.object.UID), b.work)
+	work := b.application
+	if b.object.Spec.Repositories {
+		work = b.repositories
 	}
-	err = overdue(ctx, err)
+	err := overdue(ctx, work(ctx))
 	if err == nil || again(ctx, err) {
 		return err
 	}
 	return b.abort(ctx, err)
+}
+
+func (b *backup) application(ctx context.Context) error {
+	if err := b.prepare(ctx); err != nil {
+		return err
+	}
+	return b.holding(ctx, b.app.Namespaces, string(b.object.UID), b.work)
 }
 
 // prepare finds out what the Backup is of, and with which rights.

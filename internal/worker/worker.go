@@ -22,6 +22,7 @@ import (
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/kube"
 	"github.com/backstay/backstay/internal/kube/volume"
+	"github.com/backstay/backstay/internal/point"
 	"github.com/backstay/backstay/internal/policy"
 	"github.com/backstay/backstay/internal/protect"
 )
@@ -38,6 +39,11 @@ type Options struct {
 	Maintain func(ctx context.Context, s Store) error
 	// Functions are what phases of Blueprints may call, with the rights to act with.
 	Functions func(rights *kube.Cluster) []blueprint.Function
+	// Repositories backs up the sources of a policy, all of which are repositories or accounts of forges. The report is nil where it did
+	// not come to one.
+	Repositories func(
+		ctx context.Context, p v1alpha1.Policy, s Store, secret func(context.Context, v1alpha1.SecretKeyRef) ([]byte, error),
+	) (*point.Run, error)
 	// Retention reads what a policy says of it.
 	Retention func(r *v1alpha1.Retention) (policy.Retention, error)
 	Now       protect.Clock
