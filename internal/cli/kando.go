@@ -7,7 +7,7 @@ import (
 )
 
 // kandoMemory is what the garbage collector tries to stay below, in bytes: kando runs in containers made for something else.
-const kandoMemory = 64 << 20
+const kandoMemory = 48 << 20
 
 func newKandoCommand(a *app) *cobra.Command {
 	cmd := kando.NewCommand(kando.Options{

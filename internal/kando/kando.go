@@ -21,8 +21,6 @@ type Options struct {
 	Getenv  func(string) string
 	Clock   func() time.Time
 	Version string
-	// Memory is how many bytes reading from a vault may take.
-	Memory int64
 }
 
 // tool is a kando in its process.

@@ -46,6 +46,9 @@ func newVaultPlace(t *tool, d *Document) (place, error) {
 	return &vaultPlace{t: t, d: d.Vault, location: l}, nil
 }
 
+// writers is how many files are stored in a vault at once: kando has to do with little memory.
+const writers = 1
+
 // closeTime bounds how long closing may take after an interrupt.
 const closeTime = 30 * time.Second
 
@@ -53,7 +56,7 @@ func (p *vaultPlace) with(ctx context.Context, readOnly bool, do func(*vault.Vau
 	v, err := vault.Open(ctx, p.location, fault.Secret(p.d.Password), vault.Options{
 		ReadOnly: readOnly,
 		Tool:     "backstay " + p.t.Version,
-		Memory:   p.t.Memory,
+		Writers:  writers,
 		Clock:    p.t.Clock,
 		Env: func(name string) string {
 			if value, given := p.d.Credentials[name]; given {

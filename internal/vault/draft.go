@@ -48,6 +48,7 @@ type draft struct {
 
 	flushing sync.Mutex    // one checkpoint or commit at a time
 	ranges   chan struct{} // held by those who store ranges
+	writers  chan struct{} // held by those who store files, where the vault bounds them
 
 	mu          sync.Mutex
 	closed      bool
@@ -109,6 +110,10 @@ func (v *Vault) Begin(ctx context.Context, s point.Subject, policy string) (poin
 		checked: map[object.ID]bool{}, held: map[string]int{},
 		packs: packs{lost: map[blob.ID]bool{}}, warnings: warnings,
 		settled: now, holes: map[point.Content]object.ID{}, ranges: make(chan struct{}, rangeWriters),
+	}
+	if v.writers > 0 {
+		d.writers = make(chan struct{}, v.writers)
+		d.ranges = make(chan struct{}, min(v.writers, rangeWriters))
 	}
 	d.recall(l)
 	return d, nil

@@ -141,6 +141,14 @@ func (b *copyBuffers) give(buffer *copyBuffer) { b.pool.Put(buffer) }
 
 // store writes the bytes of r as an object. An error of r comes back as it is.
 func (d *draft) store(ctx context.Context, r io.Reader, c point.Content) (object.ID, int64, error) {
+	if d.writers != nil {
+		select {
+		case d.writers <- struct{}{}:
+			defer func() { <-d.writers }()
+		case <-ctx.Done():
+			return noObject, 0, context.Cause(ctx)
+		}
+	}
 	if f, ok := r.(ranged); ok && f.Size() >= 2*rangeOf(c) {
 		return d.storeRanges(ctx, f, c)
 	}

@@ -37,6 +37,7 @@ type Options struct {
 	ReadData bool   // look also for damage that only reading all data shows; Repair only
 	Tool     string // "backstay 0.1.0", kept in each record
 	Memory   int64  // bytes that reading may take; the least that makes sense where it is less
+	Writers  int    // files that a draft stores at once, each of which may hold a pack of 20 MB until it is written; 0: no bound
 	// Env looks up environment variables: those in which credentials come, which docs/locations.md lists, and HOME and USER; os.Getenv
 	// where nil.
 	Env   func(name string) string
@@ -68,6 +69,8 @@ type Vault struct {
 	lock  format.BlobStorageConfiguration
 
 	bounds  bounds
+	runs    runBuffers
+	writers int // files that a draft stores at once; 0: no bound
 	buffers copyBuffers
 	recent  recentDirs
 	newest  atomic.Int64 // when the newest manifest that was seen was written, in Unix nanoseconds
@@ -165,7 +168,7 @@ func (v *Vault) setUp(ctx context.Context) error {
 
 // openIn opens the vault in st. On success the vault closes st.
 func openIn(ctx context.Context, st blob.Storage, name string, password fault.Secret, o Options) (_ *Vault, err error) {
-	v := &Vault{name: name, tool: o.Tool, now: steadyClock(o.Clock), running: map[*context.CancelCauseFunc]bool{}}
+	v := &Vault{name: name, tool: o.Tool, writers: o.Writers, now: steadyClock(o.Clock), running: map[*context.CancelCauseFunc]bool{}}
 	v.store = newWitness(st, o.ReadOnly)
 	v.bounds = boundsOf(o.Memory)
 	v.dir, err = os.MkdirTemp("", "backstay-vault-")
