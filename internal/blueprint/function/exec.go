@@ -5,12 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"strings"
 	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"sigs.k8s.io/controller-runtime/pkg/client"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/backstay/backstay/internal/blueprint"
 	"github.com/backstay/backstay/internal/fault"
@@ -28,91 +27,88 @@ const (
 
 // kubeExec runs a command in a container that is there.
 func (o Options) kubeExec(ctx context.Context, c blueprint.Call) (map[string]any, error) {
-	args := arguments(c.Args)
-	where, err := args.texts("namespace", "pod", "container")
-	if err != nil {
-		return nil, err
+	a := &reader{of: c.Args}
+	command := kube.Command{Namespace: a.text("namespace"), Pod: a.text("pod"), Container: a.text("container"), Args: a.command("command")}
+	if a.err != nil {
+		return nil, a.err
 	}
-	command, err := args.list("command")
-	if err != nil {
-		return nil, err
-	}
-	return o.execIn(ctx, c, kube.Command{Namespace: where[0], Pod: where[1], Container: where[2], Args: command})
+	return o.execIn(ctx, c, command)
 }
 
 // kubeExecAll runs a command in several containers at the same time. Of an output that several have, that of the last one named holds.
 func (o Options) kubeExecAll(ctx context.Context, c blueprint.Call) (map[string]any, error) {
-	args := arguments(c.Args)
-	where, err := args.texts("namespace", "pods", "containers")
-	if err != nil {
-		return nil, err
-	}
-	command, err := args.list("command")
-	if err != nil {
-		return nil, err
-	}
+	a := &reader{of: c.Args}
+	namespace, args := a.text("namespace"), a.command("command")
 	var commands []kube.Command
-	for _, pod := range strings.Fields(where[1]) {
-		for _, container := range strings.Fields(where[2]) {
-			commands = append(commands, kube.Command{Namespace: where[0], Pod: pod, Container: container, Args: command})
+	for _, pod := range a.words("pods") {
+		for _, container := range a.words("containers") {
+			commands = append(commands, kube.Command{Namespace: namespace, Pod: pod, Container: container, Args: args})
 		}
+	}
+	if a.err != nil {
+		return nil, a.err
 	}
 	if len(commands) == 0 || len(commands) > mostContainers {
 		return nil, fault.New("", fault.ErrInvalid, fmt.Sprintf("pods and containers name %d containers, not 1 to %d", len(commands), mostContainers), "")
 	}
-	var logging sync.Mutex
-	log := c.Log
-	c.Log = func(line string) {
-		logging.Lock()
-		defer logging.Unlock()
-		log(line)
-	}
-	results, failures := make([]map[string]any, len(commands)), make([]error, len(commands))
-	var running sync.WaitGroup
-	for i, command := range commands {
-		running.Go(func() { results[i], failures[i] = o.execIn(ctx, c, command) })
-	}
-	running.Wait()
-	all := map[string]any{}
-	for _, result := range results {
-		maps.Copy(all, result)
-	}
-	return all, errors.Join(failures...)
+	return o.execIn(ctx, c, commands...)
 }
 
-// execIn runs a command once its pod is ready, and returns what it put out. What it prints goes into the log.
-func (o Options) execIn(ctx context.Context, c blueprint.Call, command kube.Command) (map[string]any, error) {
-	op := fmt.Sprintf("run a command in pod %s/%s", command.Namespace, command.Pod)
-	if len(command.Args) == 0 {
-		return nil, fault.New(op, fault.ErrInvalid, "it is empty", "")
+// execIn runs commands at the same time, once all of their pods are ready, and returns what they put out. What they print goes into the
+// log.
+func (o Options) execIn(ctx context.Context, c blueprint.Call, commands ...kube.Command) (map[string]any, error) {
+	for i, command := range commands {
+		pod, err := o.readyPod(ctx, command.Namespace, command.Pod)
+		if err != nil {
+			return nil, fault.Wrap(describe(command), nil, err, "")
+		}
+		if command.Container == "" {
+			commands[i].Container = mainContainer(pod)
+		}
 	}
-	pod, err := o.readyPod(ctx, command.Namespace, command.Pod)
-	if err != nil {
-		return nil, fault.Wrap(op, nil, err, "")
-	}
-	if command.Container == "" {
-		command.Container = mainContainer(pod)
-	}
+	c.Log = oneAtATime(c.Log)
+	all := map[string]any{}
+	err := o.withProfile(ctx, c, commands, func() error {
+		results, failures := make([]map[string]any, len(commands)), make([]error, len(commands))
+		var running sync.WaitGroup
+		for i, command := range commands {
+			running.Go(func() { results[i], failures[i] = o.exec(ctx, c, command) })
+		}
+		running.Wait()
+		for _, result := range results {
+			maps.Copy(all, result)
+		}
+		return errors.Join(failures...)
+	})
+	return all, err
+}
+
+func describe(command kube.Command) string {
+	return fmt.Sprintf("run a command in pod %s/%s", command.Namespace, command.Pod)
+}
+
+// exec runs a command and returns what it put out.
+func (o Options) exec(ctx context.Context, c blueprint.Call, command kube.Command) (map[string]any, error) {
 	said := newOutputs(c.Log)
 	printed, complaints := said.stream(), said.stream()
 	complaints.plain = true
 	command.Stdout, command.Stderr = printed, complaints
-	err = o.Cluster.Exec(ctx, command)
-	printed.Close()
-	complaints.Close()
+	err := o.Cluster.Exec(ctx, command)
+	printed.close()
+	complaints.close()
 	result, wrong := said.result()
 	if err == nil {
 		err = wrong
 	}
-	return result, fault.Wrap(op, nil, err, "")
+	return result, fault.Wrap(describe(command), nil, err, "")
 }
 
 // readyPod waits until a pod is ready.
 func (o Options) readyPod(ctx context.Context, namespace, name string) (*corev1.Pod, error) {
-	pod := &corev1.Pod{}
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
 	since := o.Now()
 	return pod, o.await(ctx, func(ctx context.Context) (bool, error) {
-		if err := o.Cluster.Client.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, pod); err != nil {
+		if err := kube.Refresh(ctx, o.Cluster.Client, pod); err != nil {
 			return false, err
 		}
 		for _, condition := range pod.Status.Conditions {

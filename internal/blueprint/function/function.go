@@ -37,13 +37,12 @@ func All(o Options) []blueprint.Function {
 	if o.Poll == 0 {
 		o.Poll = time.Second
 	}
-	return o.podFunctions()
+	return slices.Concat(o.podFunctions(), o.dataFunctions(), o.snapshotFunctions())
 }
 
 // podFunctions are those that run commands and wait for objects.
 func (o Options) podFunctions() []blueprint.Function {
-	ofPods := []string{"namespace", "podOverride", "podAnnotations", "podLabels"}
-	return []blueprint.Function{
+	functions := []blueprint.Function{
 		{
 			Name: "KubeExec", Interrupted: blueprint.Fails, Run: o.kubeExec,
 			Required: []string{"namespace", "pod", "command"}, Optional: []string{"container"},
@@ -54,9 +53,11 @@ func (o Options) podFunctions() []blueprint.Function {
 		},
 		{
 			Name: "KubeTask", Interrupted: blueprint.Attaches, Run: o.kubeTask,
-			Required: []string{"image", "command"}, Optional: ofPods,
+			Required: []string{"image", "command"}, Optional: argsOfPods("namespace"),
 		},
+		o.containersFunction(), o.prepareFunction(), o.scaleFunction(), o.kubeOpsFunction(),
 	}
+	return append(functions, o.waitFunctions()...)
 }
 
 // patience is how long an API server may be away before what waits for it gives up.
@@ -109,19 +110,6 @@ func (a arguments) text(name string) (string, error) {
 	return "", a.wrong(name, "a string")
 }
 
-// texts are several that are strings, in the order of their names.
-func (a arguments) texts(names ...string) ([]string, error) {
-	var all []string
-	for _, name := range names {
-		text, err := a.text(name)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, text)
-	}
-	return all, nil
-}
-
 // list is one that is a list of strings, or YAML of one; nil if it is not there.
 func (a arguments) list(name string) ([]string, error) {
 	var words []string
@@ -145,6 +133,15 @@ func (a arguments) list(name string) ([]string, error) {
 		}
 	}
 	return nil, a.wrong(name, "a list of strings")
+}
+
+// command is one that is a list of strings and not empty.
+func (a arguments) command(name string) ([]string, error) {
+	words, err := a.list(name)
+	if err == nil && len(words) == 0 {
+		err = fault.New("argument "+name, fault.ErrInvalid, "it is empty", "")
+	}
+	return words, err
 }
 
 // flag is one that is true or false; otherwise if it is not there.

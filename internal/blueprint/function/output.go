@@ -81,7 +81,7 @@ func errTooMuch() error {
 	return fault.New("", fault.ErrInvalid, fmt.Sprintf("it is more than %d KiB", mostOutputs>>10), "store large things at the location")
 }
 
-// stream is one stream of outputs. Close ends its last line.
+// stream is one stream of outputs.
 type stream struct {
 	outputs *outputs
 	quiet   int64 // so many bytes at the beginning are not for the log: they are there already
@@ -115,14 +115,13 @@ func (s *stream) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Close ends the last line, also where no newline does.
-func (s *stream) Close() error {
+// close ends the last line, also where no newline does.
+func (s *stream) close() {
 	s.outputs.mu.Lock()
 	defer s.outputs.mu.Unlock()
 	if s.length > 0 {
 		s.end()
 	}
-	return nil
 }
 
 // feed takes a piece of a line.

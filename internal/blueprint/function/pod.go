@@ -157,7 +157,13 @@ func resumed(ctx context.Context) bool {
 
 // follow starts a pod, or takes it over, and reads the log of one container until the pod has ended.
 func (o Options) follow(ctx context.Context, c blueprint.Call, pod *corev1.Pod, main string) (map[string]any, error) {
+	if err := o.mountProfile(ctx, c, pod); err != nil {
+		return nil, err
+	}
 	if err := o.ensurePod(ctx, c, pod); err != nil {
+		return nil, err
+	}
+	if err := o.ownProfile(ctx, pod); err != nil {
 		return nil, err
 	}
 	if err := o.started(ctx, pod, main); err != nil {
@@ -174,11 +180,20 @@ func (o Options) follow(ctx context.Context, c blueprint.Call, pod *corev1.Pod, 
 	if err != nil {
 		return nil, err
 	}
+	result, err := said.result()
 	if pod.Status.Phase == corev1.PodFailed {
-		return nil, o.failure(ctx, pod, main)
+		return nil, o.failure(ctx, pod, result)
 	}
-	return said.result()
+	return result, err
 }
+
+// podFailed is the end of a pod that ended badly, and what it put out before.
+type podFailed struct {
+	text   string
+	result map[string]any
+}
+
+func (p *podFailed) Error() string { return p.text }
 
 // ensurePod creates a pod, or finds the one of an earlier run of the phase. One that is being deleted is waited for.
 func (o Options) ensurePod(ctx context.Context, c blueprint.Call, pod *corev1.Pod) error {
@@ -189,7 +204,7 @@ func (o Options) ensurePod(ctx context.Context, c blueprint.Call, pod *corev1.Po
 		if !apierrors.IsAlreadyExists(err) {
 			return err == nil, err
 		}
-		err = o.Cluster.Client.Get(ctx, client.ObjectKeyFromObject(pod), pod)
+		err = kube.Refresh(ctx, o.Cluster.Client, pod)
 		switch {
 		case apierrors.IsNotFound(err):
 			return false, nil
@@ -205,7 +220,7 @@ func (o Options) ensurePod(ctx context.Context, c blueprint.Call, pod *corev1.Po
 // look reads a pod again. One that is gone, or another one under its name, is an error.
 func (o Options) look(ctx context.Context, pod *corev1.Pod) error {
 	uid := pod.UID
-	err := o.Cluster.Client.Get(ctx, client.ObjectKeyFromObject(pod), pod)
+	err := kube.Refresh(ctx, o.Cluster.Client, pod)
 	if apierrors.IsNotFound(err) || err == nil && pod.UID != uid {
 		return fault.New("", fault.ErrRefused, "somebody deleted the pod before it had ended", "")
 	}
@@ -299,7 +314,8 @@ func (o Options) readLog(ctx context.Context, pod *corev1.Pod, name string, said
 		if err != nil || state.Terminated == nil {
 			return false, nil
 		}
-		return true, to.Close()
+		to.close()
+		return true, nil
 	})
 }
 
@@ -313,7 +329,7 @@ func cause(err error) error {
 }
 
 // failure says how a pod ended, with the end of what its containers said.
-func (o Options) failure(ctx context.Context, pod *corev1.Pod, main string) error {
+func (o Options) failure(ctx context.Context, pod *corev1.Pod, result map[string]any) error {
 	text := "it failed"
 	if pod.Status.Reason != "" {
 		text += ": " + strings.TrimSpace(pod.Status.Reason+" "+pod.Status.Message)
@@ -331,7 +347,7 @@ func (o Options) failure(ctx context.Context, pod *corev1.Pod, main string) erro
 			text += ": " + said
 		}
 	}
-	return fault.New("", fault.ErrRefused, text, "")
+	return fault.Wrap("", fault.ErrRefused, &podFailed{text, result}, "")
 }
 
 // lastWords is the end of a container's log; what cannot be read is left out.
@@ -356,11 +372,12 @@ func (o Options) removePod(ctx context.Context, pod *corev1.Pod) error {
 	if pod.UID != "" {
 		options = append(options, client.Preconditions{UID: &pod.UID})
 	}
-	return fault.Wrap("delete the pod", nil, o.call(ctx, func(ctx context.Context) error {
+	err := o.call(ctx, func(ctx context.Context) error {
 		err := o.Cluster.Client.Delete(ctx, pod, options...)
 		if apierrors.IsNotFound(err) || apierrors.IsConflict(err) { // it is gone, or one of another run
 			return nil
 		}
 		return err
-	}), "")
+	})
+	return errors.Join(fault.Wrap("delete the pod", nil, err, ""), o.removeProfile(ctx, pod))
 }

@@ -10,16 +10,12 @@ import (
 
 // kubeTask runs a command in a pod of its own.
 func (o Options) kubeTask(ctx context.Context, c blueprint.Call) (map[string]any, error) {
-	args := arguments(c.Args)
-	image, err := args.text("image")
-	if err != nil {
-		return nil, err
+	a := &reader{of: c.Args}
+	main := corev1.Container{Name: container, Image: a.text("image"), Command: a.command("command")}
+	if a.err != nil {
+		return nil, a.err
 	}
-	command, err := args.list("command")
-	if err != nil {
-		return nil, err
-	}
-	pod, err := o.newPod(c, corev1.PodSpec{Containers: []corev1.Container{{Name: container, Image: image, Command: command}}})
+	pod, err := o.newPod(c, corev1.PodSpec{Containers: []corev1.Container{main}})
 	if err != nil {
 		return nil, err
 	}
