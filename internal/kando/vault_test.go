@@ -126,6 +126,14 @@ func TestPushMakesAPointOfItsOwn(t *testing.T) {
 	to := filepath.Join(t.TempDir(), "new")
 	kando(t, "", "location", "pull", "-p", profile, "-s", "/backups", "--kopia-snapshot", value, to)
 	same(t, tree(t, to), tree(t, dir))
+	over := newTree(t) // as the article restores: over what is there
+	must(t, os.WriteFile(filepath.Join(over, "empty"), []byte("written since"), 0o600))
+	must(t, os.WriteFile(filepath.Join(over, "logs", "new"), []byte("since, too"), 0o600))
+	must(t, os.Remove(filepath.Join(over, "link")))
+	kando(t, "", "location", "pull", "-p", profile, "-k", value, over)
+	want := tree(t, dir)
+	want["logs/new"] = "since, too"
+	same(t, tree(t, over), want)
 	if got := kando(t, "", "location", "pull", "-p", profile, "-s", "gickup/empty", "-k", value, "-"); got != "" {
 		t.Errorf("one file of the tree is %q", got)
 	}

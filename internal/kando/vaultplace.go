@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path"
 	"regexp"
 	"strings"
@@ -212,7 +211,7 @@ func (p *vaultPlace) pull(ctx context.Context, to *target, name, id string) erro
 		case to.stream():
 			return writeFile(ctx, r, path.Base(below(name)), to)
 		}
-		return fault.Wrap("pull to "+to.name, nil, restoreTree(ctx, r, to.name), "")
+		return fault.Wrap("pull to "+to.name, nil, vault.RestoreTreeOver(ctx, r, to.name), "")
 	})
 }
 
@@ -227,14 +226,6 @@ func writeFile(ctx context.Context, r point.Reader, name string, to *target) err
 		_, err = io.Copy(w, f)
 		return err
 	})
-}
-
-// restoreTree writes a tree over what a directory holds, or makes the directory.
-func restoreTree(ctx context.Context, r point.Reader, dir string) error {
-	if _, err := os.Lstat(dir); errors.Is(err, os.ErrNotExist) {
-		return vault.RestoreTree(ctx, r, dir)
-	}
-	return vault.RestoreTreeInto(ctx, r, dir)
 }
 
 // delete deletes a point that a push made by itself. A part goes with its point, when that expires.

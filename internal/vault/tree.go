@@ -2,7 +2,9 @@ package vault
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -89,6 +91,16 @@ func RestoreTree(ctx context.Context, r point.Reader, dest string) error {
 // attributes of the tree's. It may be killed and called again at any time. Errors are those of RestoreTree, and fault.ErrExists.
 func RestoreTreeInto(ctx context.Context, r point.Reader, dir string) error {
 	return restoreInto(ctx, r, dir)
+}
+
+// RestoreTreeOver writes a tree that CaptureTree captured over what a directory holds, or makes the directory. What only the directory has
+// stays; a directory in the place of a file, or a file in that of a directory, is refused (fault.ErrExists) before anything is changed.
+// Each file changes at once, when all has been read. Killed, it may be called again at any time. Errors are those of RestoreTree besides.
+func RestoreTreeOver(ctx context.Context, r point.Reader, dir string) error {
+	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
+		return RestoreTree(ctx, r, dir)
+	}
+	return restoreOver(ctx, r, dir)
 }
 
 // lostFound is where fsck of ext file systems puts what it finds; each has it at its root.

@@ -211,16 +211,16 @@ func (f *filling) moveUp(ctx context.Context) error {
 			return localFault("move up "+quote(name), err)
 		}
 	}
-	return localFault("set attributes", f.likewise(from))
+	return localFault("set attributes", likewise(f.root, ".", from))
 }
 
-// likewise gives the directory the owner, mode and attributes of another.
-func (f *filling) likewise(from *os.File) error {
+// likewise gives a directory the owner, mode and attributes of another.
+func likewise(root *os.Root, name string, from *os.File) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(from.Fd()), &st); err != nil {
 		return err
 	}
-	to, err := f.root.Open(".")
+	to, err := root.Open(name)
 	if err != nil {
 		return err
 	}

@@ -28,6 +28,10 @@ func restoreInto(context.Context, point.Reader, string) error {
 	return fault.New("restore into a directory", fault.ErrUnsupported, "that is done on Linux only", "")
 }
 
+func restoreOver(context.Context, point.Reader, string) error {
+	return fault.New("restore over a directory", fault.ErrUnsupported, "that is done on Linux only", "")
+}
+
 func hole(*os.File, int64, int64) bool { return false }
 
 func setFileTime(root *os.Root, name string, _ *os.File, at time.Time) error {
