@@ -260,6 +260,9 @@ func (x *execution) phase(ctx context.Context, i int) (passed bool, err error) {
 	if !found {
 		return false, x.failed(ctx, i, fmt.Errorf("there is no function %s", p.Func))
 	}
+	if !deferred && x.canceled() {
+		return false, x.failed(ctx, i, errCanceled)
+	}
 	if was.State == StateRunning && !deferred && f.Interrupted == Fails && !slices.Contains(x.blueprint.repeats(), p.Name) {
 		return false, x.failed(ctx, i, errors.New("what ran it was killed, and whether it had done its work is not known"))
 	}
@@ -496,6 +499,11 @@ func (x *execution) attempts(ctx context.Context, i int, f Function, call Call, 
 	left := x.left(was)
 	within, cancel := context.WithTimeoutCause(ctx, left, fmt.Errorf("it did not end within %s", x.deadline()))
 	defer cancel()
+	if i < len(x.action.Phases) {
+		var release func()
+		within, release = x.cancelable(within)
+		defer release()
+	}
 	for attempt := 1; ; attempt++ {
 		var after []func(context.Context) error
 		call.After = func(do func(context.Context) error) { after = append(after, do) }
@@ -526,6 +534,36 @@ func (x *execution) deadline() time.Duration {
 		return cmp.Or(x.Deadline, defaultDeadline)
 	}
 	return d
+}
+
+// errCanceled ends phases of an ActionSet that is called off. It has a class that lasts: nobody takes them up again.
+var errCanceled = fault.New("", fault.ErrRefused, "the ActionSet was canceled", "") //nolint:gochecknoglobals // an error to compare with
+
+func (x *execution) canceled() bool {
+	select {
+	case <-x.Cancel:
+		return true
+	default:
+		return false
+	}
+}
+
+// cancelable ends with ctx, and when the ActionSet is called off. release waits until nothing of it is left.
+func (x *execution) cancelable(ctx context.Context) (_ context.Context, release func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		select {
+		case <-x.Cancel:
+			cancel(errCanceled)
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() {
+		cancel(nil)
+		<-watched
+	}
 }
 
 // left is how long a phase may go on; one that was interrupted began before.

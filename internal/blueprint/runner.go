@@ -27,6 +27,8 @@ type Runner struct {
 	Save func(ctx context.Context, status *ActionSetStatus) error
 	// Deadline is how long a phase may take whose Blueprint says nothing of it; 24 hours where zero.
 	Deadline time.Duration
+	// Cancel, when it is closed, calls off what has not ended: phases fail, and deferPhases run all the same. Nil is never closed.
+	Cancel <-chan struct{}
 	// Log takes lines that phases print, secrets masked; nil drops them.
 	Log func(action, phase, line string)
 	Now func() time.Time

@@ -493,6 +493,39 @@ func TestRetriesAndDeadline(t *testing.T) {
 	}
 }
 
+func TestCanceled(t *testing.T) {
+	s := newStage(t)
+	r := s.runner(func(error) {})
+	cancel := make(chan struct{})
+	r.Cancel = cancel
+	save := r.Save
+	var once sync.Once
+	r.Save = func(ctx context.Context, status *ActionSetStatus) error {
+		if status.Actions[0].Phases[1].State == StateRunning {
+			once.Do(func() { close(cancel) })
+		}
+		return save(ctx, status)
+	}
+	set := &ActionSet{Spec: &ActionSetSpec{Actions: []ActionSpec{{Name: "backup", Blueprint: "b"}}}}
+	b := blueprintOf(&Action{Phases: []Phase{say("one", nil), {Func: "Hang", Name: "two"}, say("three", nil)}, DeferPhase: &Phase{Func: "Say", Name: "last"}})
+	if err := r.Run(t.Context(), set, map[string]*Blueprint{"b": b}); err != nil {
+		t.Fatal(err)
+	}
+	want := []State{StateComplete, StateFailed, StatePending, StateComplete}
+	if got := states(set.Status); !slices.Equal(got, want) || set.Status.State != StateFailed || !strings.Contains(set.Status.Error.Message, "was canceled") {
+		t.Errorf("%s: %v: %s", set.Status.State, got, set.Status.Error.Message)
+	}
+
+	s.saved = nil
+	set = &ActionSet{Spec: set.Spec} // and one that did not begin
+	if err := r.Run(t.Context(), set, map[string]*Blueprint{"b": b}); err != nil {
+		t.Fatal(err)
+	}
+	if got := states(set.Status); got[0] != StateFailed || got[3] != StateComplete {
+		t.Errorf("%v", got)
+	}
+}
+
 func TestActionsRunSideBySide(t *testing.T) {
 	s := newStage(t)
 	var both sync.WaitGroup

@@ -23,6 +23,8 @@ const (
 	AnnotationProfile = "backstay.io/profile"
 	// AnnotationLocation, on a Profile, names the Location of its namespace that it stands for.
 	AnnotationLocation = "backstay.io/location"
+	// LabelActionSet, on what is made for a phase, is the uid of its ActionSet.
+	LabelActionSet = "backstay.io/actionset"
 )
 
 // GroupVersion is that of every kind here.

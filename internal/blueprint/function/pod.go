@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -21,11 +23,8 @@ import (
 	"github.com/backstay/backstay/internal/kube"
 )
 
-// Labels of the pods that are made for phases.
-const (
-	labelActionSet = "backstay.io/actionset" // its uid
-	labelPhase     = "backstay.io/phase"     // Call.ID
-)
+// labelPhase is on the pods that are made for phases, beside blueprint.LabelActionSet: it is Call.ID.
+const labelPhase = "backstay.io/phase"
 
 // container is what the container of a pod is called that has one: podOverrides of published Blueprints name it.
 const container = "container"
@@ -94,7 +93,7 @@ func mark(object client.Object, c blueprint.Call) {
 	}
 	labels[labelPhase] = c.ID
 	if c.Owner.UID != "" {
-		labels[labelActionSet] = string(c.Owner.UID)
+		labels[blueprint.LabelActionSet] = string(c.Owner.UID)
 		if object.GetNamespace() == c.Namespace {
 			object.SetOwnerReferences([]metav1.OwnerReference{c.Owner})
 		}
@@ -130,17 +129,18 @@ func merge(spec corev1.PodSpec, override map[string]any) (corev1.PodSpec, error)
 func (o Options) runPod(ctx context.Context, c blueprint.Call, pod *corev1.Pod, main string) (map[string]any, error) {
 	op := fmt.Sprintf("run pod %s/%s", pod.Namespace, pod.Name)
 	result, err := o.follow(ctx, c, pod, main)
-	if err != nil && !resumed(ctx) {
-		err = errors.Join(err, o.removePod(ctx, pod))
+	err = fault.Wrap(op, nil, err, "")
+	remove := func(ctx context.Context) error { return fault.Wrap(op, nil, o.removePod(ctx, pod), "") }
+	switch {
+	case resumed(ctx):
+	case c.After != nil:
+		c.After(remove)
+	default:
+		err = errors.Join(err, remove(ctx))
 	}
 	if err != nil {
-		return nil, fault.Wrap(op, nil, err, "")
+		return nil, err
 	}
-	remove := func(ctx context.Context) error { return fault.Wrap(op, nil, o.removePod(ctx, pod), "") }
-	if c.After == nil {
-		return result, remove(ctx)
-	}
-	c.After(remove)
 	return result, nil
 }
 
@@ -197,23 +197,24 @@ func (p *podFailed) Error() string { return p.text }
 
 // ensurePod creates a pod, or finds the one of an earlier run of the phase. One that is being deleted is waited for.
 func (o Options) ensurePod(ctx context.Context, c blueprint.Call, pod *corev1.Pod) error {
-	wanted := pod.DeepCopy()
 	return o.await(ctx, func(ctx context.Context) (bool, error) {
-		*pod = *wanted.DeepCopy()
-		err := o.Cluster.Client.Create(ctx, pod)
-		if !apierrors.IsAlreadyExists(err) {
-			return err == nil, err
+		made := pod.DeepCopy()
+		err := o.Cluster.Client.Create(ctx, made)
+		if apierrors.IsAlreadyExists(err) {
+			if err = kube.Refresh(ctx, o.Cluster.Client, made); apierrors.IsNotFound(err) {
+				return false, nil // it went in between
+			}
 		}
-		err = kube.Refresh(ctx, o.Cluster.Client, pod)
 		switch {
-		case apierrors.IsNotFound(err):
-			return false, nil
 		case err != nil:
 			return false, err
-		case pod.Labels[labelPhase] != c.ID:
+		case made.Labels[labelPhase] != c.ID:
 			return false, fault.New("", fault.ErrExists, "there is a pod of that name that is not of this phase", "delete it")
+		case made.DeletionTimestamp != nil:
+			return false, nil
 		}
-		return pod.DeletionTimestamp == nil, nil
+		*pod = *made
+		return true, nil
 	})
 }
 
@@ -223,6 +224,9 @@ func (o Options) look(ctx context.Context, pod *corev1.Pod) error {
 	err := kube.Refresh(ctx, o.Cluster.Client, pod)
 	if apierrors.IsNotFound(err) || err == nil && pod.UID != uid {
 		return fault.New("", fault.ErrRefused, "somebody deleted the pod before it had ended", "")
+	}
+	if err == nil && !over(pod) && pod.DeletionTimestamp != nil && o.Now().Sub(pod.DeletionTimestamp.Time) > patience {
+		return fault.New("", fault.ErrUnavailable, "the pod was deleted, and its node does not end it: "+pod.Spec.NodeName, "look after the node")
 	}
 	return err
 }
@@ -299,23 +303,57 @@ func (o Options) readLog(ctx context.Context, pod *corev1.Pod, name string, said
 			return false, err
 		}
 		state := stateOf(pod, name)
-		if state.Running == nil && state.Terminated == nil {
-			return over(pod), nil // it never ran, or the node has forgotten it
+		if over(pod) && state.Terminated == nil {
+			return true, nil // it never ran, or the node has forgotten it
 		}
-		log, err := o.Cluster.Log(ctx, pod.Namespace, pod.Name, name, true)
-		if err != nil {
-			return false, cause(err)
+		if !over(pod) && anotherFailed(pod, name) {
+			return false, o.failure(ctx, pod, nil) // what shares the pod with it waits in vain
 		}
-		defer log.Close()
 		to := said.stream()
 		to.quiet = logged
-		_, err = io.Copy(to, log)
+		whole, err := o.copyLog(ctx, pod, name, to)
 		logged = max(logged, to.read)
-		if err != nil || state.Terminated == nil {
-			return false, nil
+		if err != nil || !whole || state.Terminated == nil {
+			return false, err
 		}
 		to.close()
 		return true, nil
+	})
+}
+
+// copyLog follows a log for as long as the connection, the pod, and what shares the pod with the container hold. It reports whether it
+// came to the end that the node gave it.
+func (o Options) copyLog(ctx context.Context, pod *corev1.Pod, name string, to io.Writer) (whole bool, err error) {
+	ctx, stop := context.WithCancel(ctx)
+	log, err := o.Cluster.Log(ctx, pod.Namespace, pod.Name, name, true)
+	if err != nil {
+		stop()
+		return false, cause(err)
+	}
+	defer log.Close()
+	var watching sync.WaitGroup
+	watching.Go(func() { o.watch(ctx, stop, pod.DeepCopy(), name) })
+	_, broken := io.Copy(to, log) // the reason shows when the pod is looked at, or passes
+	stop()
+	watching.Wait()
+	return broken == nil, nil
+}
+
+// watch stops the reading of a log that nothing more comes from.
+func (o Options) watch(ctx context.Context, stop context.CancelFunc, pod *corev1.Pod, name string) {
+	const rarely = 5 // the log itself tells of most ends
+	for kube.Pause(ctx, rarely*o.Poll) == nil {
+		err := o.look(ctx, pod)
+		if err == nil && !over(pod) && anotherFailed(pod, name) || err != nil && kube.ClassOf(err) == nil {
+			stop()
+		}
+	}
+}
+
+// anotherFailed reports whether a container other than the one that is named has ended badly.
+func anotherFailed(pod *corev1.Pod, but string) bool {
+	return slices.ContainsFunc(pod.Status.ContainerStatuses, func(c corev1.ContainerStatus) bool {
+		return c.Name != but && c.State.Terminated != nil && c.State.Terminated.ExitCode != 0
 	})
 }
 
@@ -364,20 +402,26 @@ func (o Options) lastWords(ctx context.Context, pod *corev1.Pod, name string) st
 	return said.String()
 }
 
-// removePod deletes a pod, also when ctx has ended.
+// removePod deletes a phase's pod, and what came with it, also when ctx has ended. One of its name that is not the phase's stays.
 func (o Options) removePod(ctx context.Context, pod *corev1.Pod) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTime)
 	defer cancel()
-	options := []client.DeleteOption{client.PropagationPolicy(metav1.DeletePropagationBackground)}
-	if pod.UID != "" {
-		options = append(options, client.Preconditions{UID: &pod.UID})
+	failures := []error{fault.Wrap("delete the pod", nil, o.removeOwn(ctx, pod.DeepCopy()), "")}
+	if hasProfile(pod) {
+		failures = append(failures, fault.Wrap("delete the pod's profile", nil, o.removeOwn(ctx, profileSecret(pod)), ""))
 	}
-	err := o.call(ctx, func(ctx context.Context) error {
-		err := o.Cluster.Client.Delete(ctx, pod, options...)
-		if apierrors.IsNotFound(err) || apierrors.IsConflict(err) { // it is gone, or one of another run
-			return nil
+	return errors.Join(failures...)
+}
+
+// removeOwn deletes an object, if it is there and has the mark that it should have.
+func (o Options) removeOwn(ctx context.Context, object client.Object) error {
+	id := object.GetLabels()[labelPhase]
+	return o.call(ctx, func(ctx context.Context) error {
+		if err := kube.Refresh(ctx, o.Cluster.Client, object); err != nil || object.GetLabels()[labelPhase] != id {
+			return client.IgnoreNotFound(err)
 		}
-		return err
+		uid := object.GetUID()
+		err := o.Cluster.Client.Delete(ctx, object, client.Preconditions{UID: &uid}, client.PropagationPolicy(metav1.DeletePropagationBackground))
+		return client.IgnoreNotFound(err)
 	})
-	return errors.Join(fault.Wrap("delete the pod", nil, err, ""), o.removeProfile(ctx, pod))
 }
