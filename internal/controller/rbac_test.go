@@ -75,7 +75,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 	w.apply("worker.yaml")
 	w.apply("user.yaml")
 	app := w.namespace()
-	const controllers, workers, movers = "backstay-controller", "backstay-worker", "default"
+	const controllers, workers, actions, movers = "backstay-controller", "backstay-worker", "backstay-actions", "default"
 	for _, test := range []struct {
 		account, verb, resource, namespace string
 		want                               bool
@@ -86,12 +86,18 @@ func TestWhoMayDoWhat(t *testing.T) {
 		{controllers, "delete", "backstay.io/backups", app, true},
 		{controllers, "delete", "backstay.io/restorepoints", app, false},
 		{controllers, "update", "backstay.io/locations", app, false},
+		{controllers, "patch", "cr.kanister.io/actionsets", app, true},
+		{controllers, "get", "cr.kanister.io/profiles", app, false},
 		{workers, "get", "/secrets", app, true}, // captured with the application
 		{workers, "impersonate", "/serviceaccounts", app, true},
 		{workers, "impersonate", "/users", "", false},
 		{workers, "impersonate", "/groups", "", false},
 		{workers, "create", "snapshot.storage.k8s.io/volumesnapshots", app, true},
 		{workers, "create", "batch/jobs", w.system, true},
+		{workers, "patch", "cr.kanister.io/actionsets", app, true},
+		{workers, "patch", "cr.kanister.io/blueprints", app, false},
+		{actions, "get", "/pods", app, false},
+		{actions, "get", "/secrets", w.system, false},
 		{movers, "get", "/secrets", w.system, false},
 		{movers, "list", "/pods", w.system, false},
 		{movers, "get", "backstay.io/locations", app, false},
