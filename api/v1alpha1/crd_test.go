@@ -170,9 +170,11 @@ func refusals(name string) string {
 	case "Secret":
 		return "on a cluster a secret is a key of a Secret: secretKeyRef; env, file and command are for files"
 	case "Source":
-		return "on a cluster a policy takes applications; other sources are for files, which backstay run takes"
+		return "on a cluster a policy takes applications and repositories; a directory is of one machine"
+	case "Access", "Forge", "Git":
+		return "on a cluster git goes over https, and authorities come out of a Secret, as ca; ssh and caFile are for files"
 	default:
-		return "on a cluster a policy takes applications into a location; exports, mirrors and notify are for files, which backstay run takes"
+		return "on a cluster a policy takes restore points into a location; exports, mirrors and notify are for files, which backstay run takes"
 	}
 }
 
@@ -180,6 +182,8 @@ func refusals(name string) string {
 func checkRules(check string) []rule {
 	switch check {
 	case "url":
+		return []rule{{"self.matches('^https?://[^/?#@]+([/?#]|$)')", "on a cluster https://HOST… or http://HOST… is expected, without credentials: those go with token or password"}}
+	case "location":
 		return []rule{
 			{`!self.matches('^[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*:[^/?#]*@')`, "a password in a URL: say where it is, as password: {secretKeyRef: {name: NAME, key: KEY}}"},
 			{"self.matches('^(s3|gs|azblob|sftp|webdav|webdavs)://.')", "on a cluster a location is s3://, gs://, azblob://, sftp://, webdav:// or webdavs://: a directory is of one machine"},

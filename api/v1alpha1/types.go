@@ -70,7 +70,7 @@ type Location struct {
 // LocationSpec says where a vault lives and how it is opened.
 type LocationSpec struct {
 	// Directory or URL, as --location takes it: /srv/vault, s3://bucket/prefix?endpoint=HOST.
-	URL string `json:"url" check:"url"`
+	URL string `json:"url" check:"location"`
 	// The vault's password.
 	Password Secret `json:"password"`
 	// What the store asks for, under the names of environment variables that docs/locations.md lists: AWS_ACCESS_KEY_ID.

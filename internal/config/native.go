@@ -182,7 +182,7 @@ func checks(name string) func(string) error {
 	switch name {
 	case "name":
 		return checkName
-	case "url":
+	case "url", "location":
 		return checkURL
 	case "span":
 		return checkSpan

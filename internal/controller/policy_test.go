@@ -238,6 +238,9 @@ func TestPoliciesThatDoNotRun(t *testing.T) {
 		{"labels of namespaces", tenant, func(p *v1alpha1.Policy) {
 			p.Spec.Sources[0].Applications.NamespaceSelector = &metav1.LabelSelector{}
 		}, "Stalled", "True/Denied"},
+		{"repositories of a tenant", tenant, func(p *v1alpha1.Policy) {
+			p.Spec.Sources = []v1alpha1.Source{{Git: &v1alpha1.Git{Access: v1alpha1.Access{URL: "https://git.example.com/a.git"}}}}
+		}, "Stalled", "True/Denied"},
 		{"nothing selected", w.system, func(p *v1alpha1.Policy) {
 			p.Spec.Sources[0].Applications.Namespaces = []string{"nothing-like-this-*"}
 		}, "Ready", "False/NotFound"},
@@ -262,6 +265,35 @@ func TestPoliciesThatDoNotRun(t *testing.T) {
 				t.Errorf("it has runs %v", runs)
 			}
 		})
+	}
+}
+
+func TestPolicyBacksUpRepositories(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+	w.location(w.system)
+	app := w.namespace()
+	p := &v1alpha1.Policy{
+		ObjectMeta: metav1.ObjectMeta{Namespace: w.system, Name: "nightly"},
+		Spec: v1alpha1.PolicySpec{Location: "vault", Sources: []v1alpha1.Source{
+			{Git: &v1alpha1.Git{Access: v1alpha1.Access{URL: "https://git.example.com/a.git"}}},
+			{GitHub: &v1alpha1.Forge{Organization: "acme"}},
+		}},
+	}
+	w.create(p)
+	run := w.runs(p, 1)
+	all := w.backups(p)[run]
+	if len(all) != 1 || !all[0].Spec.Repositories || len(all[0].Spec.Application.Namespaces) > 0 {
+		t.Fatalf("backups %+v", all)
+	}
+	w.finish(p, run, v1alpha1.PhaseIncomplete)
+	w.stands(p, &p.Status.Conditions, "Ready", "False/Incomplete")
+
+	both := &v1alpha1.Policy{ObjectMeta: metav1.ObjectMeta{Namespace: w.system, Name: "both"}, Spec: *p.Spec.DeepCopy()}
+	both.Spec.Sources = append(both.Spec.Sources, v1alpha1.Source{Applications: &v1alpha1.Applications{Namespaces: []string{app}}})
+	w.create(both)
+	if run = w.runs(both, 1); len(w.backups(both)[run]) != 2 {
+		t.Errorf("backups of both sorts: %+v", w.backups(both))
 	}
 }
 

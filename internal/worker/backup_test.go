@@ -243,8 +243,14 @@ func TestHookThatFailsLeavesAnIncompletePointAndIsUndoneLater(t *testing.T) {
 	if err != nil || record.Ledger.Failed != 1 || record.Ledger.Stored != 2 || record.Point.State != point.Incomplete {
 		t.Fatalf("record %+v, %v", record, err)
 	}
-	if err := l.worker().Tidy(t.Context()); err == nil {
-		t.Error("a hook that cannot be undone is not told")
+	for range 2 {
+		if err := l.worker().Tidy(t.Context()); err != nil {
+			t.Errorf("one application's hook fails the tidying of all: %v", err)
+		}
+	}
+	told := l.statusOf("hooked").Problems
+	if len(told) != len(s.Problems)+1 || !strings.HasPrefix(told[0], "still at rest: ") || !strings.Contains(told[0], app+"/db") {
+		t.Errorf("a hook that cannot be undone: %q", told)
 	}
 	// The pod is gone, and so is its rest.
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: app, Name: "db"}}
@@ -271,5 +277,56 @@ func TestLacksNameWhatIsMissing(t *testing.T) {
 	want := "b has 2 of 3 objects|c lacks lists of widgets: no answer|e failed: no driver"
 	if strings.Join(got, "|") != want {
 		t.Errorf("%q, want %q", strings.Join(got, "|"), want)
+	}
+}
+
+func TestBackupOfRepositories(t *testing.T) {
+	l := newLab(t)
+	p := &v1alpha1.Policy{ObjectMeta: l.named("code"), Spec: v1alpha1.PolicySpec{Location: "main", Sources: []v1alpha1.Source{
+		{Git: &v1alpha1.Git{Access: v1alpha1.Access{URL: "https://git.example.com/a.git"}}},
+		{Applications: &v1alpha1.Applications{Namespaces: []string{"shop"}}},
+	}}}
+	l.create(p)
+	of := func(b *v1alpha1.Backup) {
+		b.Spec = v1alpha1.BackupSpec{Policy: "code", Repositories: true}
+	}
+	report := &point.Run{State: point.Incomplete, Sources: []point.SourceRun{{
+		Subject: point.Subject{Name: "git.example.com"}, State: point.Incomplete, Point: "p1",
+		Repositories: []point.RepositoryRun{{State: point.Stored}, {Host: "git.example.com", Owner: "o", Name: "a", State: point.Carried, Reason: "gone"}},
+	}}}
+	var took v1alpha1.Policy
+	var secret string
+	w := l.worker()
+	w.Repositories = func(
+		ctx context.Context, p v1alpha1.Policy, _ Store, read func(context.Context, v1alpha1.SecretKeyRef) ([]byte, error),
+	) (*point.Run, error) {
+		took = p
+		value, err := read(ctx, v1alpha1.SecretKeyRef{Name: "vault", Key: "password"})
+		secret = string(value)
+		return report, err
+	}
+	l.backup("code", "", of)
+	if err := w.Backup(t.Context(), l.system, "code"); err != nil {
+		t.Fatal(err)
+	}
+	s := l.statusOf("code")
+	if len(took.Spec.Sources) != 1 || took.Spec.Sources[0].Git == nil || secret != "secret" {
+		t.Errorf("took %+v, secret %q", took.Spec.Sources, secret)
+	}
+	want := v1alpha1.SourceStatus{Name: "git.example.com", State: "incomplete", Point: "p1", Repositories: 2, Lacking: 1}
+	if s.Phase != v1alpha1.PhaseIncomplete || len(s.Sources) != 1 || s.Sources[0] != want || !strings.Contains(strings.Join(s.Problems, " "), "o/a carried: gone") {
+		t.Errorf("status %+v", s)
+	}
+	w.Repositories = func(
+		context.Context, v1alpha1.Policy, Store, func(context.Context, v1alpha1.SecretKeyRef) ([]byte, error),
+	) (*point.Run, error) {
+		return nil, fault.New("plan", fault.ErrInvalid, "no such forge", "")
+	}
+	l.backup("broken", "", of)
+	if err := w.Backup(t.Context(), l.system, "broken"); err != nil {
+		t.Fatal(err)
+	}
+	if s := l.statusOf("broken"); s.Phase != v1alpha1.PhaseFailed || !strings.Contains(strings.Join(s.Problems, " "), "no such forge") {
+		t.Errorf("status %+v", s)
 	}
 }
