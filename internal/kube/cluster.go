@@ -76,6 +76,7 @@ func Connect(kubeconfig, contextName string, more ...Kinds) (*Cluster, error) {
 	if err != nil {
 		return nil, fault.Wrap("connect to the cluster", fault.ErrInvalid, err, "name a kubeconfig file with --kubeconfig or KUBECONFIG")
 	}
+	config.Wrap(awaitStart)
 	return New(config, more...)
 }
 

@@ -1,0 +1,71 @@
+package kube
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// startingServer takes an API server that has just started at its word only when it is ready. Until then it may lack the rights that
+// users have, and kinds: such an answer becomes "try again in a moment", which clients do by themselves, and then take for a server that
+// is away.
+type startingServer struct{ next http.RoundTripper }
+
+func awaitStart(next http.RoundTripper) http.RoundTripper { return startingServer{next} }
+
+// RoundTrip makes a request.
+func (s startingServer) RoundTrip(request *http.Request) (*http.Response, error) {
+	response, err := s.next.RoundTrip(request)
+	if err != nil || !doubtful(response) || s.ready(request) {
+		return response, err
+	}
+	response.Body.Close() //nolint:errcheck // nothing of it is wanted
+	return tryAgain(request), nil
+}
+
+// doubtful reports whether an answer may be otherwise once the server is ready: a refusal, or a path that it does not know. That there
+// is no object of a kind that it does know is certain.
+func doubtful(r *http.Response) bool {
+	switch r.StatusCode {
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return true
+	case http.StatusNotFound:
+		return strings.HasPrefix(r.Header.Get("Content-Type"), "text/plain")
+	}
+	return false
+}
+
+// ready asks the server whether it has started, with the credentials of a request. One that does not tell is.
+func (s startingServer) ready(request *http.Request) bool {
+	ask, err := http.NewRequestWithContext(request.Context(), http.MethodGet, request.URL.Scheme+"://"+request.URL.Host+"/readyz", http.NoBody)
+	if err != nil {
+		return true
+	}
+	if credentials := request.Header.Get("Authorization"); credentials != "" {
+		ask.Header.Set("Authorization", credentials)
+	}
+	response, err := s.next.RoundTrip(ask)
+	if err != nil {
+		return false
+	}
+	defer response.Body.Close() //nolint:errcheck // nothing of it is wanted
+	return response.StatusCode != http.StatusInternalServerError && response.StatusCode != http.StatusServiceUnavailable
+}
+
+// tryAgain is the answer of a server that has no time.
+func tryAgain(request *http.Request) *http.Response {
+	const code = http.StatusServiceUnavailable
+	text, _ := json.Marshal(metav1.Status{ //nolint:errchkjson // it is known to encode
+		TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusFailure, Code: code,
+		Reason: metav1.StatusReasonServiceUnavailable, Message: "the API server is starting",
+	})
+	return &http.Response{
+		Status: http.StatusText(code), StatusCode: code, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Request: request,
+		Header: http.Header{"Content-Type": {"application/json"}, "Retry-After": {"1"}},
+		Body:   io.NopCloser(bytes.NewReader(text)), ContentLength: int64(len(text)),
+	}
+}

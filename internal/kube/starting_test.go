@@ -1,0 +1,78 @@
+package kube
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"sync/atomic"
+	"testing"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+)
+
+// start is an API server that refuses everything until it has said so many times that it is not ready.
+type start struct {
+	refuses atomic.Int64
+	code    int
+	kind    string // of its refusals
+	asked   atomic.Int64
+	always  bool // it refuses, though it is ready
+}
+
+func (s *start) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	switch {
+	case r.URL.Path == "/readyz":
+		if s.refuses.Add(-1) >= 0 {
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+		return
+	case s.refuses.Load() > 0 || s.always:
+		s.asked.Add(1)
+		w.Header().Set("Content-Type", s.kind)
+		w.WriteHeader(s.code)
+		_, _ = w.Write([]byte(`{"kind":"Status","apiVersion":"v1","status":"Failure","code":403,"reason":"Forbidden"}`))
+		return
+	}
+	s.asked.Add(1)
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write([]byte(`{"kind":"Namespace","apiVersion":"v1","metadata":{"name":"shop"}}`))
+}
+
+func TestServerThatStartsIsAskedAgain(t *testing.T) {
+	const text, document = "text/plain; charset=utf-8", "application/json"
+	for name, test := range map[string]struct {
+		code   int
+		kind   string
+		always bool
+		asked  int64 // in all
+		fails  bool
+	}{
+		"rights that come":      {http.StatusForbidden, document, false, 3, false},
+		"users that come":       {http.StatusUnauthorized, document, false, 3, false},
+		"kinds that come":       {http.StatusNotFound, text, false, 3, false},
+		"an object that is not": {http.StatusNotFound, document, false, 1, true},
+		"a right that is not":   {http.StatusForbidden, document, true, 3, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := &start{code: test.code, kind: test.kind, always: test.always}
+			s.refuses.Store(2)
+			server := httptest.NewServer(s)
+			defer server.Close()
+			config := &rest.Config{Host: server.URL, WrapTransport: awaitStart}
+			core, err := kubernetes.NewForConfig(config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = core.CoreV1().Namespaces().Get(t.Context(), "shop", metav1.GetOptions{})
+			if (err != nil) != test.fails || s.asked.Load() != test.asked {
+				t.Errorf("asked %d times, %v; want %d", s.asked.Load(), err, test.asked)
+			}
+			if test.always && !apierrors.IsForbidden(err) {
+				t.Errorf("refused for good: %v", err)
+			}
+		})
+	}
+}
