@@ -543,13 +543,16 @@ func (r *restoration) putBack(ctx context.Context, claims []types.NamespacedName
 	}
 	stopped, err := r.claims.Stop(ctx, claims)
 	if err != nil {
-		return errors.Join(err, r.start(ctx))
+		return err
 	}
 	if err := r.save(ctx, func(s *v1alpha1.RestoreStatus) { s.Stopped = stopped }); err != nil {
 		return err
 	}
 	volumes, err := r.claims.Undo(ctx, other)
-	if err := errors.Join(err, r.start(ctx)); err != nil {
+	if err != nil { // half of them may be back: nothing is to start before the others are, or all are as they were
+		return err
+	}
+	if err := r.start(ctx); err != nil {
 		return err
 	}
 	until := metav1.NewTime(r.Now().Add(r.claims.Keep))
@@ -564,7 +567,7 @@ func (r *restoration) abort(ctx context.Context, cause error) error {
 	tidy, cancel := context.WithTimeout(context.WithoutCancel(ctx), stepTime)
 	defer cancel()
 	if r.claims != nil {
-		if err := errors.Join(r.claims.TakeBack(tidy), r.start(tidy)); err != nil {
+		if err := r.putRight(tidy); err != nil {
 			r.Log.Error("what the restore left could not all be put right; `worker tidy` will", "restore", r.object.Name, "error", err.Error())
 		}
 	}
@@ -577,6 +580,18 @@ func (r *restoration) abort(ctx context.Context, cause error) error {
 		return nil
 	}
 	return err
+}
+
+// putRight puts volumes and workloads back as they were. Workloads whose volumes cannot be put back stay stopped: they would write to
+// volumes of two times.
+func (r *restoration) putRight(ctx context.Context) error {
+	err := r.claims.TakeBack(ctx)
+	if err != nil {
+		if exchanged, unknown := r.claims.Exchanged(ctx); exchanged || unknown != nil {
+			return errors.Join(err, unknown)
+		}
+	}
+	return errors.Join(err, r.start(ctx))
 }
 
 func (r *restoration) phase(ctx context.Context, phase v1alpha1.Phase) error {

@@ -468,7 +468,13 @@ func (r *Restorer) bringPod(ctx context.Context, s *corev1.Secret) error {
 	})
 }
 
-// StartAll starts what ended Restores left stopped. active says whether the Restore of a uid is still under way.
+// StartAll starts what ended Restores left stopped. active says whether the Restore of a uid is still under way. What one left whose
+// exchange is still to be taken back stays stopped: it would write to volumes of two times.
 func (r *Restorer) StartAll(ctx context.Context, active func(uid string) bool) error {
-	return fault.Wrap("start what was left stopped", nil, r.start(ctx, func(uid string) bool { return !active(uid) }), "")
+	const op = "start what was left stopped"
+	halfway, err := r.halfway(ctx)
+	if err != nil {
+		return fault.Wrap(op, nil, err, "")
+	}
+	return fault.Wrap(op, nil, r.start(ctx, func(uid string) bool { return !active(uid) && !halfway[uid] }), "")
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -444,6 +445,39 @@ func TestDeleteUndoOfWhatMayComeBack(t *testing.T) {
 		t.Fatal("the volume that is to come back is deleted")
 	}
 	s.ok(r.TidyVolumes(t.Context(), mine))
+	s.want(s.old)
+}
+
+// What a Restore stopped does not run while half of its volumes are others.
+func TestStartAllWaitsForVolumesToComeBack(t *testing.T) {
+	s := newScene(t)
+	r := s.ended(v1alpha1.PhaseFailed, time.Hour)
+	zero, app := int32(0), map[string]string{"app": "shop"}
+	d := &appsv1.Deployment{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: s.ns, Name: "shop", Labels: map[string]string{v1alpha1.LabelOwner: r.Owner},
+			Annotations: map[string]string{v1alpha1.AnnotationScaled: `{"replicas":1}`},
+		},
+		Spec: appsv1.DeploymentSpec{
+			Replicas: &zero, Selector: &metav1.LabelSelector{MatchLabels: app},
+			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: app}, Spec: podOf(s.ns, "shop", "data").Spec},
+		},
+	}
+	s.ok(s.cluster.Client.Create(t.Context(), d))
+	replicas := func() int32 {
+		s.ok(s.cluster.Client.Get(t.Context(), client.ObjectKeyFromObject(d), d))
+		return *d.Spec.Replicas
+	}
+	mine := func(uid string) bool { return uid != r.Owner }
+	s.ok(r.StartAll(t.Context(), mine))
+	if exchanged, err := r.Exchanged(t.Context()); !exchanged || err != nil || replicas() != 0 {
+		t.Errorf("exchanged %v, %v, replicas %d", exchanged, err, replicas())
+	}
+	s.ok(r.TidyVolumes(t.Context(), mine))
+	s.ok(r.StartAll(t.Context(), mine))
+	if exchanged, err := r.Exchanged(t.Context()); exchanged || err != nil || replicas() != 1 {
+		t.Errorf("taken back: exchanged %v, %v, replicas %d", exchanged, err, replicas())
+	}
 	s.want(s.old)
 }
 

@@ -251,6 +251,41 @@ func (r *Restorer) TidyVolumes(ctx context.Context, active func(uid string) bool
 	return fault.Wrap(op, nil, errors.Join(errs...), "")
 }
 
+// Exchanged reports whether claims have volumes by this Restore, or are about to. Then what uses them is to start only when it is to work
+// with those.
+func (r *Restorer) Exchanged(ctx context.Context) (bool, error) {
+	own, broken := r.taken(ctx, r.Owner)
+	left, err := r.volumes(ctx, client.MatchingLabels{v1alpha1.LabelOwner: r.Owner})
+	is := slices.ContainsFunc(own, func(t taken) bool { return !t.record.Back }) ||
+		slices.ContainsFunc(left, func(v corev1.PersistentVolume) bool { return v.Annotations[AnnotationExchange] != "" })
+	return is, errors.Join(broken, err)
+}
+
+// halfway are the Restores whose exchange was cut short, or failed, and is not taken back.
+func (r *Restorer) halfway(ctx context.Context) (map[string]bool, error) {
+	left, err := r.volumes(ctx, client.HasLabels{v1alpha1.LabelOwner})
+	if err != nil {
+		return nil, err
+	}
+	restores, err := r.restores(ctx)
+	if err != nil {
+		return nil, err
+	}
+	halfway := map[string]bool{}
+	for _, v := range left {
+		if v.Annotations[AnnotationExchange] != "" {
+			halfway[v.Labels[v1alpha1.LabelOwner]] = true
+		}
+	}
+	kept, _ := r.taken(ctx, "") // of a record that cannot be read nobody knows whose it is; TidyVolumes tells
+	for _, t := range kept {
+		if restore := t.volume.Labels[v1alpha1.LabelUndo]; restores[restore] == v1alpha1.PhaseFailed && !t.record.Back {
+			halfway[restore] = true
+		}
+	}
+	return halfway, nil
+}
+
 // restores are the phases of all Restores, by their uids.
 func (r *Restorer) restores(ctx context.Context) (map[string]v1alpha1.Phase, error) {
 	var all v1alpha1.RestoreList
