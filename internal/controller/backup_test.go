@@ -151,6 +151,30 @@ func TestWhatIsNotTidiedIsLetGoAfterAWhile(t *testing.T) {
 	w.event(w.system, "Untidy")
 }
 
+func TestBackupWhoseApplicationIsAtRestIsLetGoWhenThatIsOver(t *testing.T) {
+	for _, over := range []bool{true, false} {
+		t.Run(fmt.Sprint("over ", over), func(t *testing.T) {
+			w := newWorld(t)
+			w.start()
+			w.location(w.system)
+			b := w.backup(w.system, "now", w.namespace())
+			w.job("backup")
+			w.status(b, func() {
+				b.Status.Phase, b.Status.Finished = v1alpha1.PhaseIncomplete, &metav1.Time{Time: w.clock.now()}
+				b.Status.Resting = []v1alpha1.RestingPod{{Namespace: "shop", Pod: "db"}}
+			})
+			if over {
+				w.status(b, func() { b.Status.Resting = nil })
+			} else {
+				w.clock.forward(11 * time.Minute)
+				w.touch(b)
+				w.event(w.system, "Untidy")
+			}
+			w.letGo(b)
+		})
+	}
+}
+
 // touch has an object looked at again, as the passing of time would.
 func (w *world) touch(o client.Object) {
 	w.Helper()

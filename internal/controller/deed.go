@@ -32,16 +32,17 @@ type deed struct {
 	finished   **metav1.Time
 	job        *string
 	problems   *[]string
+	rests      bool // its hooks are not undone
 }
 
 func deedOfBackup(b *v1alpha1.Backup) deed {
 	s := &b.Status
-	return deed{b, b.Spec.Deadline, &s.Conditions, &s.ObservedGeneration, &s.Phase, s.Started, &s.Finished, &s.Job, &s.Problems}
+	return deed{b, b.Spec.Deadline, &s.Conditions, &s.ObservedGeneration, &s.Phase, s.Started, &s.Finished, &s.Job, &s.Problems, len(s.Resting) > 0}
 }
 
 func deedOfRestore(r *v1alpha1.Restore) deed {
 	s := &r.Status
-	return deed{r, r.Spec.Deadline, &s.Conditions, &s.ObservedGeneration, &s.Phase, s.Started, &s.Finished, &s.Job, &s.Problems}
+	return deed{r, r.Spec.Deadline, &s.Conditions, &s.ObservedGeneration, &s.Phase, s.Started, &s.Finished, &s.Job, &s.Problems, false}
 }
 
 const (
@@ -354,16 +355,17 @@ func (c *controller) release(ctx context.Context, d deed) (reconcile.Result, err
 	if !controllerutil.ContainsFinalizer(d.object, v1alpha1.FinalizerRunning) {
 		return reconcile.Result{}, nil
 	}
-	if *d.phase == v1alpha1.PhaseFailed && *d.finished != nil {
+	if (*d.phase == v1alpha1.PhaseFailed || d.rests) && *d.finished != nil {
 		ended := (*d.finished).Time
 		tidy, err := c.tidiedSince(ctx, ended)
 		if err != nil {
 			return reconcile.Result{}, err
 		}
+		tidy = tidy && !d.rests
 		if left := releaseTime - c.Now().Sub(ended); !tidy && left > 0 {
 			return reconcile.Result{RequeueAfter: left}, nil
 		} else if !tidy {
-			c.tell(d.object, corev1.EventTypeWarning, "Untidy", "what it left on the cluster could not be removed yet; `worker tidy` tries again every hour")
+			c.tell(d.object, corev1.EventTypeWarning, "Untidy", "what it left on the cluster could not be put right yet; `worker tidy` tries again")
 		}
 	}
 	err := c.mark(ctx, d.object, func() { controllerutil.RemoveFinalizer(d.object, v1alpha1.FinalizerRunning) })

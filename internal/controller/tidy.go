@@ -108,8 +108,12 @@ func (t *tidier) due(ctx context.Context, last outcome) (time.Time, error) {
 		return due, fmt.Errorf("list backups: %w", err)
 	}
 	for i := range backups.Items {
-		if b := &backups.Items[i]; b.Status.Phase == v1alpha1.PhaseFailed && len(b.Finalizers) > 0 && b.Status.Finished != nil {
+		b := &backups.Items[i]
+		if b.Status.Phase == v1alpha1.PhaseFailed && len(b.Finalizers) > 0 && b.Status.Finished != nil {
 			ask(b.Status.Finished.Time)
+		}
+		if again := last.ended.Add(retry); b.Status.Phase.Final() && len(b.Status.Resting) > 0 && again.Before(due) {
+			due = again
 		}
 	}
 	var restores v1alpha1.RestoreList

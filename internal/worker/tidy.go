@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -90,11 +91,30 @@ func (w *Worker) releaseEnded(ctx context.Context) error {
 	var failed []error
 	for i := range all.Items {
 		b := &backup{Worker: w, object: &all.Items[i]}
-		if b.object.Status.Phase.Final() || !b.object.DeletionTimestamp.IsZero() {
-			failed = append(failed, b.release(ctx))
+		if !b.object.Status.Phase.Final() && b.object.DeletionTimestamp.IsZero() {
+			continue
+		}
+		if err := b.release(ctx); err != nil {
+			failed = append(failed, b.tellRest(ctx, err))
 		}
 	}
 	return errors.Join(failed...)
+}
+
+// tellRest says in the status of a Backup that has ended why its application is still at rest. That is no failure of tidying: what one
+// pod refuses holds up nobody else.
+func (b *backup) tellRest(ctx context.Context, why error) error {
+	const still = "still at rest: "
+	b.Log.Error("an application is still at rest", "namespace", b.object.Namespace, "backup", b.object.Name, "error", why.Error())
+	err := b.persist(ctx, b.object, func() error {
+		old := slices.DeleteFunc(b.object.Status.Problems, func(p string) bool { return strings.HasPrefix(p, still) })
+		b.object.Status.Problems = listed(append([]string{still + why.Error()}, old...))
+		return nil
+	})
+	if errors.Is(err, fault.ErrNotFound) { // it is gone
+		return nil
+	}
+	return err
 }
 
 // dropLeases removes the leases of those that have ended.
