@@ -1,6 +1,7 @@
 package blueprint
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"slices"
@@ -60,10 +61,12 @@ func (b *Blueprint) phaseNames() []string {
 	return names
 }
 
-// all are the phases of an action, deferPhase last.
+// all are the phases of an action, deferPhase last; published ones may be without a name.
 func (a *Action) all() []Phase {
 	if a.DeferPhase == nil {
 		return a.Phases
 	}
-	return append(slices.Clone(a.Phases), *a.DeferPhase)
+	last := *a.DeferPhase
+	last.Name = cmp.Or(last.Name, "deferPhase")
+	return append(slices.Clone(a.Phases), last)
 }

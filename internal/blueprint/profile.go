@@ -36,8 +36,8 @@ func (r resolving) profileDocument(ctx context.Context, ref *ObjectReference, o 
 		return nil, fault.New(op, fault.ErrDenied, "it is of another namespace than the ActionSet", "make a Profile in "+r.set.Namespace)
 	}
 	var profile Profile
-	if err := Read(ctx, r.client, key, &profile); err != nil {
-		return nil, err
+	if err := r.client.Get(ctx, key, &profile); err != nil {
+		return nil, classed("read "+op, err)
 	}
 	if location := profile.Annotations[AnnotationLocation]; location != "" {
 		if o.Vault == nil {

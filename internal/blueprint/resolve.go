@@ -14,7 +14,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -40,7 +39,7 @@ type resolving struct {
 }
 
 // Resolve reads what templates see of an action: its object, with the pods of it that are ready, its Secrets, ConfigMaps and Profile.
-// Its error has the class of what the API server answered; see kube.ClassOf.
+// The client of c has to know the kinds of this package. An error has the class of what the API server answered; see kube.ClassOf.
 func Resolve(ctx context.Context, c *kube.Cluster, set *ActionSet, action ActionSpec, b *Blueprint, o ResolveOptions) (*Params, error) {
 	r := resolving{c.Client, set}
 	p := &Params{
@@ -115,25 +114,6 @@ func classed(op string, err error) error {
 		return fault.Wrap(op, fault.ErrNotFound, err, "")
 	}
 	return fault.Wrap(op, kube.ClassOf(err), err, "")
-}
-
-// Read reads a Blueprint, ActionSet or Profile with a client that does not know the kinds.
-func Read(ctx context.Context, c client.Reader, key client.ObjectKey, into runtime.Object) error {
-	scheme := runtime.NewScheme()
-	if err := AddToScheme(scheme); err != nil {
-		return err
-	}
-	kinds, _, err := scheme.ObjectKinds(into)
-	if err != nil {
-		return err
-	}
-	var u unstructured.Unstructured
-	u.SetGroupVersionKind(kinds[0])
-	op := fmt.Sprintf("read %s %s", strings.ToLower(kinds[0].Kind), key)
-	if err := c.Get(ctx, key, &u); err != nil {
-		return classed(op, err)
-	}
-	return fault.Wrap(op, fault.ErrInvalid, runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, into), "")
 }
 
 // Kinds of objects that Kanister knows by a name of its own.

@@ -140,11 +140,11 @@ func pending(spec *ActionSetSpec, blueprints map[string]*Blueprint) *ActionSetSt
 	for _, a := range spec.Actions {
 		action := blueprints[a.Blueprint].Actions[a.Name]
 		status := ActionStatus{Name: a.Name, Object: a.Object, Blueprint: a.Blueprint}
-		for _, p := range action.Phases {
+		for _, p := range action.all() {
 			status.Phases = append(status.Phases, PhaseStatus{Name: p.Name, State: StatePending})
 		}
-		if action.DeferPhase != nil {
-			status.DeferPhase = PhaseStatus{Name: action.DeferPhase.Name, State: StatePending}
+		if last := len(action.Phases); action.DeferPhase != nil {
+			status.DeferPhase, status.Phases = status.Phases[last], status.Phases[:last]
 		}
 		s.Actions = append(s.Actions, status)
 	}

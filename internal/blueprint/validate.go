@@ -41,21 +41,20 @@ func validateAction(a *Action, fns []Function) []error {
 	}
 	var faults []error
 	scope := scope{deferred: a.DeferPhase}
-	for _, p := range a.all() {
-		isDefer := a.DeferPhase != nil && p.Name == a.DeferPhase.Name && len(scope.phases) == len(a.Phases)
-		op := "phase " + p.Name
+	for i, p := range a.all() {
+		isDefer := i == len(a.Phases)
+		kind := "phase "
 		if isDefer {
-			op = "deferPhase " + p.Name
+			kind = "deferPhase "
 		}
-		found := scope.phase(p, isDefer, fns)
-		for _, err := range found {
-			faults = append(faults, fmt.Errorf("%s: %w", op, err))
+		for _, err := range scope.phase(p, isDefer, fns) {
+			faults = append(faults, fmt.Errorf("%s%s: %w", kind, p.Name, err))
 		}
 		if !isDefer {
 			scope.phases = append(scope.phases, p)
 		}
 	}
-	scope.current, scope.all = "", true
+	scope.current = ""
 	for _, name := range slices.Sorted(maps.Keys(a.OutputArtifacts)) {
 		artifact := a.OutputArtifacts[name]
 		found := scope.template(artifact.KopiaSnapshot)
@@ -75,7 +74,6 @@ type scope struct {
 	current  string  // the phase itself
 	now      Phase
 	deferred *Phase
-	all      bool // everything has run
 }
 
 // phase returns the faults of a phase.

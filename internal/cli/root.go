@@ -58,7 +58,7 @@ func newRootCommand(a *app) *cobra.Command {
 	cmd.AddCommand(
 		newBackupCommand(a), newPointsCommand(a), newShowCommand(a), newDiffCommand(a), newRestoreCommand(a), newVerifyCommand(a),
 		newHoldCommand(a), newExpireCommand(a), newMaintainCommand(a),
-		newRunCommand(a), newConfigCommand(a), newGickupCommand(a), newKandoCommand(a),
+		newRunCommand(a), newConfigCommand(a), newGickupCommand(a), newBlueprintCommand(a), newKandoCommand(a),
 		newLocationCommand(a),
 		newControllerCommand(a), newWorkerCommand(a), newMoverCommand(a), newVersionCommand(a),
 	)
