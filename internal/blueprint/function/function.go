@@ -63,14 +63,14 @@ func (o Options) podFunctions() []blueprint.Function {
 // patience is how long an API server may be away before what waits for it gives up.
 const patience = 2 * time.Minute
 
-// await looks again and again until it is done, there is an error that will not pass, or ctx ends, whose cause is the error then.
+// await looks again and again until it is done, there is an error that will not pass, or ctx ends, whose error it is then.
 func (o Options) await(ctx context.Context, done func(context.Context) (bool, error)) error {
 	var away time.Time // since when there is no answer
 	for {
 		ended, err := done(ctx)
 		switch {
 		case ctx.Err() != nil:
-			return fault.Wrap("", nil, context.Cause(ctx), "")
+			return fault.Wrap("", nil, ctx.Err(), "")
 		case err == nil:
 			away = time.Time{}
 		case kube.ClassOf(err) == nil || meta.IsNoMatchError(err) || !kube.Transient(err):
@@ -84,7 +84,7 @@ func (o Options) await(ctx context.Context, done func(context.Context) (bool, er
 			return nil
 		}
 		if err := kube.Pause(ctx, o.Poll); err != nil {
-			return fault.Wrap("", nil, context.Cause(ctx), "")
+			return fault.Wrap("", nil, err, "")
 		}
 	}
 }

@@ -231,3 +231,39 @@ func (l *lab) pods() []string {
 	}
 	return names
 }
+
+// running is the status of a pod whose containers run.
+func running(pod *corev1.Pod) *corev1.PodStatus {
+	status := &corev1.PodStatus{Phase: corev1.PodRunning}
+	for _, c := range pod.Spec.Containers {
+		state := corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}
+		status.ContainerStatuses = append(status.ContainerStatuses, corev1.ContainerStatus{Name: c.Name, State: state})
+	}
+	return status
+}
+
+// exited is the status of a pod whose containers have ended.
+func exited(pod *corev1.Pod, code int32) *corev1.PodStatus {
+	status := &corev1.PodStatus{Phase: corev1.PodSucceeded}
+	if code != 0 {
+		status.Phase = corev1.PodFailed
+	}
+	for _, c := range pod.Spec.Containers {
+		state := corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: code}}
+		status.ContainerStatuses = append(status.ContainerStatuses, corev1.ContainerStatus{Name: c.Name, State: state})
+	}
+	return status
+}
+
+// life moves pods from pending to running to ended.
+func life(code int32) func(pod *corev1.Pod) *corev1.PodStatus {
+	return func(pod *corev1.Pod) *corev1.PodStatus {
+		switch pod.Status.Phase {
+		case corev1.PodRunning:
+			return exited(pod, code)
+		case corev1.PodPending:
+			return running(pod)
+		}
+		return nil
+	}
+}

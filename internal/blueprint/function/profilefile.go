@@ -99,7 +99,7 @@ func (o Options) writeSecret(ctx context.Context, c blueprint.Call, secret *core
 		if !apierrors.IsAlreadyExists(err) {
 			return err
 		}
-		there := &corev1.Secret{ObjectMeta: secret.ObjectMeta}
+		there := secret.DeepCopy()
 		if err := kube.Refresh(ctx, o.Cluster.Client, there); err != nil {
 			return err
 		}
@@ -126,20 +126,13 @@ func (o Options) ownProfile(ctx context.Context, pod *corev1.Pod) error {
 	})
 }
 
-// removeProfile deletes the Secret of a pod's profile.
-func (o Options) removeProfile(ctx context.Context, pod *corev1.Pod) error {
-	if !hasProfile(pod) {
-		return nil
-	}
-	return fault.Wrap("delete the profile of the pod", nil, o.call(ctx, func(ctx context.Context) error {
-		return client.IgnoreNotFound(o.Cluster.Client.Delete(ctx, profileSecret(pod)))
-	}), "")
-}
-
 func hasProfile(pod *corev1.Pod) bool {
 	return slices.ContainsFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == profileVolume })
 }
 
+// profileSecret is what a pod's profile is in, not read yet.
 func profileSecret(pod *corev1.Pod) *corev1.Secret {
-	return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name}}
+	return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{
+		Namespace: pod.Namespace, Name: pod.Name, Labels: map[string]string{labelPhase: pod.Labels[labelPhase]},
+	}}
 }
