@@ -8,7 +8,10 @@ import (
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
@@ -26,6 +29,9 @@ const annotationWorker = v1alpha1.Group + "/worker"
 
 // subjectArtifact is what points are of that an ActionSet makes by itself, not as a part of an application's.
 const subjectArtifact = "artifact"
+
+// deletionLook is how often a worker looks whether its ActionSet is deleted.
+const deletionLook = 3 * time.Second
 
 // errReplaced ends work that another process has taken up.
 var errReplaced = fault.New("write the status", fault.ErrBusy, "another worker has taken it up", "")
@@ -45,12 +51,15 @@ func (w *Worker) Actions(ctx context.Context, namespace, name string) error {
 		return fault.Wrap(fmt.Sprintf("read ActionSet %s/%s", namespace, name), kube.ClassOf(err), err, "")
 	}
 	a := &actions{Worker: w, id: rand.Text(), object: o, set: &blueprint.ActionSet{}}
-	if a.state().Final() {
-		return nil
+	rights, err := w.tenant(namespace, "")
+	if err != nil {
+		return fault.Wrap("ActionSet "+name, nil, err, "")
 	}
-	err := a.claim(ctx)
-	if err == nil {
-		err = a.prepared(ctx)
+	if a.state().Final() {
+		return a.clear(ctx, rights) // in the place of a process that was killed before it did
+	}
+	if err = a.claim(ctx); err == nil {
+		err = a.prepared(ctx, rights)
 	}
 	switch {
 	case errors.Is(err, errEnded):
@@ -108,17 +117,13 @@ func (a *actions) claim(ctx context.Context) error {
 	})
 }
 
-// prepared reads what the ActionSet names, and runs it with the rights that its namespace gives.
-func (a *actions) prepared(ctx context.Context) error {
+// prepared reads what the ActionSet names, and runs it.
+func (a *actions) prepared(ctx context.Context, rights *kube.Cluster) error {
 	op := "ActionSet " + a.object.GetName()
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(a.object.Object, a.set); err != nil {
 		return fault.Wrap(op, fault.ErrInvalid, err, "")
 	}
 	blueprints, err := a.blueprints(ctx)
-	if err != nil {
-		return fault.Wrap(op, nil, err, "")
-	}
-	rights, err := a.tenant(a.set.Namespace, "")
 	if err != nil {
 		return fault.Wrap(op, nil, err, "")
 	}
@@ -149,7 +154,56 @@ func (a *actions) run(ctx context.Context, rights *kube.Cluster, blueprints map[
 		},
 		Now: a.Now,
 	}
-	return runner.Run(ctx, a.set, blueprints)
+	deleted, done := a.watch(ctx)
+	runner.Cancel = deleted
+	err := runner.Run(ctx, a.set, blueprints)
+	done()
+	if err == nil {
+		err = a.clear(ctx, rights)
+	}
+	return err
+}
+
+// watch looks whether the ActionSet is deleted, until done is called. It closes the channel then.
+func (a *actions) watch(ctx context.Context) (deleted <-chan struct{}, done func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	seen, ended := make(chan struct{}), make(chan struct{})
+	key, uid := client.ObjectKeyFromObject(a.object), a.object.GetUID()
+	go func() {
+		defer close(ended)
+		for {
+			o := &metav1.PartialObjectMetadata{}
+			o.SetGroupVersionKind(blueprint.GroupVersion.WithKind("ActionSet"))
+			err := a.Cluster.Client.Get(ctx, key, o)
+			if apierrors.IsNotFound(err) || err == nil && (o.UID != uid || !o.DeletionTimestamp.IsZero()) {
+				close(seen)
+				return
+			}
+			if kube.Pause(ctx, deletionLook) != nil { // what cannot be read now is read then
+				return
+			}
+		}
+	}()
+	return seen, func() {
+		cancel()
+		<-ended
+	}
+}
+
+// clear deletes the pods that were made for phases and are still there: a process that is killed cleans up nothing, and neither does a
+// phase that is not taken up again. What else was made for a phase goes with its pod.
+func (a *actions) clear(ctx context.Context, rights *kube.Cluster) error {
+	var pods corev1.PodList
+	if err := a.Cluster.Client.List(ctx, &pods, client.MatchingLabels{blueprint.LabelActionSet: string(a.object.GetUID())}); err != nil {
+		return fault.Wrap("list pods of phases", kube.ClassOf(err), err, "")
+	}
+	for i := range pods.Items {
+		p := &pods.Items[i]
+		if err := rights.Client.Delete(ctx, p); err != nil && !apierrors.IsNotFound(err) {
+			a.Log.Warn("a pod of a phase is left", "namespace", p.Namespace, "pod", p.Name, "error", err.Error()) // tidying tries again
+		}
+	}
+	return nil
 }
 
 // vaultOf is how kando reaches the vault of a Location, for Profiles that stand for one. Where there is no vault yet it is made.
@@ -190,11 +244,7 @@ func (a *actions) save(ctx context.Context, status *blueprint.ActionSetStatus) e
 	if err != nil {
 		return fmt.Errorf("write status of %s: %w", a.object.GetName(), err)
 	}
-	if err := a.patch(ctx, func() { a.object.Object["status"] = content }); err != nil {
-		return err
-	}
-	a.set.Status = status.DeepCopy()
-	return nil
+	return a.patch(ctx, func() { a.object.Object["status"] = content })
 }
 
 // patch changes the object, and goes on trying while the API server is away. ActionSets have no status of their own to write to, so what
@@ -267,4 +317,47 @@ func (a *actions) abort(ctx context.Context, why error) error {
 		return nil
 	}
 	return err
+}
+
+// clearPhases deletes the pods of phases whose ActionSets have ended or are gone.
+func (w *Worker) clearPhases(ctx context.Context) error {
+	var pods corev1.PodList
+	if err := w.Cluster.Client.List(ctx, &pods, client.HasLabels{blueprint.LabelActionSet}); err != nil {
+		return fault.Wrap("list pods of phases", kube.ClassOf(err), err, "")
+	}
+	if len(pods.Items) == 0 {
+		return nil
+	}
+	running, err := w.runningActionSets(ctx)
+	if err != nil {
+		return err
+	}
+	var failed []error
+	for i := range pods.Items {
+		if p := &pods.Items[i]; !running[p.Labels[blueprint.LabelActionSet]] {
+			failed = append(failed, ignoreRace(w.Cluster.Client.Delete(ctx, p, client.Preconditions{UID: &p.UID})))
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// runningActionSets are the uids of ActionSets that have not ended.
+func (w *Worker) runningActionSets(ctx context.Context) (map[string]bool, error) {
+	all := &metav1.PartialObjectMetadataList{}
+	all.SetGroupVersionKind(blueprint.GroupVersion.WithKind("ActionSetList"))
+	err := w.Cluster.Client.List(ctx, all)
+	if err != nil && !meta.IsNoMatchError(err) {
+		return nil, fault.Wrap("list ActionSets", kube.ClassOf(err), err, "")
+	}
+	running := map[string]bool{}
+	for i := range all.Items {
+		a := &actions{object: kanister("ActionSet")}
+		switch err := w.Cluster.Client.Get(ctx, client.ObjectKeyFromObject(&all.Items[i]), a.object); {
+		case err == nil:
+			running[string(a.object.GetUID())] = !a.state().Final()
+		case !apierrors.IsNotFound(err):
+			return nil, fault.Wrap("read ActionSet "+all.Items[i].Name, kube.ClassOf(err), err, "")
+		}
+	}
+	return running, nil
 }
