@@ -25,13 +25,13 @@ type place interface {
 	delete(ctx context.Context, path, id string) error
 }
 
-// snapshotPlace tells which places need the id of a snapshot to pull and to delete.
-func (d *Document) snapshots() bool { return d.Location.Type == TypeKopia }
-
 // open opens the place that a profile leads to.
 func (t *tool) open(d *Document) (place, error) {
-	if d.Credential.Type == CredentialVault {
+	switch {
+	case d.Credential.Type == CredentialVault:
 		return newVaultPlace(t, d)
+	case d.Location.Type == TypeKopia:
+		return newServerPlace(d)
 	}
 	s, err := Open(*d, t.Getenv)
 	if err != nil {
