@@ -94,7 +94,7 @@ type Policy struct {
 type PolicySpec struct {
 	// When it runs; without a schedule it runs once, when it is started.
 	Schedule *Schedule `json:"schedule,omitempty"`
-	// Not run while true.
+	// Not run while true. On a cluster it is not run when the annotation backstay.io/run-now asks for it, either; an event says so.
 	Suspend bool `json:"suspend,omitempty"`
 	// Name of the Location that takes restore points.
 	Location string `json:"location,omitempty" check:"name"`
