@@ -17,6 +17,7 @@ import (
 
 	"github.com/backstay/backstay/internal/blueprint"
 	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/kube"
 )
 
 // outputReplicas is how many pods a workload had before it was scaled.
@@ -122,7 +123,7 @@ func (o Options) replicasBefore(ctx context.Context, c blueprint.Call, workload 
 }
 
 func (o Options) read(ctx context.Context, u *unstructured.Unstructured) error {
-	return o.Cluster.Client.Get(ctx, client.ObjectKeyFromObject(u), u)
+	return kube.Refresh(ctx, o.Cluster.Client, u)
 }
 
 func (o Options) setReplicas(ctx context.Context, workload *unstructured.Unstructured, replicas int64) error {
