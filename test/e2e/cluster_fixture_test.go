@@ -86,7 +86,7 @@ func (c *cluster) try(t *testing.T, input string, args ...string) result {
 	return finish(t, cmd)
 }
 
-// kubectl runs kubectl, which must succeed.
+// kubectl runs kubectl, which must succeed. An API server that is away is waited for.
 func (c *cluster) kubectl(t *testing.T, args ...string) string {
 	t.Helper()
 	return c.kubectlWith(t, "", args...)
@@ -101,10 +101,19 @@ func (c *cluster) apply(t *testing.T, namespace, manifests string) {
 func (c *cluster) kubectlWith(t *testing.T, input string, args ...string) string {
 	t.Helper()
 	r := c.try(t, input, args...)
+	for deadline := time.Now().Add(time.Minute); r.exit != 0 && away(r.stderr) && time.Now().Before(deadline); time.Sleep(time.Second) {
+		r = c.try(t, input, args...)
+	}
 	if r.exit != 0 {
 		t.Fatalf("kubectl %s: exit %d\n%s%s", strings.Join(args, " "), r.exit, r.stdout, r.stderr)
 	}
 	return r.stdout
+}
+
+// away reports whether kubectl failed for want of an API server: a test may have killed it.
+func away(said string) bool {
+	return slices.ContainsFunc([]string{"was refused", "connection refused", "EOF", "connection reset", "the server is currently unable", "http2: "},
+		func(sign string) bool { return strings.Contains(said, sign) })
 }
 
 // connect gives the API to what speaks Go, with all rights.
