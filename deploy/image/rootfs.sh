@@ -1,8 +1,8 @@
 #!/bin/sh
 # Lays out the files of Backstay's container image but Backstay itself: rootfs.sh DIRECTORY
 #
-# git, ssh and the certificates of authorities, with the libraries they need, out of Debian's packages: no shell but the
-# one that git starts ssh with, no package manager. Used by Containerfile and by the tests' cluster, on a Debian machine with apt; it needs no container and no namespaces.
+# git, ssh, restic and the certificates of authorities, with the libraries they need, out of Debian's packages: no shell but the
+# one that git starts ssh with, and phases of Blueprints restic; no package manager. Used by Containerfile and by the tests' cluster, on a Debian machine with apt; it needs no container and no namespaces.
 set -eu
 mkdir -p "$1"
 root=$(cd "$1" && pwd)
@@ -14,7 +14,7 @@ trap 'rm -rf "$state"' EXIT
 : >"$state/status"
 mkdir -p "$state/archives/partial"
 apt-get -qq -y --no-install-recommends --download-only -o Dir::State::status="$state/status" -o Dir::Cache::archives="$state/archives" \
-	-o APT::Sandbox::User=root install git openssh-client ca-certificates dash >/dev/null
+	-o APT::Sandbox::User=root install git openssh-client ca-certificates dash restic >/dev/null
 
 mkdir -p "$root/usr/bin" "$root/usr/sbin" "$root/usr/lib" "$root/usr/lib64" "$root/etc/ssl/certs" "$root/home/nonroot" "$root/tmp" "$root/var/tmp"
 for link in bin sbin lib lib64; do

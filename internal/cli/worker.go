@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"github.com/backstay/backstay/internal/blueprint/function"
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/forge"
+	"github.com/backstay/backstay/internal/kando"
 	"github.com/backstay/backstay/internal/kube"
 	"github.com/backstay/backstay/internal/kube/volume"
 	"github.com/backstay/backstay/internal/notify"
@@ -137,7 +139,9 @@ func (a *app) newWorker(ctx context.Context, o workerOptions) (*worker.Worker, e
 	return worker.New(worker.Options{
 		Cluster: cluster, System: o.system, Name: o.clusterName, Volumes: movers, Now: a.Clock, Log: log, Retention: retention,
 		Functions: func(rights *kube.Cluster) []blueprint.Function {
-			return function.All(function.Options{Cluster: rights, System: o.system, ServiceAccount: actionsAccount, Image: o.image, Now: a.Clock})
+			return function.All(function.Options{
+				Cluster: rights, System: o.system, ServiceAccount: actionsAccount, Image: o.image, Location: openProfile, Now: a.Clock,
+			})
 		},
 		Open: func(ctx context.Context, l volume.Location, create bool) (worker.Store, error) {
 			return a.openCarried(ctx, l, secrets, create)
@@ -192,4 +196,13 @@ func (a *app) openCarried(ctx context.Context, l volume.Location, secrets *notif
 		return nil, err
 	}
 	return v, nil
+}
+
+// openProfile opens the place of a profile. The worker's environment is none of its credentials.
+func openProfile(profile []byte) (function.Store, error) {
+	var d kando.Document
+	if err := json.Unmarshal(profile, &d); err != nil {
+		return nil, fault.New("read the profile", fault.ErrInvalid, "it is no profile", "") // the cause might show a secret
+	}
+	return kando.Open(d, func(string) string { return "" })
 }

@@ -25,8 +25,10 @@ type Options struct {
 	// System is Backstay's own namespace, and ServiceAccount the account there that pods of phases get in it, as Kanister gives them its
 	// own: many Blueprints run kubectl. Pods elsewhere have their namespace's default.
 	System, ServiceAccount string
-	// Image is Backstay's own, for functions whose image is optional.
+	// Image is Backstay's own, for functions whose image is optional: it has sh and restic.
 	Image string
+	// Location opens the place of a profile, which comes as the document that kando reads.
+	Location func(profile []byte) (Store, error)
 	// Now is the clock, Poll how often objects are looked at that are waited for: 1 s where 0.
 	Now  func() time.Time
 	Poll time.Duration
@@ -37,7 +39,7 @@ func All(o Options) []blueprint.Function {
 	if o.Poll == 0 {
 		o.Poll = time.Second
 	}
-	return slices.Concat(o.podFunctions(), o.dataFunctions(), o.snapshotFunctions())
+	return slices.Concat(o.podFunctions(), o.dataFunctions(), o.locationFunctions(), o.snapshotFunctions(), o.rdsFunctions())
 }
 
 // podFunctions are those that run commands and wait for objects.

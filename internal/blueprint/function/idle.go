@@ -70,6 +70,10 @@ func (o Options) idlePod(ctx context.Context, c blueprint.Call, p ownPod) (*core
 	spec := corev1.PodSpec{TerminationGracePeriodSeconds: &soon, Containers: []corev1.Container{{
 		Name: container, Image: p.image, Command: []string{"sh", "-c", idleCommand}, Stdin: true,
 	}}}
+	if p.image == o.Image && len(p.volumes) > 0 { // it would run as nobody in particular, and files have other owners
+		root := int64(0)
+		spec.Containers[0].SecurityContext = &corev1.SecurityContext{RunAsUser: &root}
+	}
 	if deadline, is := ctx.Deadline(); is { // should nobody come back for it
 		left := max(int64(deadline.Sub(o.Now()).Seconds()), 1)
 		spec.ActiveDeadlineSeconds = &left
