@@ -47,7 +47,7 @@ func NewCommand(o Options) *cobra.Command {
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.PersistentFlags().StringP("verbosity", "v", "warn", "taken for compatibility; kando tells what matters")
-	cmd.AddCommand(newLocationCommand(t), newOutputCommand(t), newProfileCommand(t))
+	cmd.AddCommand(newLocationCommand(t), newOutputCommand(t), newChronicleCommand(t), newStreamCommand(t), newProfileCommand(t))
 	return cmd
 }
 

@@ -24,7 +24,7 @@ type Store interface {
 // Open makes the store of a profile that leads to an object store; fault.ErrUnsupported for another. It asks no server. Env looks up
 // environment variables.
 func Open(d Document, env func(string) string) (Store, error) {
-	open := map[string]func(Document, func(string) string) (bucket, error){TypeS3: openS3}[d.Location.Type]
+	open := map[string]func(Document, func(string) string) (bucket, error){TypeS3: openS3, TypeGCS: openGCS, TypeAzure: openAzure}[d.Location.Type]
 	op := "open profile"
 	switch {
 	case d.Location.Type == "":
