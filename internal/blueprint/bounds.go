@@ -34,6 +34,7 @@ var blocked = []string{"bcrypt", "derivePassword", "htpasswd", "env", "expandenv
 type bounds struct {
 	stop  func() error // says why to stop, if so
 	steps int
+	calls int
 	made  int
 }
 
@@ -55,6 +56,12 @@ func (b *bounds) functions() template.FuncMap {
 		functions[name] = b.bounded(name, reflect.ValueOf(f))
 	}
 	functions[stepFunction] = func() (string, error) { return "", b.step() }
+	functions[callFunction] = func() (string, error) {
+		if b.calls++; b.calls > mostCalls {
+			return "", fmt.Errorf("%w: more than %d templates called", errTooMuch, mostCalls)
+		}
+		return "", b.step()
+	}
 	functions[printFunction] = func(v any) (any, error) {
 		_, err := weigh(reflect.ValueOf(v))
 		return v, err

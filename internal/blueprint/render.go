@@ -18,6 +18,8 @@ const (
 	mostText    = 1 << 20          // bytes of a template, and of what comes of it
 	mostSteps   = 100_000          // rounds of loops, calls of functions and of templates
 	mostMade    = 32 << 20         // bytes that functions make, all together
+	mostCalls   = 1000             // of templates by templates
+	mostNested  = 100              // blocks in blocks: leaving many at once, as errors do, takes longer than entering them
 	longestTime = 10 * time.Second // for all of it
 )
 
@@ -95,9 +97,13 @@ func parseTemplate(text string, b *bounds) (*template.Template, error) {
 		return nil, fault.New("template", fault.ErrInvalid, "line "+strings.TrimPrefix(err.Error(), "template: "+templateName+":"), "")
 	}
 	for _, each := range t.Templates() {
-		if each.Tree != nil && each.Root != nil {
-			watch(each.Root, each.Tree)
+		if each.Tree == nil || each.Root == nil {
+			continue
 		}
+		if err := guard(each.Root, each.Tree, 0); err != nil {
+			return nil, fault.New("template", fault.ErrInvalid, err.Error(), "")
+		}
+		before(each.Root, each.Tree, callFunction)
 	}
 	return t, nil
 }
@@ -105,47 +111,56 @@ func parseTemplate(text string, b *bounds) (*template.Template, error) {
 // Functions that watch puts into templates. A template that calls them itself gains nothing.
 const (
 	stepFunction  = "backstayStep"
+	callFunction  = "backstayCall"
 	printFunction = "backstayPrint"
 )
 
-// watch puts a step before what a template, or a round of a loop, does, and has everything looked at before it is printed. Both would
-// otherwise go on for ever without calling any function of ours.
-func watch(list *parse.ListNode, tree *parse.Tree) {
-	guard(list, tree)
-	list.Nodes = append([]parse.Node{stepNode(tree)}, list.Nodes...)
+// before has a function called before what a template, or a round of a loop, does.
+func before(list *parse.ListNode, tree *parse.Tree, function string) {
+	at := tree.Root.Pos
+	call := &parse.ActionNode{
+		NodeType: parse.NodeAction, Pos: at, Line: 1,
+		Pipe: &parse.PipeNode{NodeType: parse.NodePipe, Pos: at, Line: 1, Cmds: []*parse.CommandNode{command(tree, at, function)}},
+	}
+	list.Nodes = append([]parse.Node{call}, list.Nodes...)
 }
 
-func guard(list *parse.ListNode, tree *parse.Tree) {
+// guard has every round of a loop counted, and everything looked at before it is printed. Both would otherwise go on for ever without
+// calling any function of ours.
+func guard(list *parse.ListNode, tree *parse.Tree, depth int) error {
 	if list == nil {
-		return
+		return nil
+	}
+	if depth > mostNested {
+		return fmt.Errorf("%w: more than %d blocks in each other", errTooMuch, mostNested)
 	}
 	for _, n := range list.Nodes {
+		var block *parse.BranchNode
 		switch n := n.(type) {
 		case *parse.ActionNode:
 			if len(n.Pipe.Decl) == 0 {
 				n.Pipe.Cmds = append(n.Pipe.Cmds, command(tree, n.Pos, printFunction))
 			}
+			continue
 		case *parse.IfNode:
-			guard(n.List, tree)
-			guard(n.ElseList, tree)
+			block = &n.BranchNode
 		case *parse.WithNode:
-			guard(n.List, tree)
-			guard(n.ElseList, tree)
+			block = &n.BranchNode
 		case *parse.RangeNode:
-			watch(n.List, tree)
-			guard(n.ElseList, tree)
+			block = &n.BranchNode
+		default:
+			continue
+		}
+		if err := errors.Join(guard(block.List, tree, depth+1), guard(block.ElseList, tree, depth+1)); err != nil {
+			return err
+		}
+		if block.NodeType == parse.NodeRange {
+			before(block.List, tree, stepFunction)
 		}
 	}
+	return nil
 }
 
 func command(tree *parse.Tree, at parse.Pos, function string) *parse.CommandNode {
 	return &parse.CommandNode{NodeType: parse.NodeCommand, Pos: at, Args: []parse.Node{parse.NewIdentifier(function).SetPos(at).SetTree(tree)}}
-}
-
-func stepNode(tree *parse.Tree) parse.Node {
-	at := tree.Root.Pos
-	return &parse.ActionNode{
-		NodeType: parse.NodeAction, Pos: at, Line: 1,
-		Pipe: &parse.PipeNode{NodeType: parse.NodePipe, Pos: at, Line: 1, Cmds: []*parse.CommandNode{command(tree, at, stepFunction)}},
-	}
 }
