@@ -69,7 +69,8 @@ func (v *Vault) fetchAll(outer context.Context, all []fetch) error {
 		}
 		group.Go(func() error {
 			defer flight.Release(read)
-			ctx := v.readRun(ctx, run, length)
+			ctx, done := v.readRun(ctx, run, length)
+			defer done()
 			if err := unpack.Acquire(ctx, unpacked); err != nil {
 				return err
 			}
@@ -101,18 +102,41 @@ func nextRun(all []fetch) (n int, length int64) {
 	return n, end - start
 }
 
-// readRun reads a run into the context that it returns. Where it cannot, each fetch finds out by itself.
-func (v *Vault) readRun(ctx context.Context, run []fetch, length int64) context.Context {
+// readRun reads a run into the context that it returns, until done is called. Where it cannot, each fetch finds out by itself.
+func (v *Vault) readRun(ctx context.Context, run []fetch, length int64) (_ context.Context, done func()) {
 	if length == 0 {
-		return ctx
+		return ctx, func() {}
 	}
+	buffer := v.runs.take(length)
+	done = func() { v.runs.give(buffer) }
 	r := &runOfBytes{blob: run[0].info.PackBlobID, start: int64(run[0].info.PackOffset)}
-	buf := raw{make([]byte, 0, length)}
-	if v.store.GetBlob(ctx, r.blob, r.start, length, &buf) != nil {
-		return ctx
+	if v.store.GetBlob(ctx, r.blob, r.start, length, buffer) != nil {
+		return ctx, done
 	}
-	r.bytes = buf.b
-	return context.WithValue(ctx, runKey{}, r)
+	r.bytes = buffer.b
+	return context.WithValue(ctx, runKey{}, r), done
+}
+
+// runBuffers are buffers that runs are read into, used again and again: to clear a new one costs about as much as to fill it.
+type runBuffers struct{ pool sync.Pool }
+
+func (b *runBuffers) take(length int64) *raw {
+	need := int(length) + 1 // of which the last finds the end
+	buffer, ok := b.pool.Get().(*raw)
+	if !ok {
+		buffer = &raw{}
+	}
+	if cap(buffer.b) < need {
+		buffer.b = make([]byte, 0, need)
+	}
+	return buffer
+}
+
+func (b *runBuffers) give(buffer *raw) {
+	const least = 1 << 20 // shorter ones are cheap, and would stand in the way of long ones
+	if cap(buffer.b) >= least {
+		b.pool.Put(buffer)
+	}
 }
 
 func useAll(ctx context.Context, run []fetch) error {

@@ -143,7 +143,24 @@ func (r *raw) WriteTo(w io.Writer) (int64, error) { n, err := w.Write(r.b); retu
 func (r *raw) Length() int                        { return len(r.b) }
 func (r *raw) Reset()                             { r.b = r.b[:0] }
 func (r *raw) Write(p []byte) (int, error)        { r.b = append(r.b, p...); return len(p), nil }
-func (r *raw) Reader() io.ReadSeekCloser          { return nopCloser{strings.NewReader(string(r.b))} }
+
+// ReadFrom reads all there is, at once where it fits: of a store's client each reading is a rendezvous of goroutines.
+func (r *raw) ReadFrom(from io.Reader) (n int64, err error) {
+	for {
+		if len(r.b) == cap(r.b) {
+			r.b = slices.Grow(r.b, 1)
+		}
+		read, err := from.Read(r.b[len(r.b):cap(r.b)])
+		r.b, n = r.b[:len(r.b)+read], n+int64(read)
+		if errors.Is(err, io.EOF) {
+			return n, nil
+		}
+		if err != nil {
+			return n, err
+		}
+	}
+}
+func (r *raw) Reader() io.ReadSeekCloser { return nopCloser{strings.NewReader(string(r.b))} }
 
 type nopCloser struct{ io.ReadSeeker }
 
