@@ -43,7 +43,10 @@ func (b *bench) volume(ctx context.Context) error {
 		if err := b.compare(ctx, v, s3.place(v.name), ", S3 at 30 ms", "0.25"); err != nil {
 			return err
 		}
-		for _, dir := range []string{v.dir, b.path(v.name + "-vault"), b.path(v.name + "-kopia")} {
+		if err := b.floors(ctx, v, s3); err != nil {
+			return err
+		}
+		for _, dir := range []string{v.dir, b.path(v.name + "-vault"), b.path(v.name + "-kopia"), b.path("volume-out")} {
 			if err := os.RemoveAll(dir); err != nil {
 				return err
 			}
@@ -325,7 +328,7 @@ const (
 	latency = 30 * time.Millisecond
 )
 
-// s3 is an S3 server behind a proxy that delivers late.
+// s3 is an S3 server behind a proxy that delivers late. Like others it keeps connections open.
 type s3 struct {
 	server *exec.Cmd
 	proxy  *late
@@ -342,7 +345,7 @@ func (b *bench) serveS3(ctx context.Context) (*s3, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, b.versitygw, "--port", address, "--quiet", "posix", b.path("bucket"))
+	cmd := exec.CommandContext(ctx, b.versitygw, "--port", address, "--quiet", "--keep-alive", "posix", b.path("bucket"))
 	cmd.Env = append(os.Environ(), "ROOT_ACCESS_KEY="+s3User, "ROOT_SECRET_KEY="+s3User)
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start the S3 server: %w", err)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"runtime/debug"
 	"strconv"
@@ -26,9 +27,11 @@ const (
 
 	// moverMemory is what the garbage collector tries to stay below, in bytes; packs that are under way come on top of it. A mover is meant
 	// to be fast, and may use more than other commands.
-	moverMemory = 224 << 20
+	moverMemory = 256 << 20
 	// vaultMemory is what reading from the vault may take.
 	vaultMemory = 384 << 20
+	// connections to a store that stay open.
+	connections = 32
 	// cgroupMemory says how much the pod may take.
 	cgroupMemory = "/sys/fs/cgroup/memory.max"
 )
@@ -84,6 +87,14 @@ func limitMemory(getenv func(string) string, cgroup string, most int64) {
 		}
 	}
 	debug.SetMemoryLimit(limit)
+}
+
+// keepConnections lets as many connections to one server stay open as a mover uses at once. Clients of stores are made of the default
+// transport, which closes all but two of them after each request: the next would pay for another handshake.
+func keepConnections() {
+	if t, ok := http.DefaultTransport.(*http.Transport); ok {
+		t.MaxIdleConnsPerHost = connections
+	}
 }
 
 func readTask(name string) (task volume.Task, err error) {
