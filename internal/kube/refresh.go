@@ -12,7 +12,7 @@ import (
 func Refresh(ctx context.Context, c client.Reader, o client.Object) error {
 	is := reflect.ValueOf(o).Elem()
 	fresh := reflect.New(is.Type())
-	object, _ := fresh.Interface().(client.Object) // of the type of o
+	object, _ := fresh.Interface().(client.Object)                                   // of the type of o
 	object.GetObjectKind().SetGroupVersionKind(o.GetObjectKind().GroupVersionKind()) // which those need that are unstructured
 	if err := c.Get(ctx, client.ObjectKeyFromObject(o), object); err != nil {
 		return err

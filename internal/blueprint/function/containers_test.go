@@ -30,13 +30,15 @@ func (l *lab) pair() blueprint.Call {
 func TestMultiContainerRun(t *testing.T) {
 	l := newLab(t)
 	var spec corev1.PodSpec
-	l.kubelet(node{log: func(w io.Writer, _, name string, _ bool) {
-		fmt.Fprintf(w, "%s {\"key\":\"of\",\"value\":%q}\n", marker, name)
-	},
+	l.kubelet(node{
+		log: func(w io.Writer, _, name string, _ bool) {
+			fmt.Fprintf(w, "%s {\"key\":\"of\",\"value\":%q}\n", marker, name)
+		},
 		status: func(pod *corev1.Pod) *corev1.PodStatus {
 			spec = pod.Spec
 			return life(0)(pod)
-		}})
+		},
+	})
 	c := l.pair()
 	c.Params.PodOverride = map[string]any{"containers": []any{map[string]any{"name": container, "imagePullPolicy": "Never"}}}
 	got, err := l.run(t.Context(), "MultiContainerRun", c)
@@ -94,15 +96,18 @@ func TestForWorkers(t *testing.T) {
 		{"nothing", true, nil, nil},
 		{"others only", true, map[string]any{"containers": []any{one("side")}}, map[string]any{"containers": []any{one("side")}}},
 		{
-			"for all", true, map[string]any{"containers": []any{one("container"), one("side")}, "hostNetwork": true},
+			"for all", true,
+			map[string]any{"containers": []any{one("container"), one("side")}, "hostNetwork": true},
 			map[string]any{"containers": []any{one("side"), one("background"), one("output")}, "initContainers": []any{one("init")}, "hostNetwork": true},
 		},
 		{
-			"no init", false, map[string]any{"containers": []any{one("container")}},
+			"no init", false,
+			map[string]any{"containers": []any{one("container")}},
 			map[string]any{"containers": []any{one("background"), one("output")}},
 		},
 		{
-			"one has its own", false, map[string]any{"containers": []any{one("container"), map[string]any{"name": "output"}}},
+			"one has its own", false,
+			map[string]any{"containers": []any{one("container"), map[string]any{"name": "output"}}},
 			map[string]any{"containers": []any{map[string]any{"name": "output"}, one("background")}},
 		},
 		{"nonsense", true, map[string]any{"containers": []any{"container", nil}}, map[string]any{"containers": []any{"container", nil}}},
