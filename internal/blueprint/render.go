@@ -18,7 +18,7 @@ const (
 	mostText    = 1 << 20          // bytes of a template, and of what comes of it
 	mostSteps   = 100_000          // rounds of loops, calls of functions and of templates
 	mostMade    = 32 << 20         // bytes that functions make, all together
-	mostCalls   = 1000             // of templates by templates
+	mostCalls   = 200              // of templates by templates
 	mostNested  = 100              // blocks in blocks: leaving many at once, as errors do, takes longer than entering them
 	longestTime = 10 * time.Second // for all of it
 )

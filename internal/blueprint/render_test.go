@@ -101,15 +101,15 @@ func bombs() []string {
 		"{{ $x := dict }}{{ range until 60 }}{{ $x = dict `a` $x `b` $x }}{{ end }}{{ deepCopy $x }}",
 		"{{ $d := dict }}{{ $_ := set $d `a` $d }}{{ $d }}", "{{ $d := dict }}{{ $_ := set $d `a` $d }}{{ toJson $d }}",
 		"{{ $d := dict }}{{ $_ := set $d `a` (list $d) }}{{ printf `%v` $d }}",
-		"{{ $d := dict `a` (dict `a` (dict)) }}{{ $_ := mergeOverwrite $d (dict `a` $d) }}{{ range until 2000 }}{{ $_ := mergeOverwrite $d (dict `a` $d) }}{{ end }}",
+		"{{ $d := dict `a` (dict `a` (dict)) }}{{ $_ := mergeOverwrite $d (dict `a` $d) }}{{ range until 500 }}{{ $_ := mergeOverwrite $d (dict `a` $d) }}{{ end }}",
 		"{{ $x := list }}{{ range until 20000 }}{{ $x = list $x }}{{ end }}{{ toPrettyJson $x }}",
 		"{{ define `x` }}{{ template `x` }}{{ end }}{{ template `x` }}",
 		"{{ define `x` }}{{ range . }}{{ template `x` $ }}{{ end }}{{ end }}{{ template `x` (until 9) }}",
 		"{{ $x := repeat 100000 `a` }}{{ regexMatch `(a{1000}b{1000}c{1000}d{1000}){1}e` $x }}{{ regexMatch `((a?){30}){30}$` $x }}",
 		"{{ range until 100000 }}xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx{{ end }}",
-		strings.Repeat("{{if 1}}", 60000) + strings.Repeat("{{end}}", 60000),
-		strings.Repeat("{{range 1}}", 50000) + strings.Repeat("{{end}}", 50000),
-		"{{ " + strings.Repeat("(", 200000) + "1" + strings.Repeat(")", 200000) + " }}",
+		strings.Repeat("{{if 1}}", 9000) + strings.Repeat("{{end}}", 9000),
+		strings.Repeat("{{range 1}}", 9000) + strings.Repeat("{{end}}", 9000),
+		"{{ " + strings.Repeat("(", 20000) + "1" + strings.Repeat(")", 20000) + " }}",
 	}
 }
 
