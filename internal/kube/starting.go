@@ -20,11 +20,33 @@ func awaitStart(next http.RoundTripper) http.RoundTripper { return startingServe
 // RoundTrip makes a request.
 func (s startingServer) RoundTrip(request *http.Request) (*http.Response, error) {
 	response, err := s.next.RoundTrip(request)
-	if err != nil || !doubtful(response) || s.ready(request) {
+	if err != nil || !doubtful(response) {
 		return response, err
 	}
-	response.Body.Close() //nolint:errcheck // nothing of it is wanted
-	return tryAgain(request), nil
+	if !s.ready(request) {
+		response.Body.Close() //nolint:errcheck // nothing of it is wanted
+		return tryAgain(request), nil
+	}
+	again, ok := repeated(request)
+	if !ok {
+		return response, nil
+	}
+	response.Body.Close()          //nolint:errcheck // nothing of it is wanted
+	return s.next.RoundTrip(again) // it may have become ready since it answered
+}
+
+// repeated is a request once more, if what it sends can be sent again.
+func repeated(request *http.Request) (*http.Request, bool) {
+	again := request.Clone(request.Context())
+	if request.Body == nil || request.Body == http.NoBody {
+		return again, true
+	}
+	if request.GetBody == nil {
+		return nil, false
+	}
+	body, err := request.GetBody()
+	again.Body = body
+	return again, err == nil
 }
 
 // doubtful reports whether an answer may be otherwise once the server is ready: a refusal, or a path that it does not know. That there

@@ -19,12 +19,13 @@ type start struct {
 	kind    string // of its refusals
 	asked   atomic.Int64
 	always  bool // it refuses, though it is ready
+	quick   bool // it is ready when it is asked, though it was not before
 }
 
 func (s *start) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case r.URL.Path == "/readyz":
-		if s.refuses.Add(-1) >= 0 {
+		if s.refuses.Add(-1) >= 0 && !s.quick {
 			w.WriteHeader(http.StatusInternalServerError)
 		}
 		return
@@ -46,19 +47,24 @@ func TestServerThatStartsIsAskedAgain(t *testing.T) {
 		code   int
 		kind   string
 		always bool
+		quick  bool
 		asked  int64 // in all
 		fails  bool
 	}{
-		"rights that come":      {http.StatusForbidden, document, false, 3, false},
-		"users that come":       {http.StatusUnauthorized, document, false, 3, false},
-		"kinds that come":       {http.StatusNotFound, text, false, 3, false},
-		"an object that is not": {http.StatusNotFound, document, false, 1, true},
-		"a right that is not":   {http.StatusForbidden, document, true, 3, true},
+		"rights that come":      {http.StatusForbidden, document, false, false, 3, false},
+		"users that come":       {http.StatusUnauthorized, document, false, false, 3, false},
+		"kinds that come":       {http.StatusNotFound, text, false, false, 3, false},
+		"an object that is not": {http.StatusNotFound, document, false, false, 1, true},
+		"ready meanwhile":       {http.StatusForbidden, document, false, true, 2, false},
+		"a right that is not":   {http.StatusForbidden, document, true, false, 4, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := &start{code: test.code, kind: test.kind, always: test.always}
+			s := &start{code: test.code, kind: test.kind, always: test.always, quick: test.quick}
 			s.refuses.Store(2)
+			if test.quick {
+				s.refuses.Store(1)
+			}
 			server := httptest.NewServer(s)
 			defer server.Close()
 			config := &rest.Config{Host: server.URL, WrapTransport: awaitStart}
