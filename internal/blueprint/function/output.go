@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -34,6 +33,7 @@ type outputs struct {
 	mu    sync.Mutex // streams of one command are written side by side
 	found map[string]string
 	size  int
+	fresh bool  // there are outputs that news has not told
 	err   error // what was wrong with the first output that was no good
 }
 
@@ -47,11 +47,26 @@ func (o *outputs) result() (map[string]any, error) {
 	if o.err != nil {
 		return nil, fault.Wrap("read the phase's output", fault.ErrInvalid, o.err, "print outputs with: kando output KEY VALUE")
 	}
+	return o.all(), nil
+}
+
+func (o *outputs) all() map[string]any {
 	result := make(map[string]any, len(o.found))
-	for key, value := range maps.All(o.found) {
+	for key, value := range o.found {
 		result[key] = value
 	}
-	return result, nil
+	return result
+}
+
+// news is what was put out so far, if something came since it was asked last; else nil.
+func (o *outputs) news() map[string]any {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.fresh {
+		return nil
+	}
+	o.fresh = false
+	return o.all()
 }
 
 // add takes what follows a marker.
@@ -73,7 +88,7 @@ func (o *outputs) add(text []byte) error {
 	if o.size += len(output.Key) + len(value); o.size > mostOutputs {
 		return errTooMuch()
 	}
-	o.found[output.Key] = value
+	o.found[output.Key], o.fresh = value, true
 	return nil
 }
 

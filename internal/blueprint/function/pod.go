@@ -170,7 +170,7 @@ func (o Options) follow(ctx context.Context, c blueprint.Call, pod *corev1.Pod, 
 		return nil, err
 	}
 	said := newOutputs(c.Log)
-	if err := o.readLog(ctx, pod, main, said); err != nil {
+	if err := o.readLog(ctx, c, pod, main, said); err != nil {
 		return nil, err
 	}
 	err := o.await(ctx, func(ctx context.Context) (bool, error) {
@@ -296,7 +296,7 @@ func stateOf(pod *corev1.Pod, name string) corev1.ContainerState {
 
 // readLog reads the log of a container to its end, from the beginning each time that the connection breaks: outputs may come twice. The
 // end of the log is what is read once the container is known to have ended.
-func (o Options) readLog(ctx context.Context, pod *corev1.Pod, name string, said *outputs) error {
+func (o Options) readLog(ctx context.Context, c blueprint.Call, pod *corev1.Pod, name string, said *outputs) error {
 	var logged int64
 	return o.await(ctx, func(ctx context.Context) (bool, error) {
 		if err := o.look(ctx, pod); err != nil {
@@ -311,7 +311,7 @@ func (o Options) readLog(ctx context.Context, pod *corev1.Pod, name string, said
 		}
 		to := said.stream()
 		to.quiet = logged
-		whole, err := o.copyLog(ctx, pod, name, to)
+		whole, err := o.copyLog(ctx, c, pod, name, to)
 		logged = max(logged, to.read)
 		if err != nil || !whole || state.Terminated == nil {
 			return false, err
@@ -323,7 +323,7 @@ func (o Options) readLog(ctx context.Context, pod *corev1.Pod, name string, said
 
 // copyLog follows a log for as long as the connection, the pod, and what shares the pod with the container hold. It reports whether it
 // came to the end that the node gave it.
-func (o Options) copyLog(ctx context.Context, pod *corev1.Pod, name string, to io.Writer) (whole bool, err error) {
+func (o Options) copyLog(ctx context.Context, c blueprint.Call, pod *corev1.Pod, name string, to *stream) (whole bool, err error) {
 	ctx, stop := context.WithCancel(ctx)
 	log, err := o.Cluster.Log(ctx, pod.Namespace, pod.Name, name, true)
 	if err != nil {
@@ -332,20 +332,27 @@ func (o Options) copyLog(ctx context.Context, pod *corev1.Pod, name string, to i
 	}
 	defer log.Close()
 	var watching sync.WaitGroup
-	watching.Go(func() { o.watch(ctx, stop, pod.DeepCopy(), name) })
+	watching.Go(func() {
+		defer stop()
+		o.watch(ctx, c, pod.DeepCopy(), name, to.outputs)
+	})
 	_, broken := io.Copy(to, log) // the reason shows when the pod is looked at, or passes
 	stop()
 	watching.Wait()
 	return broken == nil, nil
 }
 
-// watch stops the reading of a log that nothing more comes from.
-func (o Options) watch(ctx context.Context, stop context.CancelFunc, pod *corev1.Pod, name string) {
+// watch returns when nothing more comes from a log. Meanwhile it saves what was put out: nodes keep the end of long logs only, and a
+// process that takes the pod over would not find it there.
+func (o Options) watch(ctx context.Context, c blueprint.Call, pod *corev1.Pod, name string, said *outputs) {
 	const rarely = 5 // the log itself tells of most ends
 	for kube.Pause(ctx, rarely*o.Poll) == nil {
+		if news := said.news(); news != nil {
+			_ = c.Save(ctx, news) // it is saved with the result, too
+		}
 		err := o.look(ctx, pod)
 		if err == nil && !over(pod) && anotherFailed(pod, name) || err != nil && kube.ClassOf(err) == nil {
-			stop()
+			return
 		}
 	}
 }

@@ -204,9 +204,17 @@ func TestTaskIsTakenOver(t *testing.T) {
 		ended <- err
 	}()
 	<-reading
+	for saved := false; !saved; time.Sleep(5 * time.Millisecond) {
+		l.mu.Lock()
+		saved = len(l.saved) > 0
+		l.mu.Unlock()
+	}
 	stop()
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Fatalf("stopped: %v", err)
+	}
+	if len(l.saved) != 1 || !maps.Equal(l.saved[0], map[string]any{"tag": "v1"}) {
+		t.Errorf("saved %v", l.saved)
 	}
 	var pod corev1.Pod
 	l.ok(l.cluster.Client.Get(t.Context(), client.ObjectKey{Namespace: l.ns, Name: podName}, &pod))
