@@ -158,13 +158,15 @@ func TestCredentialsOfAWS(t *testing.T) {
 	}{
 		{"profile", map[string]any{}, func(*blueprint.Call) {}, []string{s3Key}, nil},
 		{
-			"secret of the action", map[string]any{"credentialsSource": "secret", "credentialsSecret": "aws", "region": "eu-west-1"},
+			"secret of the action",
+			map[string]any{"credentialsSource": "secret", "credentialsSecret": "aws", "region": "eu-west-1"},
 			func(c *blueprint.Call) { c.Params.Secrets = map[string]corev1.Secret{"aws": secret} },
 			[]string{"AKIDSECRET"},
 			nil,
 		},
 		{
-			"secret of the phase, with a role", map[string]any{"credentialsSource": "secret", "credentialsSecret": "aws", "region": "eu-west-1"},
+			"secret of the phase, with a role",
+			map[string]any{"credentialsSource": "secret", "credentialsSecret": "aws", "region": "eu-west-1"},
 			func(c *blueprint.Call) {
 				c.Params.CurrentPhase = &blueprint.PhaseParams{Secrets: map[string]corev1.Secret{"aws": role}}
 			},
@@ -177,7 +179,8 @@ func TestCredentialsOfAWS(t *testing.T) {
 		{"another source", map[string]any{"credentialsSource": "guess"}, func(*blueprint.Call) {}, nil, fault.ErrInvalid},
 		{"the account of another namespace", map[string]any{"credentialsSource": "eks_service_account"}, func(*blueprint.Call) {}, nil, fault.ErrDenied},
 		{
-			"an account without a role", map[string]any{"credentialsSource": "eks_service_account"},
+			"an account without a role",
+			map[string]any{"credentialsSource": "eks_service_account"},
 			func(c *blueprint.Call) { c.Namespace = "backstay" }, nil, fault.ErrInvalid,
 		},
 	} {

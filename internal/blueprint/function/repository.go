@@ -66,24 +66,24 @@ func repositoryURL(l blueprint.ProfileLocation, within string) (string, error) {
 }
 
 // script runs restic with these arguments. A script that arrives cut off does nothing: it all stands in one function.
-func (p repository) script(args []string) (string, error) {
+func (r repository) script(args []string) (string, error) {
 	var s strings.Builder
 	s.WriteString("main() {\numask 077\n")
 	set := func(name, value string) { fmt.Fprintf(&s, "export %s=%s\n", name, quoted(value)) }
-	set("RESTIC_REPOSITORY", p.url)
-	set("RESTIC_PASSWORD", p.password.Reveal())
-	for _, v := range slices.Concat(p.credentials, p.settings) {
+	set("RESTIC_REPOSITORY", r.url)
+	set("RESTIC_PASSWORD", r.password.Reveal())
+	for _, v := range slices.Concat(r.credentials, r.settings) {
 		set(v.name, v.value)
 	}
-	if p.googleFile != "" {
+	if r.googleFile != "" {
 		// restic takes these by file alone. Where there is no rm the file ends with its pod, empty.
 		fmt.Fprintf(&s, "dir=/dev/shm; [ -w $dir ] || dir=/tmp\nfile=$dir/backstay-$$.json\n"+
 			"trap 'rm -f \"$file\" 2>/dev/null || : >\"$file\"' EXIT\n"+
 			"set -C; printf %%s %s >\"$file\" || return; set +C\n"+
-			"export GOOGLE_APPLICATION_CREDENTIALS=\"$file\"\n", quoted(p.googleFile.Reveal()))
+			"export GOOGLE_APPLICATION_CREDENTIALS=\"$file\"\n", quoted(r.googleFile.Reveal()))
 	}
 	s.WriteString("restic")
-	for _, a := range p.flags(args) {
+	for _, a := range r.flags(args) {
 		s.WriteString(" " + quoted(a))
 	}
 	s.WriteString(" </dev/null\n}\nmain\nexit\n")
@@ -94,17 +94,17 @@ func (p repository) script(args []string) (string, error) {
 }
 
 // flags are the arguments with those that each command gets.
-func (p repository) flags(args []string) []string {
-	if !p.insecureTLS {
+func (r repository) flags(args []string) []string {
+	if !r.insecureTLS {
 		return args
 	}
 	return slices.Insert(slices.Clone(args), 1, "--insecure-tls")
 }
 
 // redact masks what opens the repository.
-func (p repository) redact(text string) string {
-	secrets := []fault.Secret{p.googleFile, p.password}
-	for _, v := range p.credentials {
+func (r repository) redact(text string) string {
+	secrets := []fault.Secret{r.googleFile, r.password}
+	for _, v := range r.credentials {
 		secrets = append(secrets, fault.Secret(v.value))
 	}
 	return fault.Redact(text, slices.DeleteFunc(secrets, func(s fault.Secret) bool { return s == "" })...)
