@@ -158,7 +158,7 @@ func TestAzureFaultsHaveClasses(t *testing.T) {
 	t.Parallel()
 	server := newAzure(t)
 	reset := errors.New("connection reset")
-	for _, size := range []int64{5, 40 << 20} {
+	for _, size := range []int64{5, 20 << 20} {
 		s := &session{stdin: broken(size, reset)}
 		if err := s.run(t.Context(), "location", "push", "-", "-p", inline(t, server.profile()), "-s", "cut"); !errors.Is(err, reset) {
 			t.Errorf("a stream that broke: %v", err)

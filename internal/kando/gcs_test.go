@@ -191,7 +191,7 @@ func TestGCSFaultsHaveClasses(t *testing.T) {
 	server := newGCS(t)
 	d := server.profile(t)
 	reset := errors.New("connection reset")
-	for _, size := range []int64{5, 40 << 20} {
+	for _, size := range []int64{5, 20 << 20} {
 		s := &session{stdin: broken(size, reset)}
 		if err := s.run(t.Context(), "location", "push", "-", "-p", inline(t, d), "-s", "cut"); !errors.Is(err, reset) {
 			t.Errorf("a stream that broke: %v", err)

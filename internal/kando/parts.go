@@ -21,14 +21,16 @@ type upload interface {
 const abortTime = 20 * time.Second
 
 // partSize is how long a part is, in bytes. Stores take 10,000 parts and must be told the length of each beforehand, so that one has to be
-// held in memory: they grow as late as lets an object of 5 TiB fit. 8 GB go in parts of 16 MiB, 300 GB in parts of 64 MiB at most.
+// held in memory: they grow as late as lets an object of 5 TiB fit.
 func partSize(number int) int {
 	switch {
-	case number <= 2000:
+	case number <= 2000: // 15 GiB
+		return 8 << 20
+	case number <= 4000: // 46 GiB
 		return 16 << 20
-	case number <= 7000:
+	case number <= 7000: // 234 GiB
 		return 64 << 20
-	case number <= 8000:
+	case number <= 8000: // 734 GiB
 		return 512 << 20
 	}
 	return 2300 << 20

@@ -127,7 +127,7 @@ func exchange(t *testing.T, profile, path string) {
 	t.Helper()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "dump.sql")
-	big := bytes.Repeat([]byte("0123456789abcdef"), 2<<20) // two parts
+	big := bytes.Repeat([]byte("0123456789abcdef"), 1<<20) // 16 MiB, two parts
 	must(t, os.WriteFile(file, big, 0o600))
 	if said := kando(t, "", "location", "push", file, "-p", profile, "-s", path+"/dump-1/a.sql"); said != "" {
 		t.Errorf("push to objects printed %q", said)
@@ -177,7 +177,7 @@ func TestNothingIsListedOfAnUploadThatFailed(t *testing.T) {
 	server := newS3(t)
 	profile := inline(t, server.profile())
 	reset := errors.New("connection reset")
-	for _, size := range []int64{0, 5, 16 << 20, 40 << 20} {
+	for _, size := range []int64{0, 5, 8 << 20, 20 << 20} {
 		s := &session{stdin: broken(size, reset)}
 		if err := s.run(t.Context(), "location", "push", "-", "-p", profile, "-s", "cut"); !errors.Is(err, reset) {
 			t.Errorf("a stream that broke after %d bytes: %v", size, err)
@@ -189,7 +189,7 @@ func TestNothingIsListedOfAnUploadThatFailed(t *testing.T) {
 	defer r.Close()
 	go func() {
 		defer cancel()
-		_, _ = w.Write(make([]byte, 20<<20)) // what the reader does with it is the test
+		_, _ = w.Write(make([]byte, 10<<20)) // what the reader does with it is the test
 	}()
 	s := &session{stdin: r}
 	if err := s.run(ctx, "location", "push", "-", "-p", profile, "-s", "interrupted"); !errors.Is(err, context.Canceled) {
@@ -250,7 +250,7 @@ func TestS3RequestsAreTriedAgain(t *testing.T) {
 	server := newS3(t)
 	for _, every := range []int64{2, 3} {
 		profile := inline(t, unsteady(t, server, every))
-		data := strings.Repeat(fmt.Sprintf("%07d\n", every), (5<<20)/2) // 20 MiB, two parts
+		data := strings.Repeat(fmt.Sprintf("%07d\n", every), (3<<20)/2) // 12 MiB, two parts
 		kando(t, data, "location", "push", "-", "-p", profile, "-s", "x")
 		if got := kando(t, "", "location", "pull", "-", "-p", profile, "-s", "x"); got != data {
 			t.Errorf("every %d: %d bytes came back", every, len(got))
@@ -287,7 +287,7 @@ func TestPartsMakeAnObjectOfFiveTebibytes(t *testing.T) {
 			t.Errorf("part %d has %d bytes", n, partSize(n))
 		}
 	}
-	if total < 5<<40 || at8GB != 16<<20 {
+	if total < 5<<40 || at8GB != 8<<20 {
 		t.Errorf("%d bytes in all; parts of %d bytes at 8 GiB", total, at8GB)
 	}
 }
