@@ -5,7 +5,9 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -30,8 +32,10 @@ const annotationWorker = v1alpha1.Group + "/worker"
 // subjectArtifact is what points are of that an ActionSet makes by itself, not as a part of an application's.
 const subjectArtifact = "artifact"
 
-// deletionLook is how often a worker looks whether its ActionSet is deleted.
-const deletionLook = 3 * time.Second
+const (
+	deletionLook = 3 * time.Second // between two looks of a worker whether its ActionSet is deleted
+	mostLines    = 1000            // of what the pods of a phase say that are logged
+)
 
 // errReplaced ends work that another process has taken up.
 var errReplaced = fault.New("write the status", fault.ErrBusy, "another worker has taken it up", "")
@@ -149,10 +153,8 @@ func (a *actions) run(ctx context.Context, rights *kube.Cluster, blueprints map[
 			return blueprint.ResolveObjects(ctx, rights, set, refs)
 		},
 		Save: a.save,
-		Log: func(action, phase, line string) {
-			a.Log.Info("a pod said", "actionset", a.set.Name, "action", action, "phase", phase, "line", line)
-		},
-		Now: a.Now,
+		Log:  a.linesTo(a.Log.With("actionset", a.set.Name)),
+		Now:  a.Now,
 	}
 	deleted, done := a.watch(ctx)
 	runner.Cancel = deleted
@@ -162,6 +164,23 @@ func (a *actions) run(ctx context.Context, rights *kube.Cluster, blueprints map[
 		err = a.clear(ctx, rights)
 	}
 	return err
+}
+
+// linesTo logs what pods of phases say, the first of it: some dump a database there.
+func (a *actions) linesTo(log *slog.Logger) func(action, phase, line string) {
+	var mu sync.Mutex // actions run side by side
+	said := map[[2]string]int{}
+	return func(action, phase, line string) {
+		mu.Lock()
+		defer mu.Unlock()
+		key := [2]string{action, phase}
+		switch said[key]++; {
+		case said[key] <= mostLines:
+			log.Info("a pod said", "action", action, "phase", phase, "line", line)
+		case said[key] == mostLines+1:
+			log.Info("what it says after this is not logged", "action", action, "phase", phase)
+		}
+	}
 }
 
 // watch looks whether the ActionSet is deleted, until done is called. It closes the channel then.

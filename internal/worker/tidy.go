@@ -29,6 +29,7 @@ func (w *Worker) Tidy(ctx context.Context) error {
 			return err
 		},
 		func(func(uid string) bool) error { return w.releaseEnded(ctx) },
+		func(func(uid string) bool) error { return w.clearPhases(ctx) },
 		// Volumes before the workloads that use them.
 		func(active func(uid string) bool) error { return claims.TidyVolumes(ctx, active) },
 		func(active func(uid string) bool) error { return claims.StartAll(ctx, active) },
