@@ -32,6 +32,10 @@ func newTheatre(t *testing.T, ns string) *theatre {
 		t.Fatal(err)
 	}
 	c.kubectlWith(t, string(definitions), "apply", "--server-side", "--force-conflicts", "-f", "-")
+	c.kubectl(t, "wait", "--for=condition=Established", "--timeout=30s", "crd/actionsets.cr.kanister.io", "crd/blueprints.cr.kanister.io")
+	for _, o := range c.list(t, "actionsets.cr.kanister.io", "--all-namespaces") { // of a test that failed: they would hold their namespace
+		c.try(t, "", "-n", o.Metadata.Namespace, "patch", "actionsets.cr.kanister.io", o.Metadata.Name, "--type=merge", "-p", noFinalizers)
+	}
 	th := &theatre{installed: install(t, c, t.TempDir()), ns: ns}
 	th.stage(t, ns)
 	return th
@@ -498,7 +502,7 @@ actions:
     phases:
       - func: KubeTask
         name: task
-        args: {namespace: acts, image: `+actionsImage+`, command: [bash, -c, "yes 'a line as others are' | head -c 1000000000; echo; echo '###Phase-output###: {\"key\":\"k\",\"value\":\"v\"}'"]}
+        args: {namespace: acts, image: `+actionsImage+`, command: [bash, -c, "yes \"$(printf '%0200d' 0)\" | head -c 1000000000; echo; echo '###Phase-output###: {\"key\":\"k\",\"value\":\"v\"}'"]}
       - func: KubeExec
         name: exec
         args: {namespace: acts, pod: "{{ index .Deployment.Pods 0 }}", command: [bash, -c, "head -c 1000000000 /dev/zero | tr '\\0' x; echo; echo '###Phase-output###: {\"key\":\"k\",\"value\":\"v\"}'"]}
