@@ -138,13 +138,13 @@ var table = map[string]row{
 	},
 
 	// Not part of the product: they drive the built program from outside.
-	"bench": {foreign: "os/exec"},
+	"bench": {foreign: "os/exec github.com/minio/minio-go/v7 golang.org/x/sync/errgroup"}, // how fast the server itself is
 	"deploy": { // the chart, rendered by helm, and what an API server says to it
 		tests: "os/exec internal/kube/kubetest " + kubernetes,
 	},
 	"test/e2e": { // and Gitea's provider from inside, against a real one
 		tests: "os/exec golang.org/x/net/webdav api/v1alpha1 internal/fault internal/forge internal/forge/gitea internal/git internal/point internal/point/memory internal/protect " +
-			"internal/kube golang.org/x/sys " + kubernetes, // what a cluster holds is asked through its API
+			"internal/kube golang.org/x/sys github.com/minio/minio-go/v7 " + kubernetes, // what a cluster holds is asked through its API
 	},
 	"test/cluster/counter": {}, // a program of the application that is backed up on the test cluster
 	"internal":             {}, // this test
