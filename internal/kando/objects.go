@@ -95,14 +95,16 @@ func (s *store) Delete(ctx context.Context, path string) error {
 		return err
 	}
 	op := "delete in " + s.String() + " " + name
-	err = s.list(ctx, name, func(found string) error {
-		if !inside(name, found) { // backup-1 is not backup-10
+	err = again(ctx, noLimit, func(ctx context.Context) error { // a listing that breaks begins anew: what was deleted is not in it
+		return s.list(ctx, name, func(found string) error {
+			if !inside(name, found) { // backup-1 is not backup-10
+				return nil
+			}
+			if err := s.remove(ctx, found); !errors.Is(err, fault.ErrNotFound) {
+				return err
+			}
 			return nil
-		}
-		if err := s.remove(ctx, found); !errors.Is(err, fault.ErrNotFound) {
-			return err
-		}
-		return nil
+		})
 	})
 	return fault.Wrap(op, nil, err, "")
 }
