@@ -175,7 +175,7 @@ func (c *theatre) standing(t *testing.T, home, name string) played {
 func (c *theatre) ended(t *testing.T, home, name string) played {
 	t.Helper()
 	var p played
-	c.wait(t, "ActionSet "+name+" ends", 5*time.Minute, func() (bool, string) {
+	c.wait(t, "ActionSet "+name+" ends", 10*time.Minute, func() (bool, string) {
 		p = c.standing(t, home, name)
 		return p.final() && len(p.Metadata.Finalizers) == 0, p.String()
 	})
