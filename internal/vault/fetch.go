@@ -212,7 +212,14 @@ func (d *draft) presentAll(ctx context.Context, nodes []*node) ([]*node, error) 
 		if n.entry.ObjectID == noObject {
 			return nil, fault.New(quote(rawName(n.entry.Name)), fault.ErrCorrupt, "has no object", "")
 		}
-		fetches = append(fetches, fetch{object: outline(n), use: func(ctx context.Context) error {
+		list := outline(n)
+		if list == noObject {
+			if err := d.presentObject(ctx, n); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		fetches = append(fetches, fetch{object: list, use: func(ctx context.Context) error {
 			if err := d.presentObject(ctx, n); err != nil || !n.isDir() {
 				return err
 			}

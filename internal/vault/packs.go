@@ -93,10 +93,12 @@ func (d *draft) locate(ctx context.Context, id content.ID) (content.Info, error)
 	p := &d.packs
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.lengths == nil {
-		if err := p.refresh(ctx, d.v); err != nil {
+	if p.lengths == nil { // the draft has read the indexes when it began
+		lengths, err := d.v.listPacks(ctx)
+		if err != nil {
 			return content.Info{}, err
 		}
+		p.lengths = lengths
 	}
 	info, err := d.w.ContentInfo(ctx, id)
 	if err != nil || lacking(p.lengths, info) == "" {
