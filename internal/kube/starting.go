@@ -24,14 +24,14 @@ func (s startingServer) RoundTrip(request *http.Request) (*http.Response, error)
 		return response, err
 	}
 	if !s.ready(request) {
-		response.Body.Close() //nolint:errcheck // nothing of it is wanted
+		response.Body.Close()
 		return tryAgain(request), nil
 	}
 	again, ok := repeated(request)
 	if !ok {
 		return response, nil
 	}
-	response.Body.Close()          //nolint:errcheck // nothing of it is wanted
+	response.Body.Close()
 	return s.next.RoundTrip(again) // it may have become ready since it answered
 }
 
@@ -74,7 +74,7 @@ func (s startingServer) ready(request *http.Request) bool {
 	if err != nil {
 		return false
 	}
-	defer response.Body.Close() //nolint:errcheck // nothing of it is wanted
+	defer response.Body.Close()
 	return response.StatusCode != http.StatusInternalServerError && response.StatusCode != http.StatusServiceUnavailable
 }
 

@@ -299,7 +299,7 @@ func readOneMade(ctx context.Context, r point.Reader) (*made, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close() //nolint:errcheck // opened for reading
+	defer f.Close()
 	content, err := io.ReadAll(io.LimitReader(f, maxArtifacts+1))
 	if err != nil {
 		return nil, err
