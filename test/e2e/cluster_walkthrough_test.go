@@ -24,6 +24,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -115,8 +116,9 @@ func TestClusterWalkthroughSourceCode(t *testing.T) {
 	w := newWalk(t)
 	w.deploy(t)
 	w.kubectl(t, "apply", "--server-side", "-f", filepath.Join(root(t), "deploy", "kanister", "crds.yaml"))
-	t.Run("as the article has it", w.asTheArticle)
-	t.Run("without pod and volume", w.withoutPod)
+	if t.Run("as the article has it", w.asTheArticle) { // which makes the Location
+		t.Run("without pod and volume", w.withoutPod)
+	}
 }
 
 func (w *walk) asTheArticle(t *testing.T) {
@@ -156,8 +158,20 @@ func (w *walk) withoutPod(t *testing.T) {
 	script := strings.Replace(block(t, walkthrough, "sh own"), "issues: true", // Backstay's own image does not trust the stand-in
 		"issues: true\n        ca: {secretKeyRef: {name: authority, key: ca}}", 1)
 	runScript(t, t.TempDir(), w.files, script, w.env...)
-	same(t, filepath.Join(w.files, "restored", "git", "github.com", owner, "api.git"), w.work)
-	t.Log(tree(t, filepath.Join(w.files, "restored")))
+	restored := tree(t, filepath.Join(w.files, "restored"))
+	for _, part := range []string{"/api.git/HEAD", "/api.wiki.git/HEAD"} {
+		at := slices.IndexFunc(restored, func(file string) bool { return strings.HasSuffix(file, part) })
+		if at < 0 {
+			t.Fatalf("%s is not in %v", part, restored)
+		}
+		if part == "/api.git/HEAD" {
+			same(t, filepath.Dir(filepath.Join(w.files, "restored", restored[at])), w.work)
+		}
+	}
+	issues := func(file string) bool { return strings.Contains(file, "issues") && strings.HasSuffix(file, ".json") }
+	if n := len(slices.DeleteFunc(slices.Clone(restored), func(file string) bool { return !issues(file) })); n != 2 {
+		t.Errorf("%d issues, want 2: %v", n, restored)
+	}
 	if left := w.kubectl(t, "-n", system, "get", "persistentvolumeclaims", "-o", "name"); left != "" {
 		t.Errorf("there are claims: %s", left)
 	}
@@ -439,8 +453,8 @@ func (b *lockedBucket) keeps(t *testing.T) {
 		if o.Err != nil {
 			t.Fatal(o.Err)
 		}
-		if blob := strings.TrimPrefix(o.Key, "backstay/"); o.IsDeleteMarker || !regexp.MustCompile(`^([pqnx][0-9a-f_]|kopia\.)`).MatchString(blob) {
-			continue // leases and marks of sessions have their day
+		if blob := strings.TrimPrefix(o.Key, "backstay/"); o.IsDeleteMarker || !regexp.MustCompile(`^([pqnx][0-9a-f_]|kopia\.(repository|blobcfg)$)`).MatchString(blob) {
+			continue // leases, schedules and marks of sessions have their day
 		}
 		err := b.client.RemoveObject(t.Context(), bucketName, o.Key, minio.RemoveObjectOptions{VersionID: o.VersionID, GovernanceBypass: true})
 		if err == nil {
@@ -457,7 +471,7 @@ func (b *lockedBucket) keeps(t *testing.T) {
 			return err
 		}
 		content, err := os.ReadFile(path)
-		for _, clear := range []string{secretInIssue, encoded, "github.com", "gickup", "refs/heads"} {
+		for _, clear := range []string{secretInIssue, encoded, owner + "/api", "gickup", "refs/heads"} {
 			if bytes.Contains(content, []byte(clear)) {
 				t.Errorf("%s can be read in %s", clear, path)
 			}
