@@ -207,40 +207,54 @@ func TestFailure(t *testing.T) {
 		message string // part of it
 	}{
 		{
-			"a phase", Action{Phases: []Phase{{Func: "Fail", Name: "one", Args: map[string]any{"a": "1"}}, say("two", nil)}},
-			[]State{StateFailed, StatePending}, "action backup: phase one: no luck with 1",
+			"a phase",
+			Action{Phases: []Phase{{Func: "Fail", Name: "one", Args: map[string]any{"a": "1"}}, say("two", nil)}},
+			[]State{StateFailed, StatePending},
+			"action backup: phase one: no luck with 1",
 		},
 		{
-			"a phase before deferPhase", Action{
+			"a phase before deferPhase",
+			Action{
 				Phases:     []Phase{{Func: "Fail", Name: "one"}, say("two", nil)},
 				DeferPhase: &Phase{Func: "Say", Name: "last"},
 			},
-			[]State{StateFailed, StatePending, StateComplete}, "phase one",
+			[]State{StateFailed, StatePending, StateComplete},
+			"phase one",
 		},
 		{
-			"deferPhase", Action{Phases: []Phase{say("one", nil)}, DeferPhase: &Phase{Func: "Fail", Name: "last"}},
-			[]State{StateComplete, StateFailed}, "phase last: no luck",
+			"deferPhase",
+			Action{Phases: []Phase{say("one", nil)}, DeferPhase: &Phase{Func: "Fail", Name: "last"}},
+			[]State{StateComplete, StateFailed},
+			"phase last: no luck",
 		},
 		{
-			"an argument", Action{Phases: []Phase{say("one", map[string]any{"a": "{{ .Options.none }}"})}},
-			[]State{StateFailed}, `phase one: argument a: render: line 1:11`,
+			"an argument",
+			Action{Phases: []Phase{say("one", map[string]any{"a": "{{ .Options.none }}"})}},
+			[]State{StateFailed},
+			`phase one: argument a: render: line 1:11`,
 		},
 		{
-			"a secret that is not there", Action{Phases: []Phase{{
+			"a secret that is not there",
+			Action{Phases: []Phase{{
 				Func: "Say", Name: "one", Objects: map[string]ObjectReference{"s": {Kind: "Secret", Name: "gone"}},
 			}}},
-			[]State{StateFailed}, "phase one: read secret: gone",
+			[]State{StateFailed},
+			"phase one: read secret: gone",
 		},
 		{
-			"an artifact that never is", Action{
+			"an artifact that never is",
+			Action{
 				Phases:          []Phase{say("one", map[string]any{"a": "1"})},
 				OutputArtifacts: map[string]Artifact{"it": {KopiaSnapshot: "{{ .Phases.one.Output.b }}"}},
 			},
-			[]State{StateComplete}, "output artifact it: ",
+			[]State{StateComplete},
+			"output artifact it: ",
 		},
 		{
-			"a long output", Action{Phases: []Phase{say("one", map[string]any{"a": "{{ repeat 300000 `x` }}"})}},
-			[]State{StateFailed}, "phase one: it put out 293 KiB; the most is 256 KiB",
+			"a long output",
+			Action{Phases: []Phase{say("one", map[string]any{"a": "{{ repeat 300000 `x` }}"})}},
+			[]State{StateFailed},
+			"phase one: it put out 293 KiB; the most is 256 KiB",
 		},
 	}
 	for _, test := range tests {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 
@@ -117,14 +116,13 @@ func faulty(all []error, files int) error {
 
 // readBlueprints reads a file of Blueprints and what belongs to them.
 func (a *app) readBlueprints(name string) (*blueprint.Documents, error) {
-	var r io.Reader = a.Stdin
-	if name != "-" {
-		f, err := os.Open(name)
-		if err != nil {
-			return nil, fault.Wrap("", fault.ErrNotFound, err, "")
-		}
-		defer f.Close()
-		r = f
+	if name == "-" {
+		return blueprint.Parse(a.Stdin)
 	}
-	return blueprint.Parse(r)
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, fault.Wrap("", fault.ErrNotFound, err, "")
+	}
+	defer f.Close() //nolint:errcheck // opened for reading
+	return blueprint.Parse(f)
 }

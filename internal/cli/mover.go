@@ -62,6 +62,7 @@ func newMoverCommand(a *app) *cobra.Command {
 // runMover carries a task out and leaves its result, whatever comes of it.
 func (a *app) runMover(ctx context.Context, o moverOptions) error {
 	limitMemory(a.Getenv, cgroupMemory, moverMemory)
+	keepConnections()
 	task, err := readTask(o.task)
 	var parts []volume.PartResult
 	if err == nil {

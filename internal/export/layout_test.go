@@ -135,6 +135,7 @@ func TestKeepCopiesWhatChanged(t *testing.T) {
 		}
 	}
 }
+
 func sharedInodes(t *testing.T, files []string) int {
 	t.Helper()
 	shared := 0

@@ -81,7 +81,7 @@ func exactly(n int) cobra.PositionalArgs {
 
 // warn tells what the caller should see and a script need not.
 func (t *tool) warn(format string, a ...any) {
-	fmt.Fprintf(t.Stderr, "kando: "+format+"\n", a...) //nolint:errcheck // nobody is left to tell
+	fmt.Fprintf(t.Stderr, "kando: "+format+"\n", a...)
 }
 
 // run makes a cobra body.

@@ -206,9 +206,9 @@ func unsteady(t *testing.T, server *s3Server, every int64) Document {
 	t.Helper()
 	target, err := url.Parse("http://" + server.address)
 	must(t, err)
-	proxy := httputil.NewSingleHostReverseProxy(target)
-	proxy.Director = func(r *http.Request) { r.URL.Scheme, r.URL.Host = target.Scheme, target.Host } // the signed Host stays
-	proxy.ErrorLog = nil
+	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = target.Scheme, target.Host, r.In.Host // the signed one stays
+	}}
 	var n atomic.Int64
 	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch k := n.Add(1); {

@@ -222,7 +222,7 @@ func writeFile(ctx context.Context, r point.Reader, name string, to *target) err
 		if err != nil {
 			return err
 		}
-		defer f.Close() //nolint:errcheck // opened for reading
+		defer f.Close()
 		_, err = io.Copy(w, f)
 		return err
 	})

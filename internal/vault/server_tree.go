@@ -187,7 +187,7 @@ func extractFile(ctx context.Context, root *os.Root, name string, e fs.File) (er
 	if err != nil {
 		return serverFault("read "+quote(name), err)
 	}
-	defer from.Close() //nolint:errcheck // opened for reading
+	defer from.Close()
 	to, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return localFault("write "+quote(name), err)
