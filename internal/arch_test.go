@@ -139,8 +139,8 @@ var table = map[string]row{
 
 	// Not part of the product: they drive the built program from outside.
 	"bench": {foreign: "os/exec github.com/minio/minio-go/v7 golang.org/x/sync/errgroup"}, // how fast the server itself is
-	"deploy": { // the chart, rendered by helm, and what an API server says to it
-		tests: "os/exec internal/kube/kubetest " + kubernetes,
+	"deploy": { // the chart, rendered by helm, and what an API server says to it; Blueprints
+		tests: "os/exec internal/kube/kubetest internal/blueprint internal/blueprint/function " + kubernetes,
 	},
 	"test/e2e": { // and Gitea's provider from inside, against a real one
 		tests: "os/exec golang.org/x/net/webdav api/v1alpha1 internal/fault internal/forge internal/forge/gitea internal/git internal/point internal/point/memory internal/protect " +

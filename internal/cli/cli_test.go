@@ -321,11 +321,29 @@ func TestPagesNameEverything(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	kando, err := os.ReadFile(filepath.Join("..", "..", "docs", "kando.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	root := newRootCommand(&app{})
 	var visit func(*cobra.Command)
 	visit = func(cmd *cobra.Command) {
 		name := strings.TrimPrefix(cmd.CommandPath(), "backstay ")
 		if cmd.Hidden { // of pods on a cluster; nobody types them
+			return
+		}
+		if of, is := strings.CutPrefix(name, "kando"); is { // a page of its own has a row for each
+			named := func(flag *pflag.Flag) {
+				if !bytes.Contains(kando, []byte("/--"+flag.Name+"`")) {
+					t.Errorf("docs/kando.md: no word of %s --%s", of, flag.Name)
+				}
+			}
+			if cmd.LocalFlags().VisitAll(named); !cmd.HasSubCommands() && !bytes.Contains(kando, []byte("| `"+strings.TrimSpace(of))) {
+				t.Errorf("docs/kando.md: no word of %s", of)
+			}
+			for _, sub := range cmd.Commands() {
+				visit(sub)
+			}
 			return
 		}
 		if cmd != root && !cmd.HasSubCommands() && !bytes.Contains(page, []byte("## "+name)) && !bytes.Contains(page, []byte(name+" SHELL")) && name != "version" {
