@@ -188,17 +188,12 @@ func (w *Worker) secret(ctx context.Context, namespace string, s v1alpha1.Secret
 // persist writes an object's status, and goes on trying while the API server is away: what the status says must not be lost. change is
 // made anew on what is there, so that others may write beside; its error ends the attempt.
 func (w *Worker) persist(ctx context.Context, o client.Object, change func() error) error {
-	return w.write(ctx, o, change, func() error { return w.Cluster.Client.Status().Update(ctx, o) })
-}
-
-// write is persist with the way of writing said: update.
-func (w *Worker) write(ctx context.Context, o client.Object, change, update func() error) error {
 	if err := change(); err != nil {
 		return err
 	}
 	op := "write status of " + o.GetName()
 	for wait := 500 * time.Millisecond; ; wait = min(2*wait, 10*time.Second) {
-		err := update()
+		err := w.Cluster.Client.Status().Update(ctx, o)
 		if apierrors.IsConflict(err) {
 			if err = kube.Refresh(ctx, w.Cluster.Client, o); err == nil {
 				if err := change(); err != nil {
