@@ -54,7 +54,7 @@ type walk struct {
 // newWalk stands everything up but Backstay. The repository acme/api has a commit, a wiki and two issues.
 func newWalk(t *testing.T) *walk {
 	t.Helper()
-	c := startCluster(t, "walk")
+	c := startCluster(t, "backstay")
 	w := &walk{cluster: c, forge: startGitea(t), bucket: c.lockedBucket(t), work: newWorkTree(t), files: t.TempDir()}
 	address := w.forge.create(t, "api")
 	gitEnv(t, w.forge.gitEnv(), w.work, "push", "--quiet", "--mirror", address)
