@@ -95,7 +95,6 @@ func TestWhoMayDoWhat(t *testing.T) {
 		{workers, "create", "snapshot.storage.k8s.io/volumesnapshots", app, true},
 		{workers, "create", "batch/jobs", w.system, true},
 		{workers, "patch", "cr.kanister.io/actionsets", app, true},
-		{workers, "patch", "cr.kanister.io/blueprints", app, false},
 		{actions, "get", "/pods", app, false},
 		{actions, "get", "/secrets", w.system, false},
 		{movers, "get", "/secrets", w.system, false},
