@@ -361,3 +361,24 @@ func (c *cluster) s3(t *testing.T, dir string) (url string, env []string) {
 	return "s3://" + bucket + "/backstay?region=us-east-1&tls=false&endpoint=" + address,
 		[]string{"AWS_ACCESS_KEY_ID=" + key, "AWS_SECRET_ACCESS_KEY=" + secret}
 }
+
+// account gives a namespace the service account that docs/rbac.md describes.
+func (c *cluster) account(t *testing.T, namespace string) {
+	t.Helper()
+	c.apply(t, namespace, strings.ReplaceAll(`
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: backstay}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: backstay}
+rules: [{apiGroups: ["*"], resources: ["*"], verbs: ["*"]}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: backstay}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: backstay}
+subjects: [{kind: ServiceAccount, name: backstay, namespace: NAMESPACE}]
+`, "NAMESPACE", namespace))
+}

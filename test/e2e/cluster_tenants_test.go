@@ -45,27 +45,6 @@ subjects: [{kind: ServiceAccount, name: owner, namespace: team-a}]
 `)
 }
 
-// account gives a namespace the service account that docs/rbac.md describes.
-func (c *cluster) account(t *testing.T, namespace string) {
-	t.Helper()
-	c.apply(t, namespace, strings.ReplaceAll(`
-apiVersion: v1
-kind: ServiceAccount
-metadata: {name: backstay}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: Role
-metadata: {name: backstay}
-rules: [{apiGroups: ["*"], resources: ["*"], verbs: ["*"]}]
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: RoleBinding
-metadata: {name: backstay}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: backstay}
-subjects: [{kind: ServiceAccount, name: backstay, namespace: NAMESPACE}]
-`, "NAMESPACE", namespace))
-}
-
 // as runs kubectl as somebody in a namespace; nobody is the administrator.
 func (c *cluster) as(t *testing.T, who, namespace, input string, args ...string) result {
 	t.Helper()
