@@ -54,7 +54,7 @@ actions:
         args: {namespace: acts, pod: "{{ index .Deployment.Pods 0 }}", command: [bash, -c, "for i in {1..4000}; do echo \"###Phase-output###: {\\\"key\\\":\\\"k$i\\\",\\\"value\\\":\\\"$(printf '%0200d' 0)\\\"}\"; done"]}
 `)
 	peak := c.peaks(t)
-	c.actionSet(t, system, "loud", "loud", "both", "")
+	c.actionSet(t, system, "loud", "loud", "both", 0, "")
 	p := c.ended(t, system, "loud")
 	if p.Status.State != "complete" || p.Status.Actions[0].Phases[0].Output["k"] != "v" || p.Status.Actions[0].Phases[1].Output["k"] != "v" {
 		t.Error(p)
@@ -65,7 +65,7 @@ actions:
 			t.Errorf("%s took %d MiB", component, bytes>>20)
 		}
 	}
-	c.actionSet(t, system, "endless", "loud", "endless", "")
+	c.actionSet(t, system, "endless", "loud", "endless", 0, "")
 	if p := c.ended(t, system, "endless"); p.Status.State != "failed" || !strings.Contains(p.Status.Error.Message, "256 KiB") {
 		t.Error(p)
 	}

@@ -90,8 +90,8 @@ const deferred = `
         command: [bash, -c, "echo once >> /data/deferred-{{ .Options.set }}; sleep {{ .Options.linger }}"]
 `
 
-// actionSet makes an ActionSet of an action of a Blueprint on the application.
-func (c *theatre) actionSet(t *testing.T, home, name, blueprint, action, more string) {
+// actionSet makes an ActionSet of an action of a Blueprint on the application, whose deferPhase lingers for some seconds.
+func (c *theatre) actionSet(t *testing.T, home, name, blueprint, action string, linger int, more string) {
 	t.Helper()
 	c.kubectlWith(t, fmt.Sprintf(`
 apiVersion: cr.kanister.io/v1alpha1
@@ -102,8 +102,8 @@ spec:
     - name: %s
       blueprint: %s
       object: {kind: Deployment, name: db, namespace: %s}
-      options: {set: %[1]s, linger: "0"}
-%[5]s`, name, action, blueprint, c.ns, more), "-n", home, "create", "-f", "-")
+      options: {set: %[1]s, linger: "%[5]d"}
+%[6]s`, name, action, blueprint, c.ns, linger, more), "-n", home, "create", "-f", "-")
 }
 
 // played is how an ActionSet stands.
@@ -277,7 +277,7 @@ actions:
 func TestClusterActionsOfEveryKind(t *testing.T) {
 	c := newTheatre(t, "acts")
 	c.apply(t, system, kinds)
-	c.actionSet(t, system, "first", "kinds", "backup", "")
+	c.actionSet(t, system, "first", "kinds", "backup", 0, "")
 	p := c.ended(t, system, "first")
 	if p.Status.State != "complete" || p.Status.Progress.PercentCompleted != "100" {
 		t.Fatalf("%s, %s %%", p, p.Status.Progress.PercentCompleted)
@@ -299,7 +299,7 @@ func TestClusterActionsOfEveryKind(t *testing.T) {
 	if events := c.kubectl(t, "-n", system, "get", "events", "--field-selector", "involvedObject.name=first", "-o", "jsonpath={.items[*].reason}"); !strings.Contains(events, "Complete") {
 		t.Errorf("events: %s", events)
 	}
-	c.actionSet(t, system, "second", "kinds", "delete", "      artifacts: {db: {keyValue: {snapshot: "+made["snapshot"]+"}}}\n")
+	c.actionSet(t, system, "second", "kinds", "delete", 0, "      artifacts: {db: {keyValue: {snapshot: "+made["snapshot"]+"}}}\n")
 	if p := c.ended(t, system, "second"); p.Status.State != "complete" || snapshots() != "" {
 		t.Errorf("%s; snapshots left: %s", p, snapshots())
 	}
@@ -396,7 +396,11 @@ func (c *theatre) killed(t *testing.T, kind, victim, when string) {
 	t.Helper()
 	name := kind + "-" + victim + "-" + when
 	c.apply(t, c.ns, slowed)
-	c.actionSet(t, system, name, "slow", kind, "")
+	linger := 0
+	if when == "deferred" {
+		linger = 8
+	}
+	c.actionSet(t, system, name, "slow", kind, linger, "")
 	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		p := c.standing(t, system, name)
 		at := p.phase("slow")
@@ -407,6 +411,9 @@ func (c *theatre) killed(t *testing.T, kind, victim, when string) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%s: never seen %s: %s", name, when, p)
 		}
+	}
+	if when == "deferred" { // it has done what it does, and lingers
+		c.wait(t, "the deferPhase has begun", time.Minute, func() (bool, string) { said := c.read(t, c.ns, "deferred-"+name); return said != "", said })
 	}
 	c.kubectl(t, "-n", system, "delete", "pods", "-l", "app.kubernetes.io/component="+victim, "--force", "--grace-period=0", "--wait=false")
 	c.kubectl(t, "-n", c.ns, "patch", "configmap", "awaited", "--type=merge", "-p", `{"data":{"now":"yes"}}`)
@@ -490,7 +497,7 @@ func TestClusterActionsOfATenant(t *testing.T) {
 func TestClusterActionsDeleted(t *testing.T) {
 	c := newTheatre(t, "acts")
 	c.apply(t, system, strings.ReplaceAll(slow, "sleep 8", "sleep 600"))
-	c.actionSet(t, system, "gone", "slow", "task", "")
+	c.actionSet(t, system, "gone", "slow", "task", 0, "")
 	c.wait(t, "it runs", time.Minute, func() (bool, string) {
 		p := c.standing(t, system, "gone")
 		return p.phase("slow") == "running", p.String()
