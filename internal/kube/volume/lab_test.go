@@ -55,6 +55,7 @@ type ending struct {
 	message string
 	reason  string // of the container's end
 	job     string // reason of the Job's failure; "" if it did not fail
+	lost    bool   // the pod is deleted at once
 }
 
 func newLab(t *testing.T) *lab {
@@ -446,6 +447,9 @@ func (l *lab) runJob(ctx context.Context, j *batchv1.Job) {
 		State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: end.exit, Message: end.message, Reason: end.reason}},
 	}}}
 	_ = l.player.Status().Update(ctx, pod)
+	if end.lost {
+		_ = l.player.Delete(ctx, pod, client.GracePeriodSeconds(0))
+	}
 	now := metav1.Now()
 	j.Status.StartTime = &now
 	if end.job == "" {

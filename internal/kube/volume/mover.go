@@ -43,7 +43,7 @@ type mover struct {
 
 const (
 	containerName = "mover"
-	retries       = 2
+	retries       = 2    // of a pod that fails, and of a Job whose report is lost
 	maxResult     = 4096 // bytes that a node keeps of a termination message
 )
 
@@ -60,12 +60,19 @@ func (k *Keeper) runMover(ctx context.Context, m mover) (Result, error) {
 	if err := k.handOver(ctx, m); err != nil {
 		return Result{}, fault.Wrap(op, nil, err, "")
 	}
-	job, err := ensure(ctx, k, k.job(m))
-	if err != nil {
-		return Result{}, fault.Wrap(op, nil, err, "")
+	for try := 0; ; try++ {
+		job, err := ensure(ctx, k, k.job(m))
+		if err != nil {
+			return Result{}, fault.Wrap(op, nil, err, "")
+		}
+		result, err := k.waitForMover(ctx, m, job)
+		if !errors.Is(err, errReportLost) || try == retries {
+			return result, fault.Wrap(op, nil, err, "")
+		}
+		if err := k.remove(ctx, job); err != nil { // what it did is found again by the next, and said again
+			return Result{}, fault.Wrap(op, nil, err, "")
+		}
 	}
-	result, err := k.waitForMover(ctx, m, job)
-	return result, fault.Wrap(op, nil, err, "")
 }
 
 // handOver writes the task into the Secret, also over one of the same owner from before: its credentials may have changed.
@@ -287,11 +294,17 @@ func finished(job *batchv1.Job) *batchv1.JobCondition {
 	return nil
 }
 
+// errReportLost is of a Job that is over, and whose pod somebody deleted before it was read.
+var errReportLost = fault.New("", fault.ErrUnavailable, "its pods are gone, and with them what they reported", "")
+
 // outcome reads what the mover reported, or finds out why it reported nothing.
 func (k *Keeper) outcome(m mover, over *batchv1.JobCondition, pods []corev1.Pod) (Result, error) {
+	if over.Type == batchv1.JobComplete { // what earlier ones said is not how it ended
+		pods = slices.DeleteFunc(pods, func(p corev1.Pod) bool { ended := termination(p); return ended == nil || ended.ExitCode != 0 })
+	}
 	for _, pod := range slices.Backward(pods) {
 		ended := termination(pod)
-		if ended == nil || over.Type == batchv1.JobComplete && ended.ExitCode != 0 {
+		if ended == nil {
 			continue
 		}
 		if ended.Message != "" {
@@ -303,7 +316,7 @@ func (k *Keeper) outcome(m mover, over *batchv1.JobCondition, pods []corev1.Pod)
 		return Result{}, fault.New("", fault.ErrUnavailable, fmt.Sprintf("not done within %s", m.deadline), "")
 	}
 	if len(pods) == 0 {
-		return Result{}, fault.New("", fault.ErrUnavailable, "its pods are gone, and with them what they reported", "")
+		return Result{}, errReportLost
 	}
 	return Result{}, k.unreported(pods[len(pods)-1])
 }

@@ -91,6 +91,35 @@ func TestMoverOutcomes(t *testing.T) {
 	}
 }
 
+func TestMoverReportsAgain(t *testing.T) {
+	l := newLab(t)
+	k := l.keeper(l.one, l.cluster)
+	for _, test := range []struct {
+		name string
+		lost int // pods that are deleted before they are read
+		jobs int
+		want error
+	}{{"twice", 2, 3, nil}, {"always", 9, 3, fault.ErrUnavailable}} {
+		t.Run(test.name, func(t *testing.T) {
+			jobs := 0
+			l.with(func() {
+				l.outcome = func(task volume.Task) ending {
+					end := stored(task)
+					end.lost = jobs < test.lost
+					jobs++
+					return end
+				}
+			})
+			_, err := k.RunMover(t.Context(), "mover-"+test.name, nil, backup("p"), 20*time.Second)
+			l.with(func() {
+				if !errors.Is(err, test.want) || jobs != test.jobs {
+					t.Errorf("%v after %d Jobs, want %d", err, jobs, test.jobs)
+				}
+			})
+		})
+	}
+}
+
 func TestMoverPod(t *testing.T) {
 	l := newLab(t)
 	l.with(func() { l.idle = true })
