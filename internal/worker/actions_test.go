@@ -178,7 +178,7 @@ func (c cutOff) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 func TestActionsKilledAtEveryWrite(t *testing.T) {
-	for n := int64(1); ; n++ {
+	for n := int64(1); ; n += step() {
 		p := newPlay(t, inSystem)
 		dead := p.cutOffAfter(n)
 		if err := p.act(t.Context(), p.worker()); err != nil {

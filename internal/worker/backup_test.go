@@ -70,7 +70,7 @@ func TestOneBadBackupOfARunIsItsOwnTrouble(t *testing.T) {
 
 func TestBackupThatIsKilledAnywhereMakesOnePoint(t *testing.T) {
 	l := newLab(t)
-	for n := int64(1); ; n++ {
+	for n := int64(1); ; n += step() {
 		name := fmt.Sprint("kill-", n)
 		l.backup(name, l.application()) // of its own: who is killed with the last write leaves a lease to run out
 		before := len(l.points())

@@ -229,7 +229,7 @@ func TestBlueprintThatFailsLeavesThePointIncomplete(t *testing.T) {
 
 func TestBlueprintOfABackupThatIsKilledAnywhere(t *testing.T) {
 	k, binds := bound(t)
-	for n := int64(1); ; n++ {
+	for n := int64(1); ; n += step() {
 		name := fmt.Sprint("kill-", n)
 		app := k.application()
 		k.backup(name, app, binds)

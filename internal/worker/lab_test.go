@@ -176,6 +176,14 @@ func (l *lab) restorePoints() map[string]v1alpha1.RestorePoint {
 	return byPoint
 }
 
+// step is from one write after which a process is killed to the next: each, but for those who look for races.
+func step() int64 {
+	if testing.Short() {
+		return 6
+	}
+	return 1
+}
+
 // doomed is a process that is killed: after so many writes to the API server and the vault, nothing that it does takes effect.
 type doomed struct {
 	left atomic.Int64

@@ -112,7 +112,7 @@ func TestRestoreThatMayNotChangeAnything(t *testing.T) {
 
 func TestRestoreThatIsKilledAnywhereComesToItsEnd(t *testing.T) {
 	l := newLab(t)
-	for n := int64(1); ; n++ {
+	for n := int64(1); ; n += step() {
 		app, name := l.application(), fmt.Sprint("kill-", n)
 		l.backedUp("of-"+name, app)
 		l.loses(app)
