@@ -71,11 +71,17 @@ func (k *Keeper) call(ctx context.Context, op string, f func(context.Context) er
 // passing reports whether an error is of an API server that is away or busy, or of two who wrote at once.
 func passing(err error) bool {
 	var timeout net.Error
-	return utilnet.IsConnectionRefused(err) || utilnet.IsConnectionReset(err) || utilnet.IsHTTP2ConnectionLost(err) ||
+	return utilnet.IsConnectionRefused(err) || utilnet.IsConnectionReset(err) || connectionEnded(err) ||
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &timeout) && timeout.Timeout() ||
 		errors.Is(err, context.DeadlineExceeded) ||
 		apierrors.IsServerTimeout(err) || apierrors.IsTimeout(err) || apierrors.IsTooManyRequests(err) ||
 		apierrors.IsServiceUnavailable(err) || apierrors.IsInternalError(err) || apierrors.IsConflict(err)
+}
+
+// connectionEnded reports whether the connection that a request shares with others ended: it was "lost", or "force closed" because somebody
+// else's request found it broken. Those errors have no type and no name.
+func connectionEnded(err error) bool {
+	return strings.Contains(err.Error(), "http2: client connection ")
 }
 
 // classify gives an answer of the API server its class; an error that has one keeps it.

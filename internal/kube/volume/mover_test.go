@@ -120,6 +120,36 @@ func TestMoverReportsAgain(t *testing.T) {
 	}
 }
 
+// cut ends connections, so many, as a server that is killed does.
+type cut struct {
+	next http.RoundTripper
+	left *atomic.Int64
+	with string
+}
+
+func (c cut) RoundTrip(request *http.Request) (*http.Response, error) {
+	if request.Method == http.MethodPost && c.left.Add(-1) >= 0 {
+		return nil, errors.New(c.with)
+	}
+	return c.next.RoundTrip(request)
+}
+
+func TestMoverOutlivesConnections(t *testing.T) {
+	l := newLab(t)
+	for name, with := range map[string]string{
+		"lost": "http2: client connection lost", "closed": "http2: client connection force closed via ClientConn.Close",
+	} {
+		config, left := rest.CopyConfig(l.config), &atomic.Int64{}
+		left.Store(2)
+		config.Wrap(func(next http.RoundTripper) http.RoundTripper { return cut{next, left, with} })
+		cluster, err := kube.New(config)
+		l.ok(err)
+		if _, err := l.keeper(l.one, cluster).RunMover(t.Context(), "mover-"+name, nil, backup("p"), 20*time.Second); err != nil || left.Load() > 0 {
+			t.Errorf("%s: %v; %d were to come", name, err, left.Load())
+		}
+	}
+}
+
 func TestMoverPod(t *testing.T) {
 	l := newLab(t)
 	l.with(func() { l.idle = true })
