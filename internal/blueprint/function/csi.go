@@ -2,6 +2,7 @@ package function
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -76,15 +77,42 @@ func (o Options) createSnapshot(ctx context.Context, c blueprint.Call) (map[stri
 	if err := o.make(ctx, c, s); err != nil {
 		return nil, fault.Wrap(op, nil, err, "")
 	}
-	if err := c.Save(ctx, output); err != nil {
+	err := o.followSnapshot(ctx, c, s, claim, output)
+	if err != nil && !resumed(ctx) {
+		err = errors.Join(err, o.dropSnapshot(ctx, c, s))
+	}
+	if err != nil {
 		return nil, fault.Wrap(op, nil, err, "")
 	}
+	return output, nil
+}
+
+// followSnapshot adds to the output what is known of a snapshot once it can be used.
+func (o Options) followSnapshot(ctx context.Context, c blueprint.Call, s *snapshotv1.VolumeSnapshot, claim string, output map[string]any) error {
+	if err := c.Save(ctx, output); err != nil {
+		return err
+	}
 	if err := o.awaitSnapshot(ctx, s); err != nil {
-		return nil, fault.Wrap(op, nil, err, "")
+		return err
 	}
 	size, err := o.restoreSize(ctx, s, claim)
 	output["restoreSize"], output["snapshotContent"] = size, *s.Status.BoundVolumeSnapshotContentName
-	return output, fault.Wrap(op, nil, err, "")
+	return err
+}
+
+// dropSnapshot deletes a snapshot whose phase has failed: no artifact may tell of it, and the driver may yet have it cut. It waits until
+// it is gone, as the next attempt's has the same name.
+func (o Options) dropSnapshot(ctx context.Context, c blueprint.Call, s *snapshotv1.VolumeSnapshot) error {
+	do := func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTime)
+		defer cancel()
+		return o.gone(ctx, s)
+	}
+	if c.After == nil {
+		return do(ctx)
+	}
+	c.After(do)
+	return nil
 }
 
 // snapshotName is what a snapshot is called that is given no name.
@@ -199,13 +227,18 @@ func (o Options) deleteSnapshot(ctx context.Context, c blueprint.Call) (map[stri
 		return nil, a.err
 	}
 	op := fmt.Sprintf("delete snapshot %s/%s", s.Namespace, s.Name)
+	return nil, fault.Wrap(op, nil, o.gone(ctx, s), "")
+}
+
+// gone deletes a snapshot, if it is there, and waits until it is not.
+func (o Options) gone(ctx context.Context, s *snapshotv1.VolumeSnapshot) error {
 	if err := o.remove(ctx, s); err != nil {
-		return nil, fault.Wrap(op, nil, err, "")
+		return err
 	}
-	return nil, fault.Wrap(op, nil, o.await(ctx, func(ctx context.Context) (bool, error) {
+	return o.await(ctx, func(ctx context.Context) (bool, error) {
 		err := o.Cluster.Client.Get(ctx, client.ObjectKeyFromObject(s), &snapshotv1.VolumeSnapshot{})
 		return apierrors.IsNotFound(err), client.IgnoreNotFound(err)
-	}), "")
+	})
 }
 
 // deleteSnapshotContent deletes a snapshot's content. It does not wait: content that a snapshot is bound to stays as long as that does.

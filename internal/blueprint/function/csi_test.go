@@ -1,6 +1,7 @@
 package function
 
 import (
+	"context"
 	"errors"
 	"maps"
 	"strings"
@@ -128,6 +129,36 @@ func TestCreateCSISnapshotFails(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "there is no room") || len(err.Error()) > 600 {
 		t.Errorf("error %v", err)
 	}
+	if left := l.snapshots(); len(left) != 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
+// TestCreateCSISnapshotInterrupted: another process waits for what this one began.
+func TestCreateCSISnapshotInterrupted(t *testing.T) {
+	l := newLab(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	l.driver(func(*snapshotv1.VolumeSnapshot) *snapshotv1.VolumeSnapshotStatus {
+		cancel()
+		return nil
+	})
+	_, err := l.run(ctx, "CreateCSISnapshot", l.call(map[string]any{"pvc": "data", "namespace": l.ns, "snapshotClass": "fast"}))
+	if left := l.snapshots(); err == nil || len(left) != 1 {
+		t.Errorf("error %v, left: %v", err, left)
+	}
+}
+
+// snapshots are the names of those in the lab's namespace.
+func (l *lab) snapshots() (names []string) {
+	l.Helper()
+	var list snapshotv1.VolumeSnapshotList
+	if err := l.cluster.Client.List(l.Context(), &list, client.InNamespace(l.ns)); err != nil {
+		l.Fatal(err)
+	}
+	for _, s := range list.Items {
+		names = append(names, s.Name)
+	}
+	return names
 }
 
 func TestCreateCSISnapshotStatic(t *testing.T) {
