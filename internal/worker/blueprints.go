@@ -1,23 +1,18 @@
 package worker
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"path"
 	"slices"
 	"strings"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/blueprint"
@@ -44,22 +39,6 @@ const (
 	actionRestore = "restore"
 	actionDelete  = "delete"
 )
-
-// made is what a Blueprint made for a point: enough to bring it back, and to remove it, when the Blueprint is gone from the cluster.
-type made struct {
-	Object    blueprint.ObjectReference     `json:"object"`
-	Kind      string                        `json:"kind"`             // of the object: Deployment
-	Claims    []string                      `json:"claims,omitempty"` // NAMESPACE/NAME, whose data is left to the Blueprint
-	Profile   string                        `json:"profile,omitempty"`
-	Options   map[string]string             `json:"options,omitempty"`
-	Artifacts map[string]blueprint.Artifact `json:"artifacts,omitempty"`
-	Blueprint *blueprint.Blueprint          `json:"blueprint"`
-}
-
-// name is the object as messages have it.
-func (m *made) name() string {
-	return strings.TrimPrefix(m.Kind+" "+m.Object.Namespace+"/"+m.Object.Name, "/")
-}
 
 // blueprint reads a Blueprint of a namespace; nil where there is none.
 func (w *Worker) blueprint(ctx context.Context, namespace, name string) (*blueprint.Blueprint, error) {
@@ -250,67 +229,6 @@ func (b *backup) acted(ctx context.Context) ([]protect.Shard, error) {
 	return shards, nil
 }
 
-// artifactsSource is the one part that says what a Blueprint made.
-type artifactsSource struct {
-	subject    point.Subject
-	name, mark string
-	at         time.Time
-	made       made
-}
-
-func (s artifactsSource) Subject() point.Subject { return s.subject }
-
-func (s artifactsSource) Capture(ctx context.Context, to point.Sink) error {
-	content, err := json.MarshalIndent(s.made, "", "  ")
-	if err != nil {
-		return fmt.Errorf("encode artifacts: %w", err)
-	}
-	w, err := to.Part(ctx, s.name, kindArtifacts)
-	if err != nil {
-		return err
-	}
-	if _, err := w.Put(ctx, point.Entry{Name: artifactsFile, Time: s.at}, bytes.NewReader(content), point.Text); err != nil {
-		return err
-	}
-	return w.Store(ctx, point.Part{Mark: s.mark, Captured: &s.at})
-}
-
-// isActed reports whether a part is of a Blueprint.
-func isActed(name string) bool { return strings.HasPrefix(name, partBlueprints+"/") }
-
-// readMade reads what Blueprints made for a point.
-func readMade(ctx context.Context, record *point.Record, tree point.Reader) ([]made, error) {
-	var all []made
-	for _, p := range record.Point.Parts {
-		if p.Kind != kindArtifacts || !isActed(p.Name) || p.State != point.Stored && p.State != point.Carried {
-			continue
-		}
-		m, err := readOneMade(ctx, protect.Within(tree, p.Name))
-		if err != nil {
-			return nil, fault.Wrap("read "+p.Name, nil, err, "")
-		}
-		all = append(all, *m)
-	}
-	return all, nil
-}
-
-func readOneMade(ctx context.Context, r point.Reader) (*made, error) {
-	f, err := r.Open(ctx, artifactsFile)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	content, err := io.ReadAll(io.LimitReader(f, maxArtifacts+1))
-	if err != nil {
-		return nil, err
-	}
-	var m made
-	if len(content) > maxArtifacts || json.Unmarshal(content, &m) != nil || m.Blueprint == nil {
-		return nil, fault.New("", fault.ErrCorrupt, "it does not say what a Blueprint made", "")
-	}
-	return &m, nil
-}
-
 // isLeft reports whether a part is of a claim whose data a Blueprint brings back.
 func (r *restoration) isLeft(part string) bool {
 	namespace, claim, is := volume.ClaimOf(part)
@@ -408,163 +326,4 @@ func (r *restoration) actOn(ctx context.Context, i int, m made) error {
 	}
 	_, err = r.perform(ctx, p)
 	return err
-}
-
-// performance is one action on one object, for a Backup, a Restore or a point that goes. Taken up again, it goes on where it stood.
-type performance struct {
-	home   string // namespace of the object that it is for, and of its Blueprint
-	owner  string // uid
-	name   string // among the owner's
-	action string
-	rights *kube.Cluster
-	made   made
-	vault  *blueprint.VaultDocument // for what made names no Profile for
-}
-
-// setName is the name of the ActionSet.
-func (p performance) setName() string {
-	const digits = 8
-	return "backstay-" + p.owner[:min(digits, len(p.owner))] + "-" + p.name
-}
-
-// perform runs an action as an ActionSet of its own, which others can look at. It returns what it made. An error of the class
-// fault.ErrIncomplete is the action's.
-func (w *Worker) perform(ctx context.Context, p performance) (map[string]blueprint.Artifact, error) {
-	set, err := w.actionSet(ctx, p)
-	if err != nil {
-		return nil, err
-	}
-	o := blueprint.ResolveOptions{Confined: p.home != w.System, Vault: w.vaultOf, Now: w.Now}
-	if p.made.Profile == "" {
-		o.Profile = &blueprint.ProfileDocument{Vault: p.vault}
-		o.Profile.Location.Type, o.Profile.Credential.Type = blueprint.LocationKopia, blueprint.CredentialVault
-	}
-	if err := w.runActions(ctx, set, p.rights, map[string]*blueprint.Blueprint{p.made.Blueprint.Name: p.made.Blueprint}, o); err != nil {
-		return nil, err
-	}
-	if set.Status.State != blueprint.StateComplete {
-		return nil, fault.New("action "+p.action, fault.ErrIncomplete, set.Status.Error.Message, "")
-	}
-	return set.Status.Actions[0].Artifacts, nil
-}
-
-// actionSet makes the ActionSet of a performance, or finds the one that an earlier process made.
-func (w *Worker) actionSet(ctx context.Context, p performance) (*blueprint.ActionSet, error) {
-	action := blueprint.ActionSpec{
-		Name: p.action, Object: p.made.Object, Blueprint: p.made.Blueprint.Name, Options: p.made.Options, Artifacts: p.made.Artifacts,
-	}
-	labels := map[string]string{v1alpha1.LabelOwner: p.owner}
-	if p.action == actionDelete {
-		labels[v1alpha1.LabelPoint] = p.owner // nobody tidies it away but who made it
-	}
-	if p.made.Profile != "" {
-		action.Profile = &blueprint.ObjectReference{Name: p.made.Profile, Namespace: p.home}
-	}
-	set := &blueprint.ActionSet{
-		ObjectMeta: metav1.ObjectMeta{Name: p.setName(), Namespace: p.home, Labels: labels},
-		Spec:       &blueprint.ActionSetSpec{Actions: []blueprint.ActionSpec{action}},
-	}
-	op := "make ActionSet " + set.Name
-	err := w.Cluster.Client.Create(ctx, set)
-	if !apierrors.IsAlreadyExists(err) {
-		return set, fault.Wrap(op, kube.ClassOf(err), err, "Blueprints need the kinds in deploy/kanister/crds.yaml, unless Kanister is installed")
-	}
-	if err := w.Cluster.Client.Get(ctx, client.ObjectKeyFromObject(set), set); err != nil {
-		return nil, fault.Wrap(op, kube.ClassOf(err), err, "")
-	}
-	if set.Labels[v1alpha1.LabelOwner] != p.owner {
-		return nil, fault.New(op, fault.ErrExists, "there is one of that name that is not ours", "")
-	}
-	return set, nil
-}
-
-// dropActionSet removes the ActionSet of a performance.
-func (w *Worker) dropActionSet(ctx context.Context, p performance) error {
-	set := &blueprint.ActionSet{ObjectMeta: metav1.ObjectMeta{Name: p.setName(), Namespace: p.home}}
-	return client.IgnoreNotFound(w.Cluster.Client.Delete(ctx, set))
-}
-
-// dropActionSets removes the ActionSets of owners that have ended.
-func (w *Worker) dropActionSets(ctx context.Context, ended func(owner string) bool) error {
-	var all blueprint.ActionSetList
-	err := w.Cluster.Client.List(ctx, &all, client.HasLabels{v1alpha1.LabelOwner})
-	if meta.IsNoMatchError(err) {
-		return nil
-	}
-	if err != nil {
-		return fault.Wrap("list ActionSets", kube.ClassOf(err), err, "")
-	}
-	var failed []error
-	for i := range all.Items {
-		if set := &all.Items[i]; set.Labels[v1alpha1.LabelPoint] == "" && ended(set.Labels[v1alpha1.LabelOwner]) {
-			failed = append(failed, client.IgnoreNotFound(w.Cluster.Client.Delete(ctx, set)))
-		}
-	}
-	return errors.Join(failed...)
-}
-
-// letting is a store whose points take along what Blueprints keep for them elsewhere.
-type letting struct {
-	Store
-	worker *Worker
-	home   string
-	vault  volume.Location
-}
-
-// Delete runs the action delete of each Blueprint that made something for a point, before the point goes. Where that fails, the point
-// stays, and is refused with the reason.
-func (l letting) Delete(ctx context.Context, ids ...string) error {
-	for _, id := range ids {
-		if err := l.worker.unmake(ctx, l, id); err != nil {
-			return err
-		}
-	}
-	return l.Store.Delete(ctx, ids...)
-}
-
-func (w *Worker) unmake(ctx context.Context, l letting, id string) error {
-	record, tree, err := l.Open(ctx, id)
-	if err != nil {
-		return err
-	}
-	all, err := readMade(ctx, record, tree)
-	if err != nil {
-		return err
-	}
-	for i, m := range all {
-		now, err := w.blueprint(ctx, l.home, m.Blueprint.Name)
-		if err != nil {
-			return err
-		}
-		if now != nil && now.Actions[actionDelete] != nil {
-			m.Blueprint = now
-		}
-		if m.Blueprint.Actions[actionDelete] == nil {
-			continue
-		}
-		rights, err := w.tenant(l.home, "")
-		if err != nil {
-			return err
-		}
-		subject := record.Point.Subject
-		p := performance{
-			home: l.home, owner: record.Point.ID, name: fmt.Sprintf("delete-%d", i), action: actionDelete, rights: rights, made: m,
-			vault: &blueprint.VaultDocument{
-				URL: l.vault.URL, Password: l.vault.Password, Credentials: l.vault.Credentials,
-				Subject: blueprint.VaultSubject{Kind: subject.Kind, Name: subject.Name}, Point: record.Point.ID,
-			},
-		}
-		_, err = w.perform(ctx, p)
-		if err == nil || !again(ctx, err) { // it is begun anew when the point is to go once more
-			err = errors.Join(err, w.dropActionSet(ctx, p))
-		}
-		switch {
-		case err != nil && again(ctx, err):
-			return err
-		case err != nil:
-			cause := fmt.Sprintf("what Blueprint %s keeps for it elsewhere was not removed: %v", m.Blueprint.Name, err)
-			return fault.New("delete point "+id, fault.ErrRefused, cause, "")
-		}
-	}
-	return nil
 }
