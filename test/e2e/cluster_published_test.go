@@ -1,4 +1,4 @@
-//go:build e2e
+//go:build e2e && published
 
 package e2e
 
@@ -137,7 +137,7 @@ func publishedText(t *testing.T, file, image string) string {
 	t.Helper()
 	checkout := os.Getenv("BACKSTAY_TEST_BLUEPRINTS")
 	if checkout == "" {
-		t.Skip("BACKSTAY_TEST_BLUEPRINTS has no checkout of github.com/kanisterio/blueprints")
+		t.Fatal("BACKSTAY_TEST_BLUEPRINTS has no checkout of github.com/kanisterio/blueprints")
 	}
 	text, err := os.ReadFile(filepath.Join(checkout, filepath.FromSlash(file)))
 	if err != nil {
