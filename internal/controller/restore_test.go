@@ -38,7 +38,7 @@ func TestRestoreHasAJobAndItsOldVolumesGo(t *testing.T) {
 	}
 	w.clock.forward(24*time.Hour + time.Minute)
 	w.touch(r)
-	w.letGoTidied(r)
+	w.gone(&w.jobs("tidy")[0]) // the one that has ended makes way
 	w.job("tidy")
 }
 

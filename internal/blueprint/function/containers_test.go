@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"reflect"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -29,13 +30,13 @@ func (l *lab) pair() blueprint.Call {
 
 func TestMultiContainerRun(t *testing.T) {
 	l := newLab(t)
-	var spec corev1.PodSpec
+	var seen atomic.Pointer[corev1.PodSpec]
 	l.kubelet(node{
 		log: func(w io.Writer, _, name string, _ bool) {
 			fmt.Fprintf(w, "%s {\"key\":\"of\",\"value\":%q}\n", marker, name)
 		},
 		status: func(pod *corev1.Pod) *corev1.PodStatus {
-			spec = pod.Spec
+			seen.Store(pod.Spec.DeepCopy())
 			return life(0)(pod)
 		},
 	})
@@ -46,6 +47,7 @@ func TestMultiContainerRun(t *testing.T) {
 	if !maps.Equal(got, map[string]any{"of": "output"}) {
 		t.Errorf("output %v", got)
 	}
+	spec := seen.Load()
 	want := map[string]string{"init": "tools [mkfifo /work/pipe]", "output": "tools [push]", "background": "database [dump]"}
 	for _, c := range append(spec.InitContainers, spec.Containers...) {
 		if got := fmt.Sprint(c.Image, " ", c.Command); got != want[c.Name] || c.VolumeMounts[0].MountPath != "/work" || c.ImagePullPolicy != corev1.PullNever {
@@ -132,9 +134,9 @@ func TestPrepareData(t *testing.T) {
 			},
 		}))
 	}
-	var spec corev1.PodSpec
+	var seen atomic.Pointer[corev1.PodSpec]
 	l.kubelet(node{log: hello, status: func(pod *corev1.Pod) *corev1.PodStatus {
-		spec = pod.Spec
+		seen.Store(pod.Spec.DeepCopy())
 		return life(5)(pod)
 	}})
 	c := l.call(map[string]any{
@@ -145,6 +147,7 @@ func TestPrepareData(t *testing.T) {
 	if err != nil || !maps.Equal(got, map[string]any{"tag": "v1"}) || !strings.Contains(strings.Join(l.log, "\n"), "ended with status 5") {
 		t.Errorf("a failure that does not count: %v, %v, log %q", got, err, l.log)
 	}
+	spec := seen.Load()
 	var mounts []string
 	for i, m := range spec.Containers[0].VolumeMounts {
 		mounts = append(mounts, fmt.Sprint(m.MountPath, " ", spec.Volumes[i].PersistentVolumeClaim.ClaimName, " ", m.ReadOnly))
@@ -166,7 +169,7 @@ func TestPrepareData(t *testing.T) {
 	}
 	c.Params.Deployment = &blueprint.WorkloadParams{PersistentVolumeClaims: map[string]map[string]string{"web-0": {"data": "/var"}}}
 	_, _ = l.run(t.Context(), "PrepareData", c)
-	if m := spec.Containers[0].VolumeMounts; len(m) != 1 || m[0].MountPath != "/mnt/prepare_data/data" {
+	if m := seen.Load().Containers[0].VolumeMounts; len(m) != 1 || m[0].MountPath != "/mnt/prepare_data/data" {
 		t.Errorf("the workload's: %v", m)
 	}
 }
