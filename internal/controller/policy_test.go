@@ -58,6 +58,18 @@ func (w *world) runs(p *v1alpha1.Policy, want int) (newest string) {
 	return newest
 }
 
+// made waits until a run has so many Backups, which are made one after the other, and returns them.
+func (w *world) made(p *v1alpha1.Policy, run string, want int) (all []v1alpha1.Backup) {
+	w.Helper()
+	w.eventually("backups of run "+run, func() string {
+		if all = w.backups(p)[run]; len(all) != want {
+			return fmt.Sprintf("%d, want %d", len(all), want)
+		}
+		return ""
+	})
+	return all
+}
+
 // finish waits for the Job of a run, and ends its Backups and it.
 func (w *world) finish(p *v1alpha1.Policy, run string, phase v1alpha1.Phase) {
 	w.Helper()
@@ -104,10 +116,7 @@ func TestPolicyRunsAtItsTimes(t *testing.T) {
 	w.clock.forward(5*time.Hour + 30*time.Minute) // five times go by
 	stop = w.start()
 	run := w.runs(p, 1)
-	all := w.backups(p)[run]
-	if len(all) != 2 {
-		t.Fatalf("%d backups", len(all))
-	}
+	all := w.made(p, run, 2)
 	for i, b := range all {
 		application := b.Spec.Application.Namespaces[0]
 		if b.Name != run+"-"+application || b.Spec.Policy != p.Name || b.Labels[v1alpha1.LabelApplication] != application {
@@ -292,9 +301,7 @@ func TestPolicyBacksUpRepositories(t *testing.T) {
 	both := &v1alpha1.Policy{ObjectMeta: metav1.ObjectMeta{Namespace: w.system, Name: "both"}, Spec: *p.Spec.DeepCopy()}
 	both.Spec.Sources = append(both.Spec.Sources, v1alpha1.Source{Applications: &v1alpha1.Applications{Namespaces: []string{app}}})
 	w.create(both)
-	if run = w.runs(both, 1); len(w.backups(both)[run]) != 2 {
-		t.Errorf("backups of both sorts: %+v", w.backups(both))
-	}
+	w.made(both, w.runs(both, 1), 2)
 }
 
 func TestNamespaceThatIsNotThereIsSeen(t *testing.T) {
