@@ -486,6 +486,7 @@ func (x *execution) lasting(ctx context.Context, change func(s *ActionSetStatus)
 
 // errCanceled ends phases of an ActionSet that is called off. It has a class that lasts: nobody takes them up again.
 var errCanceled = fault.New("", fault.ErrRefused, "the ActionSet was canceled", "") //nolint:gochecknoglobals // an error to compare with
+
 // record keeps the output artifacts that can be rendered by now.
 func (x *execution) record(ctx context.Context, s *ActionSetStatus) {
 	for name := range x.action.OutputArtifacts {
