@@ -22,7 +22,7 @@ import (
 // pair is a call of MultiContainerRun.
 func (l *lab) pair() blueprint.Call {
 	return l.call(map[string]any{
-		"initImage": "tools", "initCommand": []any{"mkfifo", "/work/pipe"}, "sharedVolumeDir": "/work", "sharedVolumeMedium": "Memory",
+		"initImage": "tools", "initCommand": []any{"mkfifo", "/shared/pipe"}, "sharedVolumeDir": "/shared", "sharedVolumeMedium": "Memory",
 		"sharedVolumeSizeLimit": "10Mi",
 		"backgroundImage":       "database", "backgroundCommand": []any{"dump"}, "outputImage": "tools", "outputCommand": []any{"push"},
 	})
@@ -48,9 +48,9 @@ func TestMultiContainerRun(t *testing.T) {
 		t.Errorf("output %v", got)
 	}
 	spec := seen.Load()
-	want := map[string]string{"init": "tools [mkfifo /work/pipe]", "output": "tools [push]", "background": "database [dump]"}
+	want := map[string]string{"init": "tools [mkfifo /shared/pipe]", "output": "tools [push]", "background": "database [dump]"}
 	for _, c := range append(spec.InitContainers, spec.Containers...) {
-		if got := fmt.Sprint(c.Image, " ", c.Command); got != want[c.Name] || c.VolumeMounts[0].MountPath != "/work" || c.ImagePullPolicy != corev1.PullNever {
+		if got := fmt.Sprint(c.Image, " ", c.Command); got != want[c.Name] || c.VolumeMounts[0].MountPath != "/shared" || c.ImagePullPolicy != corev1.PullNever {
 			t.Errorf("container %s is %s, of %s, policy %s, want %s", c.Name, got, c.VolumeMounts[0].MountPath, c.ImagePullPolicy, want[c.Name])
 		}
 		delete(want, c.Name)
