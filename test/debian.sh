@@ -31,6 +31,7 @@ if [ "${1:-}" = cluster ]; then
 	need mmdebstrap mmdebstrap # images
 	need openssl openssl
 	need pgrep procps
+	need redis-server redis-server # Argo CD's cache
 fi
 
 [ -n "$missing" ] || exit 0

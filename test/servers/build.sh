@@ -48,6 +48,15 @@ build() {
 		mkdir "$2/kubernetes/crds"
 		cp "$(go list -m -f '{{.Dir}}' github.com/kubernetes-csi/external-snapshotter/client/v8)"/config/crd/*_*.yaml "$2/kubernetes/crds/"
 		chmod u+w "$2/kubernetes/crds/"* ;;
+	argocd) # all of Argo CD in one program, the kustomize that it calls, and its custom resources
+		mkdir "$2/argocd"
+		module=github.com/argoproj/argo-cd/v3
+		version=$(go list -m -f '{{.Version}}' $module)
+		go build -ldflags "-s -w -X $module/common.version=${version#v}" -o "$2/argocd/argocd" $module/cmd
+		(cd kustomize && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$2/argocd/kustomize" sigs.k8s.io/kustomize/kustomize/v5)
+		mkdir "$2/argocd/crds"
+		cp "$(go list -m -f '{{.Dir}}' $module)"/manifests/crds/*-crd.yaml "$2/argocd/crds/"
+		chmod u+w "$2/argocd/crds/"* ;;
 	*)
 		echo "build.sh: no server named $1" >&2
 		return 2 ;;
