@@ -6,6 +6,8 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -13,12 +15,24 @@ import (
 // startingServer takes an API server that has just started at its word only when it is ready. Until then it may lack the rights that
 // users have, and kinds: such an answer becomes "try again in a moment", which clients do by themselves, and then take for a server that
 // is away.
-type startingServer struct{ next http.RoundTripper }
+type startingServer struct {
+	next http.RoundTripper
+	now  func() time.Time
 
-func awaitStart(next http.RoundTripper) http.RoundTripper { return startingServer{next} }
+	mu     sync.Mutex
+	tells  bool      // it has said that it is ready: it lets us ask
+	silent time.Time // since when it has refused to say; zero where it did not
+}
+
+// silence is how long a server that does not let us ask whether it is ready is thought to start.
+const silence = 15 * time.Second
+
+func awaitStart(next http.RoundTripper) http.RoundTripper {
+	return &startingServer{next: next, now: time.Now}
+}
 
 // RoundTrip makes a request.
-func (s startingServer) RoundTrip(request *http.Request) (*http.Response, error) {
+func (s *startingServer) RoundTrip(request *http.Request) (*http.Response, error) {
 	response, err := s.next.RoundTrip(request)
 	if err != nil || !doubtful(response) {
 		return response, err
@@ -61,8 +75,9 @@ func doubtful(r *http.Response) bool {
 	return false
 }
 
-// ready asks the server whether it has started, with the credentials of a request. One that does not tell is.
-func (s startingServer) ready(request *http.Request) bool {
+// ready asks the server whether it has started, with the credentials of a request. Everybody may ask, but where an administrator took
+// that right away, or before the server knows who may what: one that refuses to say starts if it has said so before, else for a while.
+func (s *startingServer) ready(request *http.Request) bool {
 	ask, err := http.NewRequestWithContext(request.Context(), http.MethodGet, request.URL.Scheme+"://"+request.URL.Host+"/readyz", http.NoBody)
 	if err != nil {
 		return true
@@ -75,7 +90,20 @@ func (s startingServer) ready(request *http.Request) bool {
 		return false
 	}
 	defer response.Body.Close()
-	return response.StatusCode != http.StatusInternalServerError && response.StatusCode != http.StatusServiceUnavailable
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch response.StatusCode {
+	case http.StatusInternalServerError, http.StatusServiceUnavailable:
+		return false
+	case http.StatusOK:
+		s.tells = true
+	case http.StatusUnauthorized, http.StatusForbidden:
+		if s.silent.IsZero() {
+			s.silent = s.now()
+		}
+		return !s.tells && s.now().Sub(s.silent) > silence
+	}
+	return true
 }
 
 // tryAgain is the answer of a server that has no time.
