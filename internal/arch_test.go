@@ -109,6 +109,10 @@ var table = map[string]row{
 		tests: "internal/kube/kubetest os/exec",
 	},
 
+	"internal/gitops": { // what deploys applications out of git, and how it is held off
+		ours: "internal/fault internal/kube", foreign: kubernetes, tests: "internal/kube/kubetest",
+	},
+
 	// Front ends.
 	"internal/kando": {
 		ours:    "internal/fault internal/point internal/protect internal/vault",
@@ -120,18 +124,18 @@ var table = map[string]row{
 		tests: "internal/kube/kubetest " + kubernetes, // what the API server says to the same documents
 	},
 	"internal/controller": {
-		ours: "api/v1alpha1 internal/fault internal/policy internal/kube internal/blueprint", foreign: kubernetes + " github.com/prometheus/client_golang github.com/go-logr/logr",
+		ours: "api/v1alpha1 internal/fault internal/policy internal/kube internal/blueprint internal/gitops", foreign: kubernetes + " github.com/prometheus/client_golang github.com/go-logr/logr",
 		tests: "internal/kube/kubetest",
 	},
 	"internal/worker": { // the other half of the controller: it runs in Jobs, and knows protect
-		ours:    "api/v1alpha1 internal/fault internal/point internal/policy internal/protect internal/kube internal/kube/volume internal/kube/restore internal/blueprint",
+		ours:    "api/v1alpha1 internal/fault internal/point internal/policy internal/protect internal/kube internal/kube/volume internal/kube/restore internal/blueprint internal/gitops",
 		foreign: kubernetes + " golang.org/x/sync", tests: "internal/kube/kubetest internal/point/memory",
 	},
 	"internal/cli": {
 		ours: "api/v1alpha1 internal/config internal/fault internal/point internal/policy internal/protect internal/vault internal/git " +
 			"internal/export internal/notify internal/schedule internal/forge internal/forge/bitbucket internal/forge/gitea " +
 			"internal/forge/github internal/forge/gitlab internal/forge/onedev internal/forge/sourcehut " +
-			"internal/kube internal/kube/volume internal/controller internal/worker internal/blueprint internal/blueprint/function internal/kando",
+			"internal/kube internal/kube/volume internal/controller internal/worker internal/blueprint internal/blueprint/function internal/kando internal/gitops",
 		// os/exec: --password-command runs what the user names.
 		foreign: "github.com/spf13/cobra github.com/spf13/pflag golang.org/x/term os/exec " + kubernetes,
 		tests:   "internal/point/memory",

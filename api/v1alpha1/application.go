@@ -45,6 +45,11 @@ type Applications struct {
 	Selector *metav1.LabelSelector `json:"selector,omitempty"`
 	// Of the namespaces only these objects, as KIND.GROUP/NAME or KIND/NAME: deployment.apps/web, configmap/web; and what they need.
 	Objects []string `json:"objects,omitempty" check:"object"`
+	// Globs over Applications of Argo CD, as NAME or NAMESPACE/NAME, instead of namespaces: each is one application, of the objects that it
+	// deploys in all their namespaces, of what those own, and of what they need.
+	ArgoCD []string `json:"argocd,omitempty" check:"deployments"`
+	// Globs over Kustomizations and HelmReleases of Flux, as NAME or NAMESPACE/NAME, in the same way.
+	Flux    []string `json:"flux,omitempty" check:"deployments"`
 	Capture `json:",inline"`
 }
 
@@ -172,16 +177,18 @@ type Phase string
 
 // Phases. The last four are final.
 const (
-	PhasePending   Phase = "Pending"   // waits for another of the same application, or for its Job
-	PhasePlanning  Phase = "Planning"  // a Restore compares the point with what is there
-	PhaseActing    Phase = "Acting"    // actions of Blueprints capture data, or bring it back
-	PhaseQuiescing Phase = "Quiescing" // hooks and snapshots: the application may be at rest
-	PhaseListing   Phase = "Listing"   // objects are captured; the application runs again
-	PhaseMoving    Phase = "Moving"    // data goes to the location, or comes from it
-	PhaseSwapping  Phase = "Swapping"  // a Restore exchanges the volumes behind claims; workloads are stopped
-	PhaseApplying  Phase = "Applying"  // a Restore creates and replaces objects
-	PhaseWaiting   Phase = "Waiting"   // a Restore waits until workloads are ready
-	PhaseTidying   Phase = "Tidying"   // what was made on the way is removed
+	PhasePending    Phase = "Pending"    // waits for another of the same application, or for its Job
+	PhasePlanning   Phase = "Planning"   // a Restore compares the point with what is there
+	PhaseActing     Phase = "Acting"     // actions of Blueprints capture data, or bring it back
+	PhaseQuiescing  Phase = "Quiescing"  // hooks and snapshots: the application may be at rest
+	PhaseListing    Phase = "Listing"    // objects are captured; the application runs again
+	PhaseMoving     Phase = "Moving"     // data goes to the location, or comes from it
+	PhaseSuspending Phase = "Suspending" // a Restore holds syncs off
+	PhaseSyncing    Phase = "Syncing"    // a Restore has the engine deploy the revisions that go with the data
+	PhaseSwapping   Phase = "Swapping"   // a Restore exchanges the volumes behind claims; workloads are stopped
+	PhaseApplying   Phase = "Applying"   // a Restore creates and replaces objects
+	PhaseWaiting    Phase = "Waiting"    // a Restore waits until workloads are ready
+	PhaseTidying    Phase = "Tidying"    // what was made on the way is removed
 
 	PhaseComplete   Phase = "Complete"
 	PhaseIncomplete Phase = "Incomplete" // a point was made, or brought back, but something of it is missing
@@ -221,6 +228,8 @@ type BackupSpec struct {
 	ServiceAccountName string `json:"serviceAccountName,omitempty" check:"name"`
 	// It fails when it has taken so long. Default 4h.
 	Deadline string `json:"deadline,omitempty" check:"span"`
+	// The sync that it is made for. Such a Backup waits for no other but those of its application.
+	Sync *Sync `json:"sync,omitempty"`
 }
 
 // BackupStatus is how a Backup stands.
@@ -415,6 +424,12 @@ type RestorePointSpec struct {
 	Bytes int64 `json:"bytes"`
 	// Why it is kept from expiring; empty for no hold.
 	Holds []string `json:"holds,omitempty"`
+	// What deployed the application, as ENGINE/NAMESPACE/NAME.
+	Deployment string `json:"deployment,omitempty"`
+	// Revisions that were live when it was made, of each source of the deployment.
+	Revisions []string `json:"revisions,omitempty"`
+	// Revisions that came after it, where it was made for a sync.
+	NextRevisions []string `json:"nextRevisions,omitempty"`
 }
 
 // RestorePointStatus is what the controller says of a point.
@@ -463,6 +478,8 @@ type RestoreSpec struct {
 	StorageClasses map[string]string `json:"storageClasses,omitempty"`
 	// Changes to objects before they are applied, in this order.
 	Transforms []Transform `json:"transforms,omitempty"`
+	// Syncs of the application stand still meanwhile, and the revisions that go with the data are deployed: a rollback.
+	GitOps *Transaction `json:"gitops,omitempty"`
 	// Nothing is done; the plan is in the status and in a ConfigMap.
 	PlanOnly bool `json:"planOnly,omitempty"`
 	// Volumes taken out of use are kept so long for undo. Default 24h; 0s deletes them at once.
@@ -483,6 +500,8 @@ type LatestPoint struct {
 	Cluster string `json:"cluster,omitempty"`
 	// Not newer than this.
 	AsOf *metav1.Time `json:"asOf,omitempty"`
+	// Made while this revision was live: a commit, or how it begins (7 digits at least), or a chart's version.
+	Revision string `json:"revision,omitempty"`
 }
 
 // Values of RestoreSpec.
@@ -543,6 +562,8 @@ type RestoreStatus struct {
 	Actions []ActionStatus `json:"actions,omitempty"`
 	// Until when the volumes taken out of use are kept.
 	UndoUntil *metav1.Time `json:"undoUntil,omitempty"`
+	// How the transaction stands.
+	GitOps *TransactionStatus `json:"gitops,omitempty"`
 	// What went wrong, the first few.
 	Problems []string `json:"problems,omitempty"`
 }

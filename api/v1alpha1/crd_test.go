@@ -85,6 +85,7 @@ func resources() []resource {
 			{"Location", "string", ".spec.location", false},
 			{"Bytes", "integer", ".spec.bytes", false},
 			{"Local", "integer", ".status.localSnapshots", false},
+			{"Revision", "string", ".spec.revisions[0]", true},
 			{"Cluster", "string", ".spec.cluster", true},
 			{"Policy", "string", ".spec.policy", true},
 			age,
@@ -97,7 +98,19 @@ func resources() []resource {
 			{"Keep", "integer", ".status.plan.keep", false},
 			{"Volumes", "integer", ".status.plan.volumes", false},
 			{"Undo until", "string", ".status.undoUntil", true},
+			{"Took", "string", ".status.gitops.took", true},
 			message, age,
+		}},
+		{kind: v1alpha1.KindGate, plural: "gates", short: "bsg", fixed: unchanged(v1alpha1.KindGate), columns: []column{
+			{"Deployment", "string", ".status.sync.deployment", false},
+			{"From", "string", ".status.sync.from[0]", true},
+			{"To", "string", ".status.sync.to[0]", false},
+			{"Phase", "string", ".status.phase", false},
+			{"Reason", "string", ".status.reason", false},
+			{"Point", "string", ".status.point", false},
+			{"By", "string", ".status.sync.by", true},
+			{"Message", "string", ".status.message", true},
+			age,
 		}},
 	}
 }

@@ -51,3 +51,13 @@ type RestoreList struct {
 
 	Items []Restore `json:"items"`
 }
+
+// GateList is what the API server answers a list with.
+//
+// +kubebuilder:object:root=true
+type GateList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata"`
+
+	Items []Gate `json:"items"`
+}

@@ -199,14 +199,15 @@ const namePattern = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 
 // patterns of the checks that one can say.
 var patterns = map[string]string{
-	"name":     namePattern,
-	"duration": "^([0-9]+y)?([0-9]+m)?([0-9]+w)?([0-9]+d)?([0-9]+h)?$",
-	"span":     `^([0-9]+(\.[0-9]+)?(h|m|s|ms))+$`,
-	"pointer":  `^(/([^/~]|~[01])*)+$`,
-	"object":   `^[^*/\s.][^*/\s]*/[^/\s]+$`,
-	"objects":  `^[^*/\s.][^*/\s]*(/[^/\s]+)?$`,
-	"every":    `^(\*|[^*/\s.][^*/\s]*(/[^/\s]+)?)$`,
-	"kinds":    `^(\*\.)?[^*/\s.][^*/\s]*$`,
+	"name":        namePattern,
+	"duration":    "^([0-9]+y)?([0-9]+m)?([0-9]+w)?([0-9]+d)?([0-9]+h)?$",
+	"span":        `^([0-9]+(\.[0-9]+)?(h|m|s|ms))+$`,
+	"pointer":     `^(/([^/~]|~[01])*)+$`,
+	"object":      `^[^*/\s.][^*/\s]*/[^/\s]+$`,
+	"objects":     `^[^*/\s.][^*/\s]*(/[^/\s]+)?$`,
+	"every":       `^(\*|[^*/\s.][^*/\s]*(/[^/\s]+)?)$`,
+	"deployments": `^[^/\s]+(/[^/\s]+)?$`,
+	"kinds":       `^(\*\.)?[^*/\s.][^*/\s]*$`,
 }
 
 func stringSchema(f structField) object {

@@ -1,4 +1,4 @@
-// Package v1alpha1 is the shape of what users declare: the kinds Location, Policy, Backup, RestorePoint and Restore of the group
+// Package v1alpha1 is the shape of what users declare: the kinds Location, Policy, Backup, RestorePoint, Restore and Gate of the group
 // backstay.io. Location and Policy are the same in files off the cluster and as custom resources on it. It holds types only; package
 // config reads and checks files, and the API server checks objects by the definitions made from these types.
 //
@@ -8,7 +8,8 @@
 //	enum:"a,b"      the value is one of these words
 //	check:"name"    the value, or each of a list, is a: name, url, cron, zone, duration (30d, 1y6m: of the calendar),
 //	                span (90s, 8h: of the clock), count (not negative), pointer (/spec/replicas: a JSON Pointer), glob,
-//	                object (KIND.GROUP/NAME), objects (that, or KIND.GROUP), every (that, or *), kinds (PLURAL.GROUP, *.GROUP)
+//	                object (KIND.GROUP/NAME), objects (that, or KIND.GROUP), every (that, or *), kinds (PLURAL.GROUP, *.GROUP),
+//	                deployments (globs NAME or NAMESPACE/NAME)
 //	max:"N"         the value, or each of a list, may be longer on a cluster than text is otherwise
 //	cluster:"-"     not on a cluster: the definition of the custom resource refuses the field
 //	file:"-"        not in files: the controller's alone
@@ -29,6 +30,7 @@ const (
 	KindBackup       = "Backup"
 	KindRestorePoint = "RestorePoint"
 	KindRestore      = "Restore"
+	KindGate         = "Gate"
 )
 
 // Secret says where a secret is. Exactly one field is set.
@@ -112,6 +114,8 @@ type PolicySpec struct {
 	Parallel int `json:"parallel,omitempty" check:"count"`
 	// Service account that captures applications, of the policy's namespace, for a Policy outside Backstay's own. Default backstay.
 	ServiceAccountName string `json:"serviceAccountName,omitempty" check:"name"`
+	// Syncs of its applications wait for a point; on a cluster only.
+	GitOps *GitOps `json:"gitops,omitempty"`
 	// A Backup of the policy fails when it has taken so long. Default 4h.
 	Deadline string `json:"deadline,omitempty" check:"span"`
 }

@@ -198,6 +198,8 @@ func checks(name string) func(string) error {
 		return form(everyFormat, "KIND.GROUP/NAME is expected, KIND.GROUP for all of a kind, or * for every object")
 	case "kinds":
 		return form(kindsFormat, "PLURAL.GROUP is expected, or *.GROUP for all of a group: events.events.k8s.io, *.metrics.k8s.io")
+	case "deployments":
+		return form(deploymentsFormat, "NAME or NAMESPACE/NAME is expected, * for any characters: shop, team-*, argocd/*")
 	case "duration":
 		return func(text string) error { _, err := policy.ParseDuration(text); return err }
 	case "cron":
@@ -256,6 +258,8 @@ var (
 	objectsFormat = regexp.MustCompile(`^[^*/\s.][^*/\s]*(/[^/\s]+)?$`)
 	everyFormat   = regexp.MustCompile(`^(\*|[^*/\s.][^*/\s]*(/[^/\s]+)?)$`)
 	kindsFormat   = regexp.MustCompile(`^(\*\.)?[^*/\s.][^*/\s]*$`)
+
+	deploymentsFormat = regexp.MustCompile(`^[^/\s]+(/[^/\s]+)?$`)
 )
 
 // form checks text against a pattern, and says what is expected.

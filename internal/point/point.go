@@ -152,7 +152,31 @@ type Point struct {
 	Bytes   int64     `json:"bytes"`
 	Parts   []Part    `json:"parts,omitempty"`
 	// Revisions the point was taken at, by what they are of: {"git/github.com/acme/api.git": "<commit>"}.
+	// Of what a GitOps engine deployed, by its name as Deployment has it, with # and a number where it has several sources:
+	// {"argocd/argocd/shop": "<commit>"}, the revision that was live.
 	Revisions map[string]string `json:"revisions,omitempty"`
+	// What deployed the application that the point is of; filled as Parts is.
+	Deployment *Deployment `json:"deployment,omitempty"`
+}
+
+// Deployment is what a GitOps engine had deployed of an application when the point was made.
+type Deployment struct {
+	Name    string           `json:"name"` // ENGINE/NAMESPACE/NAME: argocd/argocd/shop
+	Sources []DeployedSource `json:"sources,omitempty"`
+	// Images that ran, by digest, sorted: registry.example/shop@sha256:….
+	Images []string `json:"images,omitempty"`
+	// SHA-256 of the objects that the engine had applied, as it names them, with their specs; the same for the same configuration.
+	Manifests string `json:"manifests,omitempty"`
+}
+
+// DeployedSource is where the configuration came from.
+type DeployedSource struct {
+	URL   string `json:"url"` // without credentials
+	Path  string `json:"path,omitempty"`
+	Chart string `json:"chart,omitempty"` // of Helm; then revisions are its versions
+	From  string `json:"from,omitempty"`  // the revision that was live; empty at the first sync
+	To    string `json:"to,omitempty"`    // the one that came, where the point was made for a sync
+	Part  string `json:"part,omitempty"`  // of this point, which holds the repository
 }
 
 // Skew is the time between the first and the last moment that parts are of; 0 where fewer than two say so. Parts that are copies of
