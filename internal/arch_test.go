@@ -110,7 +110,7 @@ var table = map[string]row{
 	},
 
 	"internal/gitops": { // what deploys applications out of git, and how it is held off
-		ours: "internal/fault internal/kube", foreign: kubernetes, tests: "internal/kube/kubetest",
+		ours: "api/v1alpha1 internal/fault internal/kube", foreign: kubernetes, tests: "internal/kube/kubetest",
 	},
 
 	// Front ends.
