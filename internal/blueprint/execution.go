@@ -244,7 +244,7 @@ func (x *execution) ended(p *PhaseStatus, state State) {
 	}
 }
 
-// phase runs phase i, unless it has ended. A deferPhase that was interrupted is always run again: it is there to make good what other
+// phase runs phase i, unless it has ended. A deferPhase that was interrupted is always taken up: it is there to make good what other
 // phases did.
 func (x *execution) phase(ctx context.Context, i int) (passed bool, err error) {
 	p := x.action.all()[i]
@@ -376,7 +376,7 @@ func (x *execution) prepare(ctx context.Context, p Phase, f Function, i int) (Ca
 	}
 	params := x.params
 	return Call{
-		Args: args, Params: params, ID: id, Namespace: x.set.Namespace,
+		Args: args, Params: params, ID: id, Deferred: deferred, Namespace: x.set.Namespace,
 		Owner: metav1.OwnerReference{APIVersion: GroupVersion.String(), Kind: "ActionSet", Name: x.set.Name, UID: x.set.UID},
 		Save:  func(ctx context.Context, output map[string]any) error { return x.saveOutput(ctx, i, output) },
 		Render: func(text string, more map[string]any) (string, error) {

@@ -41,6 +41,8 @@ type Call struct {
 	Params *Params
 	// ID is the same for each run of one phase of one ActionSet, and of no other: 10 characters fit for names of objects.
 	ID string
+	// Deferred is the deferPhase. It is run again where a process was killed in it, and is to be done once.
+	Deferred bool
 	// Namespace is where pods are made if the phase names none: that of the ActionSet.
 	Namespace string
 	// Owner is the ActionSet, to own what is made for it in Namespace; its UID is empty where there is none in the cluster.

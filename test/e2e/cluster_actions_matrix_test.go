@@ -25,6 +25,7 @@ func TestClusterActionsKilledEverywhere(t *testing.T) {
 		for _, when := range []string{"before", "after", "deferred"} {
 			c.killed(t, "task", victim, when)
 			c.killed(t, "exec", victim, when)
+			c.killed(t, "release", victim, when)
 		}
 	}
 	c.settled(t)

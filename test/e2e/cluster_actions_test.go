@@ -78,6 +78,17 @@ func (c *theatre) read(t *testing.T, ns, file string) string {
 // withData is a podOverride that mounts the application's volume.
 const withData = `{containers: [{name: container, volumeMounts: [{name: data, mountPath: /data}]}], volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]}`
 
+// deferredInside is deferred in the application's own container.
+const deferredInside = `
+    deferPhase:
+      func: KubeExec
+      name: deferred
+      args:
+        namespace: "{{ .Object.metadata.namespace }}"
+        pod: "{{ index .Deployment.Pods 0 }}"
+        command: [bash, -c, "echo once >> /data/deferred-{{ .Options.set }}; sleep {{ .Options.linger }}"]
+`
+
 // deferred is a deferPhase that leaves a line for each time that it runs.
 const deferred = `
     deferPhase:
@@ -322,6 +333,10 @@ func TestClusterActionsKilledInATask(t *testing.T) {
 var slow = func() string { //nolint:gochecknoglobals // a constant, but for how it is written
 	text := "apiVersion: cr.kanister.io/v1alpha1\nkind: Blueprint\nmetadata: {name: slow}\nactions:\n"
 	for kind, phase := range slowPhases {
+		last := deferred
+		if kind == "release" {
+			last = deferredInside
+		}
 		text += "  " + kind + `:
     outputArtifacts:
       first: {keyValue: {made: "{{ .Phases.first.Output.made }}"}}
@@ -340,7 +355,7 @@ var slow = func() string { //nolint:gochecknoglobals // a constant, but for how 
           namespace: "{{ .Deployment.Namespace }}"
           pod: "{{ index .Deployment.Pods 0 }}"
           command: [bash, -c, "echo last >> /data/last-{{ .Options.set }}"]
-` + deferred
+` + last
 	}
 	return text
 }()
@@ -349,9 +364,10 @@ const inNamespace = `        args: {namespace: "{{ .Deployment.Namespace }}", `
 
 // slowPhases take some seconds, by kind.
 var slowPhases = map[string]string{ //nolint:gochecknoglobals // a constant, but for its type
-	"exec": "        func: KubeExec\n" + inNamespace + `pod: "{{ index .Deployment.Pods 0 }}", command: [bash, -c, "sleep 5"]}`,
-	"all":  "        func: KubeExecAll\n" + inNamespace + `pods: "{{ index .Deployment.Pods 0 }}", containers: db, command: [bash, -c, "sleep 5"]}`,
-	"task": "        func: KubeTask\n" + inNamespace + `image: ` + actionsImage + `, command: [bash, -c, "sleep 8"]}`,
+	"exec":    "        func: KubeExec\n" + inNamespace + `pod: "{{ index .Deployment.Pods 0 }}", command: [bash, -c, "sleep 5"]}`,
+	"all":     "        func: KubeExecAll\n" + inNamespace + `pods: "{{ index .Deployment.Pods 0 }}", containers: db, command: [bash, -c, "sleep 5"]}`,
+	"task":    "        func: KubeTask\n" + inNamespace + `image: ` + actionsImage + `, command: [bash, -c, "sleep 8"]}`,
+	"release": "        func: KubeTask\n" + inNamespace + `image: ` + actionsImage + `, command: [bash, -c, "sleep 1"]}`, // its deferPhase is a command
 	"multi": "        func: MultiContainerRun\n" + inNamespace + `backgroundImage: ` + actionsImage + `, backgroundCommand: [sleep, "8"],
           outputImage: ` + actionsImage + `, outputCommand: [sleep, "8"]}`,
 	"prepare": "        func: PrepareData\n" + inNamespace + `image: ` + actionsImage + `, volumes: {data: /mnt}, command: [bash, -c, "sleep 8"]}`,

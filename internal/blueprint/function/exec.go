@@ -67,6 +67,12 @@ func (o Options) execIn(ctx context.Context, c blueprint.Call, commands ...kube.
 		}
 	}
 	c.Log = oneAtATime(c.Log)
+	if c.Deferred {
+		var err error
+		if commands, err = o.execOnce(ctx, c, commands); err != nil {
+			return nil, err
+		}
+	}
 	all := map[string]any{}
 	err := o.withProfile(ctx, c, commands, func() error {
 		results, failures := make([]map[string]any, len(commands)), make([]error, len(commands))
@@ -100,7 +106,7 @@ func (o Options) exec(ctx context.Context, c blueprint.Call, command kube.Comman
 	if err == nil {
 		err = wrong
 	}
-	return result, fault.Wrap(describe(command), nil, err, "")
+	return result, fault.Wrap(describe(command), nil, ofCommand(command.Args, err), "")
 }
 
 // readyPod waits until a pod is ready.
