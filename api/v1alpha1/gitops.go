@@ -163,6 +163,9 @@ type Transaction struct {
 	Settle string `json:"settle,omitempty" check:"span"`
 	// No point is made of the application as it is before anything is touched.
 	NoUndoPoint bool `json:"noUndoPoint,omitempty"`
+	// A commit that takes back in git what was rolled back is pushed as a branch of its own, backstay/revert-COMMIT. Merging it is left to
+	// people.
+	Revert bool `json:"revert,omitempty"`
 }
 
 // Values of Transaction.
@@ -183,6 +186,8 @@ type TransactionStatus struct {
 	From []string `json:"from,omitempty"`
 	// Revisions that it deploys.
 	To []string `json:"to,omitempty"`
+	// Revisions that it rolls back: of the last sync, though it may have failed. None where those are the ones that it deploys.
+	RolledBack []string `json:"rolledBack,omitempty"`
 	// What holds syncs off, and has to be taken back.
 	Suspensions []Suspension `json:"suspensions,omitempty"`
 	// When syncs were held off.
@@ -199,6 +204,8 @@ type TransactionStatus struct {
 	HeldAt []string `json:"heldAt,omitempty"`
 	// Configuration came out of the point, as git did not have the revisions any more.
 	FromPoint bool `json:"fromPoint,omitempty"`
+	// Branches that were pushed, of each source: REPOSITORY BRANCH.
+	Reverts []string `json:"reverts,omitempty"`
 	// From the beginning of the Job until the application was settled: 41s.
 	Took string `json:"took,omitempty"`
 }

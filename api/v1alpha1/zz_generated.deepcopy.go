@@ -1867,6 +1867,11 @@ func (in *TransactionStatus) DeepCopyInto(out *TransactionStatus) {
 		*out = make([]string, len(*in))
 		copy(*out, *in)
 	}
+	if in.RolledBack != nil {
+		in, out := &in.RolledBack, &out.RolledBack
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
 	if in.Suspensions != nil {
 		in, out := &in.Suspensions, &out.Suspensions
 		*out = make([]Suspension, len(*in))
@@ -1892,6 +1897,11 @@ func (in *TransactionStatus) DeepCopyInto(out *TransactionStatus) {
 	}
 	if in.HeldAt != nil {
 		in, out := &in.HeldAt, &out.HeldAt
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
+	if in.Reverts != nil {
+		in, out := &in.Reverts, &out.Reverts
 		*out = make([]string, len(*in))
 		copy(*out, *in)
 	}
