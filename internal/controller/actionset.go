@@ -28,7 +28,6 @@ import (
 	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/blueprint"
 	"github.com/backstay/backstay/internal/fault"
-	"github.com/backstay/backstay/internal/kube"
 )
 
 const (
@@ -36,7 +35,6 @@ const (
 	// annotationJob is on ActionSets that this controller took in, and names their Job. Published ActionSets have no field for it.
 	annotationJob = v1alpha1.Group + "/job"
 
-	definitionsLook  = 30 * time.Second // for definitions of Kanister's kinds that are installed later
 	actionsPerJob    = 5                // ActionSets run at once for each other Job: they wait more than they work
 	defaultPhaseTime = 24 * time.Hour
 	stopTime         = 20 * time.Minute // that the end of an ActionSet which is deleted under way may take; its deferPhase runs then
@@ -62,22 +60,7 @@ func actionSetMetadata() *metav1.PartialObjectMetadataList {
 // addActionSets starts the work on ActionSets when their definitions are there, be it later.
 func (c *controller) addActionSets(m manager.Manager) error {
 	a := actionSets{c}
-	return m.Add(manager.RunnableFunc(func(ctx context.Context) error { // of the leader
-		told := ""
-		for {
-			err := a.ready(ctx, m)
-			if err == nil {
-				return a.watch(m)
-			}
-			if text := err.Error(); text != told {
-				told = text
-				c.Log.Info("ActionSets are not worked on yet", "reason", text)
-			}
-			if kube.Pause(ctx, definitionsLook) != nil {
-				return nil
-			}
-		}
-	}))
+	return c.whenServed(m, "ActionSets", func(ctx context.Context) error { return a.ready(ctx, m) }, a.watch)
 }
 
 // ready reports why ActionSets cannot be worked on: a controller that cannot list what it watches would end the whole process.

@@ -55,6 +55,7 @@ const (
 	defaultEvery      = time.Hour
 	leaseName         = "backstay-controller"
 	eventSource       = "backstay"
+	definitionsLook   = 30 * time.Second // for definitions of others' kinds that are installed later
 )
 
 // controller is what all reconcilers share.
@@ -100,6 +101,27 @@ func Run(ctx context.Context, o Options) error {
 	}
 	defer metrics.Registry.Unregister(gauges)
 	return fault.Wrap("run the controller", fault.ErrUnavailable, m.Start(ctx), "")
+}
+
+// whenServed begins a watch of a kind that is another's when the API server serves it and lets us read it, be it later: a controller that
+// cannot list what it watches would end the whole process.
+func (c *controller) whenServed(m manager.Manager, what string, ready func(context.Context) error, watch func(manager.Manager) error) error {
+	return m.Add(manager.RunnableFunc(func(ctx context.Context) error { // of the leader
+		told := ""
+		for {
+			err := ready(ctx)
+			if err == nil {
+				return watch(m)
+			}
+			if text := err.Error(); text != told {
+				told = text
+				c.Log.Info("a kind is not worked on yet", "kind", what, "reason", text)
+			}
+			if kube.Pause(ctx, definitionsLook) != nil {
+				return nil
+			}
+		}
+	}))
 }
 
 // manager keeps the cache small: of Jobs only those that the controller made, of namespaces its own, and of objects no managed fields. Everything else that is
