@@ -16,6 +16,7 @@ import (
 // choice is what was chosen of namespaces by labels and names, with all that it owns.
 type choice struct {
 	references []reference
+	deployed   deployedObjects
 	uids       map[types.UID]bool
 	found      map[string]bool // of references, by their text; "" for what labels chose
 }
@@ -25,7 +26,7 @@ type owned map[types.UID][]types.UID
 
 // choose finds out which objects of an application are chosen. Kinds that cannot be listed are passed over: who captures them will say.
 func (c *Cluster) choose(ctx context.Context, a Application, kinds []kind, at string) (*choice, error) {
-	chosen := &choice{uids: map[types.UID]bool{}, found: map[string]bool{}}
+	chosen := &choice{deployed: a.deployed(), uids: map[types.UID]bool{}, found: map[string]bool{}}
 	for _, o := range a.Objects {
 		r, err := parseReference(o)
 		if err != nil {
@@ -58,14 +59,14 @@ func (c *Cluster) choose(ctx context.Context, a Application, kinds []kind, at st
 	return chosen, nil
 }
 
-// takes reports whether an object itself is chosen, and by which reference; "" is the selector.
+// takes reports whether an object itself is chosen, and by which reference; "" is the selector, or a deployment.
 func (c *choice) takes(all labels.Selector, k kind, u *unstructured.Unstructured) (by string, ok bool) {
 	for _, r := range c.references {
 		if r.of(k) && r.name == u.GetName() {
 			return r.text, true
 		}
 	}
-	return "", all != nil && all.Matches(labels.Set(u.GetLabels()))
+	return "", all != nil && all.Matches(labels.Set(u.GetLabels())) || c.deployed.has(k, u)
 }
 
 // add adds all that what is chosen owns, however far down, and though it may own itself.

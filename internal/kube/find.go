@@ -22,17 +22,25 @@ type Application struct {
 	Namespaces []string        // sorted
 	Selector   labels.Selector // of the objects in them; nil for all
 	Objects    []string        // KIND.GROUP/NAME or KIND/NAME; none for all
+	Deployed   []Deployed      // the only objects are those that these deploy; none where the application is not chosen by them
 	Capture    v1alpha1.Capture
 }
 
 // whole reports whether everything in the namespaces belongs to the application.
-func (a Application) whole() bool { return a.Selector == nil && len(a.Objects) == 0 }
+func (a Application) whole() bool {
+	return a.Selector == nil && len(a.Objects) == 0 && len(a.Deployed) == 0
+}
 
 // Find resolves what sel selects, in the order of names. The namespace home is that of the object that says sel, system Backstay's own:
 // who asks from another namespace than system reaches that one only (else fault.ErrDenied). Namespaces that are named and are not there
-// give fault.ErrNotFound, beside the applications that were found.
+// give fault.ErrNotFound, beside the applications that were found; so do deployments. A GitOps engine that the cluster does not have
+// is fault.ErrUnsupported.
 func (c *Cluster) Find(ctx context.Context, sel v1alpha1.Applications, home, system string) ([]Application, error) {
 	const op = "find applications"
+	if len(sel.ArgoCD)+len(sel.Flux) > 0 {
+		apps, err := c.findDeployed(ctx, sel, home, system)
+		return apps, fault.Wrap(op, nil, err, "")
+	}
 	var all labels.Selector
 	if sel.Selector != nil {
 		var err error

@@ -113,7 +113,7 @@ func excludedByRule(r schema.GroupResource) bool {
 	case "metrics.k8s.io", "custom.metrics.k8s.io", "external.metrics.k8s.io":
 		return true
 	case v1alpha1.Group: // records of runs; to create one again would run it again
-		return r.Resource == "backups" || r.Resource == "restores" || r.Resource == "restorepoints"
+		return r.Resource == "backups" || r.Resource == "restores" || r.Resource == "restorepoints" || r.Resource == "gates"
 	}
 	switch r.String() {
 	case "events", "events.events.k8s.io", "componentstatuses",

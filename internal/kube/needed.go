@@ -27,20 +27,38 @@ func (p *part) ofCluster(ctx context.Context) error {
 		case chooses == nil:
 			named = append(named, k)
 		default:
-			if err := p.lackOfCluster(ctx, k, p.clusterKind(ctx, k, "", chooses)); err != nil {
+			if err := p.lackOfCluster(ctx, k, p.clusterKind(ctx, k, "", p.orDeployed(k, chooses))); err != nil {
 				return err
 			}
 		}
 	}
 	all := func(*unstructured.Unstructured) bool { return true }
 	for _, k := range named {
-		for _, name := range p.needs.names(k.GroupResource()) {
+		for _, name := range p.clusterNames(k) {
 			if err := p.lackOfCluster(ctx, k, p.clusterKind(ctx, k, "metadata.name="+name, all)); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// orDeployed chooses what a deployment says is its own, too.
+func (c *capture) orDeployed(k kind, chooses func(*unstructured.Unstructured) bool) func(*unstructured.Unstructured) bool {
+	return func(u *unstructured.Unstructured) bool {
+		return chooses(u) || c.chosen != nil && c.chosen.deployed.has(k, u)
+	}
+}
+
+// clusterNames are the objects of a kind of the cluster that are needed, or deployed with the application. Namespaces have parts of their own.
+func (c *capture) clusterNames(k kind) []string {
+	names := c.needs.names(k.GroupResource())
+	if c.chosen == nil || k.String() == "namespaces" {
+		return names
+	}
+	names = append(names, c.chosen.deployed.names(k)...)
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // clusterKind captures those objects of a kind of the cluster that are chosen; only they count. Roles that every cluster has are none of

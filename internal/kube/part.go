@@ -239,6 +239,10 @@ func leftOut(k kind, u *unstructured.Unstructured) string {
 		if name == "kube-root-ca.crt" {
 			return "certificates of the cluster"
 		}
+	case "jobs.batch", "pods":
+		if set[v1alpha1.LabelGate] != "" {
+			return "gates of syncs"
+		}
 	case "persistentvolumeclaims":
 		if ephemeral(u) {
 			return "claims that end with their pod"
