@@ -35,7 +35,7 @@ const (
 	// annotationJob is on ActionSets that this controller took in, and names their Job. Published ActionSets have no field for it.
 	annotationJob = v1alpha1.Group + "/job"
 
-	actionsPerJob    = 5                // ActionSets run at once for each other Job: they wait more than they work
+	actionsPerJob    = 5 // ActionSets run at once for each other Job: they wait more than they work
 	defaultPhaseTime = 24 * time.Hour
 	stopTime         = 20 * time.Minute // that the end of an ActionSet which is deleted under way may take; its deferPhase runs then
 )
