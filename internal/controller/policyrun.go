@@ -22,6 +22,7 @@ import (
 
 	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/kube"
 )
 
 // What is kept of Backups that have ended. They are history, not data.
@@ -159,11 +160,17 @@ func (t *turn) prune(ctx context.Context) error {
 	return nil
 }
 
-// choose resolves what the policy selects at present, one selection for each Backup. A namespace that is named and is not there gets one,
-// too, so that it fails and is seen.
-func (t *turn) choose(ctx context.Context) ([]v1alpha1.Applications, error) {
+// selected is what one Backup of a run is of.
+type selected struct {
+	application string
+	by          v1alpha1.Applications
+}
+
+// choose resolves what the policy selects at present, one selection for each Backup. What is named and is not there gets one, too, so that
+// it fails and is seen.
+func (t *turn) choose(ctx context.Context) ([]selected, error) {
 	p := t.policy
-	var chosen []v1alpha1.Applications
+	var chosen []selected
 	seen := map[string]bool{}
 	for _, source := range applicationsOf(p) {
 		found, err := t.Cluster.Find(ctx, source, p.Namespace, t.System)
@@ -171,26 +178,68 @@ func (t *turn) choose(ctx context.Context) ([]v1alpha1.Applications, error) {
 		if err != nil && !missing {
 			return nil, fault.Wrap("policy "+p.Name, nil, err, "")
 		}
-		named := source
-		named.NamespaceSelector, named.ExcludeNamespaces = nil, nil
-		var namespaces []string
-		for _, a := range found {
-			namespaces = append(namespaces, a.Namespaces...)
+		of := deploymentsOf
+		if len(source.ArgoCD)+len(source.Flux) == 0 {
+			of = namespacesOf
 		}
-		if missing {
-			namespaces = append(namespaces, absentees(source, namespaces)...)
-		}
-		for _, group := range grouped(source.Name, namespaces) {
-			named.Namespaces = group
-			name := cmp.Or(source.Name, group[0])
-			if seen[name] {
-				return nil, fault.New("policy "+p.Name, fault.ErrInvalid, "application "+name+" is selected twice", "give one of the sources another name")
+		for _, s := range of(source, found, missing) {
+			if seen[s.application] {
+				return nil, fault.New("policy "+p.Name, fault.ErrInvalid, "application "+s.application+" is selected twice", "give one of the sources another name")
 			}
-			seen[name] = true
-			chosen = append(chosen, *named.DeepCopy())
+			seen[s.application] = true
+			chosen = append(chosen, s)
 		}
 	}
 	return chosen, nil
+}
+
+// deploymentsOf are the applications that GitOps engines deploy, and those that a selection names and that were not found.
+func deploymentsOf(source v1alpha1.Applications, found []kube.Application, missing bool) []selected {
+	if missing && source.Name != "" {
+		return []selected{{source.Name, source}}
+	}
+	var all []selected
+	there := map[string]bool{}
+	for _, a := range found {
+		all = append(all, selected{a.Name, a.Alone(source)})
+		for _, d := range a.Deployed {
+			engine, name, _ := strings.Cut(d.Name, "/")
+			there[engine+" "+name], there[engine+" "+path.Base(name)] = true, true // as globs name it
+		}
+	}
+	absent := func(engine string, globs []string, only func(glob string) v1alpha1.Applications) {
+		for _, g := range globs {
+			if missing && !there[engine+" "+g] && !strings.ContainsAny(g, `*?[\`) {
+				all = append(all, selected{strings.ReplaceAll(g, "/", "."), only(g)})
+			}
+		}
+	}
+	absent(v1alpha1.EngineArgoCD, source.ArgoCD, func(g string) v1alpha1.Applications {
+		return v1alpha1.Applications{ArgoCD: []string{g}, Capture: source.Capture}
+	})
+	absent(v1alpha1.EngineFlux, source.Flux, func(g string) v1alpha1.Applications {
+		return v1alpha1.Applications{Flux: []string{g}, Capture: source.Capture}
+	})
+	return all
+}
+
+// namespacesOf are the applications that are namespaces.
+func namespacesOf(source v1alpha1.Applications, found []kube.Application, missing bool) []selected {
+	named := source
+	named.NamespaceSelector, named.ExcludeNamespaces = nil, nil
+	var namespaces []string
+	for _, a := range found {
+		namespaces = append(namespaces, a.Namespaces...)
+	}
+	if missing {
+		namespaces = append(namespaces, absentees(source, namespaces)...)
+	}
+	var all []selected
+	for _, group := range grouped(source.Name, namespaces) {
+		named.Namespaces = group
+		all = append(all, selected{cmp.Or(source.Name, group[0]), *named.DeepCopy()})
+	}
+	return all
 }
 
 // grouped is the namespaces of each application: all of them with a name, else each for itself.
@@ -221,12 +270,11 @@ func absentees(source v1alpha1.Applications, found []string) []string {
 }
 
 // create makes the Backup of an application in a run; it may be there already.
-func (t *turn) create(ctx context.Context, run string, a v1alpha1.Applications) error {
-	application := cmp.Or(a.Name, a.Namespaces[0])
-	b := t.backup(run, "-"+application)
-	b.Spec.Application = a
-	if len(validation.IsValidLabelValue(application)) == 0 {
-		b.Labels[v1alpha1.LabelApplication] = application
+func (t *turn) create(ctx context.Context, run string, s selected) error {
+	b := t.backup(run, "-"+s.application)
+	b.Spec.Application = s.by
+	if len(validation.IsValidLabelValue(s.application)) == 0 {
+		b.Labels[v1alpha1.LabelApplication] = s.application
 	}
 	return t.make(ctx, b)
 }
