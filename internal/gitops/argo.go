@@ -46,6 +46,8 @@ type Operation struct {
 	Message   string
 	Automated bool
 	User      string // who asked, where somebody did
+	// Restore is the one on whose behalf Backstay asked for it; empty where it did not.
+	Restore string
 	// Resources are the only ones that are synced, where not all are. Such a sync, and one that applies, runs no hooks.
 	Resources int
 	Applies   bool
@@ -92,7 +94,10 @@ func (a Application) Sources() []Source {
 // Deployed are the revisions that are live, of each source: those of the last sync that ended well. None before the first.
 func (a Application) Deployed() []string {
 	history := a.list("status", "history")
-	if len(history) == 0 {
+	if len(history) == 0 { // which Argo CD can be told not to keep
+		if o := a.Operation(); o != nil && o.Phase == "Succeeded" && o.Resources == 0 {
+			return o.Revisions
+		}
 		return nil
 	}
 	last, _ := history[len(history)-1].(map[string]any)
@@ -122,6 +127,7 @@ func (a Application) Operation() *Operation {
 		Automated: field(of, "initiatedBy", "automated") == true, User: text(of, "initiatedBy", "username"),
 		Applies: field(of, "sync", "syncStrategy", "apply") != nil,
 	}
+	o.Restore = restoreOf(of)
 	only, _ := field(of, "sync", "resources").([]any)
 	o.Resources = len(only)
 	m, _ := field(of, "sync").(map[string]any)
@@ -173,22 +179,36 @@ func (a Application) Owner() (kind, name string) {
 // ApplicationOf is the name of the Application that an object is of, as Argo CD tracks it; empty for none. An annotation that names another
 // object is a copy, and means nothing.
 func ApplicationOf(o metav1.Object) string {
+	name, _ := tracking(o)
+	return name.Name
+}
+
+// tracking is what Argo CD wrote on an object: the Application that it is of, and whether an annotation says so, which names the object,
+// or a label, which others write too. The namespace is empty for an Application in Argo CD's own.
+func tracking(o metav1.Object) (of types.NamespacedName, sure bool) {
 	id := o.GetAnnotations()[annotationTracking]
 	if id == "" {
-		return o.GetLabels()[labelInstance]
+		return qualified(o.GetLabels()[labelInstance]), false
 	}
 	name, object, found := strings.Cut(id, ":")
 	if !found {
-		return ""
+		return of, false
 	}
 	_, object, _ = strings.Cut(object, ":")
-	if namespace, of, is := strings.Cut(object, "/"); !is || namespace != o.GetNamespace() || of != o.GetName() {
-		return ""
+	namespace, called, is := strings.Cut(object, "/")
+	// The namespace of an object of the cluster is that of its Application's destination.
+	if !is || called != o.GetName() || namespace != o.GetNamespace() && o.GetNamespace() != "" {
+		return of, false
 	}
-	if i := strings.LastIndexByte(name, '_'); i >= 0 { // NAMESPACE_NAME, of Applications in any namespace
-		name = name[i+1:]
+	return qualified(name), true
+}
+
+// qualified reads NAME, or NAMESPACE_NAME, of Applications in any namespace.
+func qualified(name string) types.NamespacedName {
+	if namespace, rest, is := strings.Cut(name, "_"); is {
+		return types.NamespacedName{Namespace: namespace, Name: rest}
 	}
-	return name
+	return types.NamespacedName{Name: name}
 }
 
 // revisions are the one, or those of several sources.

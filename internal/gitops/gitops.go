@@ -3,12 +3,18 @@ package gitops
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/kube"
 )
 
 // Deployment is what deploys one application out of git: an Application of Argo CD, a Kustomization or HelmRelease of Flux. by is the
@@ -47,12 +53,86 @@ type State struct {
 	Operation *Operation
 }
 
-// Open finds what a name, ENGINE/NAMESPACE/NAME, stands for. What is not there is fault.ErrNotFound.
-func Open(_ client.Client, name string) (Deployment, error) {
+// Open takes a name, ENGINE/NAMESPACE/NAME, for what it stands for, without asking whether that is there.
+func Open(c client.Client, name string) (Deployment, error) {
+	op := "deployment " + name
 	engine, rest, _ := strings.Cut(name, "/")
 	namespace, of, found := strings.Cut(rest, "/")
-	if !found || namespace == "" || of == "" {
-		return nil, fault.New("deployment "+name, fault.ErrInvalid, "ENGINE/NAMESPACE/NAME is expected: argocd/argocd/shop", "")
+	if !found || namespace == "" || of == "" || strings.Contains(of, "/") {
+		return nil, fault.New(op, fault.ErrInvalid, "ENGINE/NAMESPACE/NAME is expected: argocd/argocd/shop", "")
 	}
-	return nil, fault.New("deployment "+name, fault.ErrUnsupported, fmt.Sprintf("no engine is called %q", engine), "argocd and flux are known")
+	switch engine {
+	case v1alpha1.EngineArgoCD:
+		return argoCD{c, types.NamespacedName{Namespace: namespace, Name: of}}, nil
+	case v1alpha1.EngineFlux:
+		return flux{c, types.NamespacedName{Namespace: namespace, Name: of}}, nil
+	}
+	return nil, fault.New(op, fault.ErrUnsupported, fmt.Sprintf("no engine is called %q", engine), "argocd and flux are known")
+}
+
+// Find is the whole name of a deployment that a user may call NAME, NAMESPACE/NAME or ENGINE/NAMESPACE/NAME. One that is not there is
+// fault.ErrNotFound, one that has several meanings fault.ErrInvalid.
+func Find(ctx context.Context, r client.Reader, name string) (string, error) {
+	op := "find what deploys " + name
+	parts := strings.Split(name, "/")
+	key := types.NamespacedName{Name: parts[len(parts)-1]}
+	engine := ""
+	switch len(parts) {
+	case 3:
+		engine = parts[0]
+		fallthrough
+	case 2:
+		key.Namespace = parts[len(parts)-2]
+	}
+	if len(parts) > 3 || slices.Contains(parts, "") {
+		return "", fault.New(op, fault.ErrInvalid, "NAME, NAMESPACE/NAME or ENGINE/NAMESPACE/NAME is expected", "")
+	}
+	var found []string
+	for _, kind := range deployingKinds() {
+		if engine != "" && engine != kind.engine {
+			continue
+		}
+		names, err := kind.called(ctx, r, key)
+		if err != nil {
+			return "", fault.Wrap(op, kube.ClassOf(err), err, "")
+		}
+		found = append(found, names...)
+	}
+	slices.Sort(found)
+	switch found = slices.Compact(found); len(found) {
+	case 0:
+		return "", fault.New(op, fault.ErrNotFound, "no Application, Kustomization or HelmRelease is called so", "")
+	case 1:
+		return found[0], nil
+	}
+	return "", fault.New(op, fault.ErrInvalid, "it may be "+strings.Join(found, " or "), "give the whole name")
+}
+
+// deployingKind is a kind of object that stands for a deployment.
+type deployingKind struct {
+	engine string
+	kind   schema.GroupVersionKind
+}
+
+func deployingKinds() []deployingKind {
+	return []deployingKind{
+		{v1alpha1.EngineArgoCD, argoKind("Application")},
+		{v1alpha1.EngineFlux, schema.GroupVersionKind{Group: "kustomize.toolkit.fluxcd.io", Version: "v1", Kind: "Kustomization"}},
+		{v1alpha1.EngineFlux, schema.GroupVersionKind{Group: "helm.toolkit.fluxcd.io", Version: "v2", Kind: "HelmRelease"}},
+	}
+}
+
+// called lists the deployments of a name, of all namespaces where it says none. A cluster without the engine has none.
+func (k deployingKind) called(ctx context.Context, r client.Reader, name types.NamespacedName) ([]string, error) {
+	all := &metav1.PartialObjectMetadataList{}
+	all.SetGroupVersionKind(k.kind.GroupVersion().WithKind(k.kind.Kind + "List"))
+	err := r.List(ctx, all, client.InNamespace(name.Namespace), client.MatchingFields{metav1.ObjectNameField: name.Name})
+	if meta.IsNoMatchError(err) {
+		return nil, nil
+	}
+	var names []string
+	for i := range all.Items {
+		names = append(names, k.engine+"/"+client.ObjectKeyFromObject(&all.Items[i]).String())
+	}
+	return names, err
 }
