@@ -511,16 +511,16 @@ func TestFind(t *testing.T) {
 	l.add("Application", "both-"+l.namespace, `{metadata: {namespace: `+other+`}}`)
 	whole := "argocd/" + l.namespace + "/shop-" + l.namespace
 	for name, want := range map[string]any{
-		"shop-" + l.namespace:                     whole,
-		l.namespace + "/shop-" + l.namespace:      whole,
-		whole:                                     whole,
+		"shop-" + l.namespace:                whole,
+		l.namespace + "/shop-" + l.namespace: whole,
+		whole:                                whole,
 		"flux/" + l.namespace + "/shop-" + l.namespace: fault.ErrNotFound,
-		"nobody":                                  fault.ErrNotFound,
-		"both-" + l.namespace:                     fault.ErrInvalid,
-		other + "/both-" + l.namespace:            "argocd/" + other + "/both-" + l.namespace,
-		"":                                        fault.ErrInvalid,
-		"a//b":                                    fault.ErrInvalid,
-		"a/b/c/d":                                 fault.ErrInvalid,
+		"nobody":                       fault.ErrNotFound,
+		"both-" + l.namespace:          fault.ErrInvalid,
+		other + "/both-" + l.namespace: "argocd/" + other + "/both-" + l.namespace,
+		"":                             fault.ErrInvalid,
+		"a//b":                         fault.ErrInvalid,
+		"a/b/c/d":                      fault.ErrInvalid,
 	} {
 		got, err := Find(t.Context(), l, name)
 		if class, is := want.(error); is && !errors.Is(err, class) || !is && (err != nil || got != want) {
@@ -528,4 +528,3 @@ func TestFind(t *testing.T) {
 		}
 	}
 }
-
