@@ -123,6 +123,9 @@ var table = map[string]row{
 		ours: "api/v1alpha1 internal/fault internal/policy", foreign: "go.yaml.in/yaml/v3 k8s.io/apimachinery",
 		tests: "internal/kube/kubetest " + kubernetes, // what the API server says to the same documents
 	},
+	"internal/convert": { // other tools' documents as ours; it speaks to nothing
+		ours: "api/v1alpha1 internal/config internal/fault", foreign: "k8s.io/apimachinery sigs.k8s.io/yaml",
+	},
 	"internal/controller": {
 		ours: "api/v1alpha1 internal/fault internal/policy internal/kube internal/blueprint internal/gitops", foreign: kubernetes + " github.com/prometheus/client_golang github.com/go-logr/logr",
 		tests: "internal/kube/kubetest",
@@ -135,7 +138,7 @@ var table = map[string]row{
 		ours: "api/v1alpha1 internal/config internal/fault internal/point internal/policy internal/protect internal/vault internal/git " +
 			"internal/export internal/notify internal/schedule internal/forge internal/forge/bitbucket internal/forge/gitea " +
 			"internal/forge/github internal/forge/gitlab internal/forge/onedev internal/forge/sourcehut " +
-			"internal/kube internal/kube/volume internal/controller internal/worker internal/blueprint internal/blueprint/function internal/kando internal/gitops",
+			"internal/kube internal/kube/volume internal/controller internal/worker internal/blueprint internal/blueprint/function internal/kando internal/gitops internal/convert",
 		// os/exec: --password-command runs what the user names.
 		foreign: "github.com/spf13/cobra github.com/spf13/pflag golang.org/x/term os/exec " + kubernetes,
 		tests:   "internal/point/memory",

@@ -41,9 +41,9 @@ func (g *Gickup) Convert(dir string) (*Conversion, error) {
 	w := conversion{dir: dir, contents: map[string][]byte{}}
 	for i := range policies {
 		w.hide(reflect.ValueOf(&policies[i]).Elem(), policies[i].Name)
-		data, err := encode(policies[i])
+		data, err := Encode(policies[i])
 		if err == nil {
-			err = readable(policies[i].Name+".yaml", data)
+			err = Check(policies[i].Name+".yaml", data)
 		}
 		if err != nil {
 			return nil, fault.Wrap(op, nil, err, "native files are read more strictly: mend this in gickup's file first")
@@ -57,8 +57,8 @@ func (g *Gickup) Convert(dir string) (*Conversion, error) {
 	return &w.Conversion, nil
 }
 
-// readable says what Load would refuse in a native file.
-func readable(name string, data []byte) error {
+// Check says what Load would refuse in a native file of this name. Its error is fault.ErrInvalid.
+func Check(name string, data []byte) error {
 	l := loader{set: &Set{}, places: map[string]Problem{}}
 	l.read(name, data)
 	_, err := l.finish()

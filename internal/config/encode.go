@@ -11,8 +11,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// encode writes objects as the documents of one YAML file. What is left out when it is empty is left out.
-func encode(objects ...any) ([]byte, error) {
+// Encode writes objects of api/v1alpha1 as the documents of one YAML file that Load reads. What is left out when it is empty is left out.
+func Encode(objects ...any) ([]byte, error) {
 	var b bytes.Buffer
 	to := yaml.NewEncoder(&b)
 	to.SetIndent(2)

@@ -36,7 +36,7 @@ func FuzzLoad(f *testing.F) {
 			return
 		}
 		for _, p := range set.Policies {
-			written, err := encode(p)
+			written, err := Encode(p)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -79,7 +79,7 @@ func FuzzGickup(f *testing.F) {
 			}
 			w := conversion{dir: "/new", contents: map[string][]byte{}}
 			w.hide(reflect.ValueOf(&p).Elem(), p.Name)
-			written, err := encode(p)
+			written, err := Encode(p)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -90,7 +90,7 @@ func FuzzGickup(f *testing.F) {
 			}
 			var again v1alpha1.Policy
 			d.decode(documents[0].root, reflect.ValueOf(&again).Elem(), "", 0)
-			if rewritten, err := encode(again); err != nil || string(rewritten) != string(written) {
+			if rewritten, err := Encode(again); err != nil || string(rewritten) != string(written) {
 				t.Errorf("%s\nis read as\n%s", written, rewritten)
 			}
 		}
