@@ -18,6 +18,7 @@ import (
 	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/blueprint"
 	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/gitops"
 	"github.com/backstay/backstay/internal/kube"
 	"github.com/backstay/backstay/internal/kube/kubetest"
 	"github.com/backstay/backstay/internal/kube/volume"
@@ -39,6 +40,8 @@ type lab struct {
 	store   *memory.Store
 
 	functions []blueprint.Function
+	engine    *engine           // that deploys applications; nil for none
+	deployed  *point.Deployment // what points say of it
 
 	mu      sync.Mutex
 	opened  error // why the vault cannot be opened
@@ -92,8 +95,12 @@ func (l *lab) worker() *Worker { return l.workerOf(l.cluster, open{l.store}) }
 func (l *lab) workerOf(c *kube.Cluster, s Store) *Worker { return l.workerAt(c, s, time.Now) }
 
 func (l *lab) workerAt(c *kube.Cluster, s Store, now func() time.Time) *Worker {
+	if l.deployed != nil {
+		s = revised{s, l.deployed}
+	}
 	return New(Options{
-		Cluster: c, System: l.system, Name: clusterName, Now: now, Log: slog.New(slog.DiscardHandler),
+		Deployment: func(name string) (gitops.Deployment, error) { return l.engine.open(name, nil) },
+		Cluster:    c, System: l.system, Name: clusterName, Now: now, Log: slog.New(slog.DiscardHandler),
 		Open: func(_ context.Context, _ volume.Location, create bool) (Store, error) {
 			l.mu.Lock()
 			defer l.mu.Unlock()
@@ -214,7 +221,9 @@ func (l *lab) killedAfter(n int64, work func(context.Context, *Worker) error) bo
 	if err != nil {
 		l.Fatal(err)
 	}
-	err = work(ctx, l.workerOf(cluster, doomedStore{l.store, d}))
+	w := l.workerOf(cluster, doomedStore{l.store, d})
+	w.Deployment = func(name string) (gitops.Deployment, error) { return l.engine.open(name, d) }
+	err = work(ctx, w)
 	if !d.dead() && err != nil {
 		l.Fatalf("not killed, and failed: %v", err)
 	}

@@ -47,7 +47,8 @@ type restoration struct {
 	record   *point.Record
 	tree     point.Reader
 
-	made    []made // by Blueprints
+	made    []made            // by Blueprints
+	undone  *v1alpha1.Restore // whose transaction is undone; nil for none
 	plan    *restore.Plan
 	volumes *volume.Keeper
 	claims  *volume.Restorer
@@ -104,6 +105,9 @@ func (r *restoration) work(ctx context.Context) error {
 	return r.holding(ctx, r.targets(), string(r.object.UID), func(ctx context.Context) error {
 		if err := r.build(ctx); err != nil { // not before: another may have been at work
 			return err
+		}
+		if r.object.Spec.GitOps != nil {
+			return r.transact(ctx)
 		}
 		return r.apply(ctx)
 	})
@@ -214,7 +218,7 @@ func chosen(op string, newest map[string]*v1alpha1.RestorePoint, want *v1alpha1.
 // build compares the point with the cluster, and writes the plan down.
 func (r *restoration) build(ctx context.Context) error {
 	o := restore.Options{
-		Cluster: r.rights, Spec: r.object.Spec, System: r.System, Objects: map[string][]unstructured.Unstructured{},
+		Cluster: r.rights, Spec: r.spec(), System: r.System, Objects: map[string][]unstructured.Unstructured{},
 		Taken: r.record.Point.Time, Now: r.Now(), Begun: r.begun(),
 	}
 	if r.object.Namespace != r.System {
@@ -258,6 +262,11 @@ func (r *restoration) build(ctx context.Context) error {
 	if r.plan, err = restore.Build(ctx, o); err != nil {
 		return err
 	}
+	if r.object.Spec.GitOps != nil {
+		if err := r.planTransaction(ctx); err != nil {
+			return err
+		}
+	}
 	for _, m := range r.acts(r.made) {
 		r.plan.Actions = append(r.plan.Actions, "Blueprint "+m.Blueprint.Name+" restores "+m.name())
 	}
@@ -267,7 +276,7 @@ func (r *restoration) build(ctx context.Context) error {
 // begun reports whether an earlier process changed the cluster already.
 func (r *restoration) begun() bool {
 	switch r.object.Status.Phase {
-	case v1alpha1.PhaseSwapping, v1alpha1.PhaseApplying, v1alpha1.PhaseActing, v1alpha1.PhaseWaiting, v1alpha1.PhaseTidying:
+	case v1alpha1.PhaseSwapping, v1alpha1.PhaseApplying, v1alpha1.PhaseActing, v1alpha1.PhaseWaiting, v1alpha1.PhaseTidying, v1alpha1.PhaseSyncing:
 		return true
 	}
 	return false
@@ -305,17 +314,22 @@ func (r *restoration) writePlan(ctx context.Context) error {
 // targets are the namespaces that the Restore may change: those in the point, as they are called here. A tenant's holds nobody else's,
 // whatever its vault says.
 func (r *restoration) targets() []string {
-	if r.object.Namespace != r.System {
-		return []string{r.object.Namespace}
-	}
 	reached := map[string]bool{}
+	if r.object.Namespace != r.System {
+		reached[r.object.Namespace] = true
+	}
 	for _, p := range r.record.Point.Parts {
 		namespace, is := kube.NamespaceOf(p.Name)
 		if !is {
 			namespace, _, is = volume.ClaimOf(p.Name)
 		}
-		if is && namespace != "" {
+		if is && namespace != "" && r.object.Namespace == r.System {
 			reached[cmp.Or(r.object.Spec.Namespaces[namespace], namespace)] = true
+		}
+	}
+	if r.object.Spec.GitOps != nil {
+		if _, deployment := r.revisions(); deployment != "" {
+			reached[deployment] = true // no namespace has a slash in its name
 		}
 	}
 	return sortedKeys(reached)
@@ -327,11 +341,7 @@ func (r *restoration) apply(ctx context.Context) (err error) {
 		return err
 	}
 	var problems []string
-	exchanged := r.exchanged()
-	if err := r.fill(ctx, exchanged); err != nil {
-		return err
-	}
-	if err := r.swap(ctx, exchanged); err != nil {
+	if err := r.exchange(ctx); err != nil {
 		return err
 	}
 	if r.object.Spec.Only != v1alpha1.OnlyData {
@@ -370,11 +380,24 @@ func (r *restoration) settle(ctx context.Context, problems []string) error {
 			problems = append(problems, n.Object+" is not ready: "+n.Why)
 		}
 	}
-	phase := v1alpha1.PhaseComplete
+	return r.end(ctx, phaseOf(problems), problems)
+}
+
+// phaseOf is how work ends that brought back all but what the problems name.
+func phaseOf(problems []string) v1alpha1.Phase {
 	if len(problems) > 0 {
-		phase = v1alpha1.PhaseIncomplete
+		return v1alpha1.PhaseIncomplete
 	}
-	return r.end(ctx, phase, problems)
+	return v1alpha1.PhaseComplete
+}
+
+// exchange puts volumes of the point behind claims. What uses them is left stopped.
+func (r *restoration) exchange(ctx context.Context) error {
+	volumes := r.exchanged()
+	if err := r.fill(ctx, volumes); err != nil {
+		return err
+	}
+	return r.swap(ctx, volumes)
 }
 
 // exchanged are the volumes that come back.
@@ -387,6 +410,9 @@ func (r *restoration) exchanged() []restore.Volume {
 // lacks says what of the point, or of the plan, could not be brought back.
 func (r *restoration) lacks() []string {
 	var all []string
+	if r.undone != nil {
+		return nil
+	}
 	for _, p := range r.record.Point.Parts {
 		if p.State == point.Failed && (p.Kind == point.KindObjects || p.Kind == kindArtifacts) {
 			all = append(all, p.Name+" is not in the point: "+p.Reason)
@@ -521,19 +547,40 @@ func (r *restoration) undo(ctx context.Context) error {
 	if !other.Status.Phase.Final() {
 		return fault.New("undo "+other.Name, fault.ErrRefused, "it has not ended", "delete it, and it takes back what it did")
 	}
-	namespaces, claims := map[string]bool{}, []types.NamespacedName{}
-	for _, v := range other.Status.Volumes {
+	held, claims := map[string]bool{}, takenOut(&other)
+	for _, c := range claims {
+		held[c.Namespace] = true
+	}
+	if j := other.Status.GitOps; j != nil && j.Deployment != "" {
+		r.undone = &other
+		held[j.Deployment] = true
+	}
+	if len(held) == 0 {
+		return fault.New("undo "+other.Name, fault.ErrNotFound, "it took no volume out of use", "")
+	}
+	return r.holding(ctx, sortedKeys(held), string(r.object.UID), func(ctx context.Context) error {
+		if r.undone != nil {
+			return r.transact(ctx)
+		}
+		if err := r.putBack(ctx, claims, string(other.UID)); err != nil {
+			return err
+		}
+		if err := r.start(ctx); err != nil {
+			return err
+		}
+		return r.end(ctx, v1alpha1.PhaseComplete, nil)
+	})
+}
+
+// takenOut are the claims whose volumes a Restore took out of use.
+func takenOut(r *v1alpha1.Restore) []types.NamespacedName {
+	var claims []types.NamespacedName
+	for _, v := range r.Status.Volumes {
 		if v.OldVolume != "" {
-			namespaces[v.Namespace] = true
 			claims = append(claims, types.NamespacedName{Namespace: v.Namespace, Name: v.Claim})
 		}
 	}
-	if len(claims) == 0 {
-		return fault.New("undo "+other.Name, fault.ErrNotFound, "it took no volume out of use", "")
-	}
-	return r.holding(ctx, sortedKeys(namespaces), string(r.object.UID), func(ctx context.Context) error {
-		return r.putBack(ctx, claims, string(other.UID))
-	})
+	return claims
 }
 
 // putBack stops what uses the claims and puts the volumes back behind them that another Restore took out.
@@ -552,14 +599,8 @@ func (r *restoration) putBack(ctx context.Context, claims []types.NamespacedName
 	if err != nil { // half of them may be back: nothing is to start before the others are, or all are as they were
 		return err
 	}
-	if err := r.start(ctx); err != nil {
-		return err
-	}
 	until := metav1.NewTime(r.Now().Add(r.claims.Keep))
-	if err := r.save(ctx, func(s *v1alpha1.RestoreStatus) { s.Volumes, s.UndoUntil = volumes, &until }); err != nil {
-		return err
-	}
-	return r.end(ctx, v1alpha1.PhaseComplete, nil)
+	return r.save(ctx, func(s *v1alpha1.RestoreStatus) { s.Volumes, s.UndoUntil = volumes, &until })
 }
 
 // abort ends a Restore as failed, with the workloads as they were and the volumes behind their claims that were there before.
@@ -585,11 +626,20 @@ func (r *restoration) abort(ctx context.Context, cause error) error {
 // putRight puts volumes and workloads back as they were. Workloads whose volumes cannot be put back stay stopped: they would write to
 // volumes of two times.
 func (r *restoration) putRight(ctx context.Context) error {
+	transaction := owes(r.object)
+	if transaction {
+		if err := r.stopDeploying(ctx, r.object); err != nil {
+			return err
+		}
+	}
 	err := r.claims.TakeBack(ctx)
 	if err != nil {
 		if exchanged, unknown := r.claims.Exchanged(ctx); exchanged || unknown != nil {
 			return errors.Join(err, unknown)
 		}
+	}
+	if transaction {
+		err = errors.Join(err, r.undoTransaction(ctx, r.object))
 	}
 	return errors.Join(err, r.start(ctx))
 }

@@ -30,8 +30,10 @@ func (w *Worker) Tidy(ctx context.Context) error {
 		},
 		func(func(uid string) bool) error { return w.releaseEnded(ctx) },
 		func(func(uid string) bool) error { return w.clearPhases(ctx) },
+		func(func(uid string) bool) error { return w.forUnresolved(ctx, w.stopDeploying) },
 		// Volumes before the workloads that use them.
 		func(active func(uid string) bool) error { return claims.TidyVolumes(ctx, active) },
+		func(func(uid string) bool) error { return w.forUnresolved(ctx, w.takeBackTransaction) },
 		func(active func(uid string) bool) error { return claims.StartAll(ctx, active) },
 		func(active func(uid string) bool) error { return claims.DeleteUndo(ctx, active) },
 		func(active func(uid string) bool) error { return w.dropLeases(ctx, active) },

@@ -20,6 +20,7 @@ import (
 	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/blueprint"
 	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/gitops"
 	"github.com/backstay/backstay/internal/kube"
 	"github.com/backstay/backstay/internal/kube/volume"
 	"github.com/backstay/backstay/internal/point"
@@ -44,6 +45,8 @@ type Options struct {
 	Repositories func(
 		ctx context.Context, p v1alpha1.Policy, s Store, secret func(context.Context, v1alpha1.SecretKeyRef) ([]byte, error),
 	) (*point.Run, error)
+	// Deployment finds what deploys an application out of git; nil for gitops.Open.
+	Deployment func(name string) (gitops.Deployment, error)
 	// Retention reads what a policy says of it.
 	Retention func(r *v1alpha1.Retention) (policy.Retention, error)
 	Now       protect.Clock
