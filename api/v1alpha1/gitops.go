@@ -9,6 +9,9 @@ const (
 	AnnotationBreakGlass = Group + "/break-glass"
 	// LabelGate is on the hook Jobs whose pods wait at a gate.
 	LabelGate = Group + "/gate"
+	// AnnotationOnlyHook on such a Job says "true" where the application has no other hook. Argo CD does not say what hooks come, so only
+	// with it does GitOps.SkipKinds skip.
+	AnnotationOnlyHook = Group + "/only-hook"
 	// AnnotationRestore on what a Restore suspended names it: RESTORE-UID.
 	AnnotationRestore = Group + "/restore"
 )
