@@ -254,7 +254,9 @@ func observed(o *unstructured.Unstructured) bool {
 	return seen == o.GetGeneration()
 }
 
-func suspendedNow(o *unstructured.Unstructured) bool { return field(o.Object, "spec", "suspend") == true }
+func suspendedNow(o *unstructured.Unstructured) bool {
+	return field(o.Object, "spec", "suspend") == true
+}
 
 // condition is one of an object's conditions; empty for one that it lacks.
 type condition struct {

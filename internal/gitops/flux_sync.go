@@ -297,7 +297,9 @@ func annotate(o *unstructured.Unstructured, more map[string]string) {
 	o.SetAnnotations(annotations)
 }
 
-func equal(a, b *unstructured.Unstructured) bool { return apiequality.Semantic.DeepEqual(a.Object, b.Object) }
+func equal(a, b *unstructured.Unstructured) bool {
+	return apiequality.Semantic.DeepEqual(a.Object, b.Object)
+}
 
 // token is what a controller of Flux answers with once it has seen that an object is suspended for a Restore.
 func token(by string) string { return "backstay-" + by }
