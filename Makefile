@@ -29,15 +29,15 @@ race: debian
 	@test/servers/build.sh $(SERVERS) >/dev/null
 	eval "$$(test/servers/build.sh $(SERVERS); test/recordings.sh)" && $(GO) test -race -short -timeout 20m -skip '$(ALONE)' $(RACE)
 
-e2e: debian build ## the built program against Gitea, sshd, stock kopia, the kill signal; as root also on a Kubernetes that it starts
-	@test/servers/build.sh $(SERVERS) gitea >/dev/null
-	eval "$$(test/servers/build.sh $(SERVERS) gitea)" && \
+e2e: debian build ## the built program against Gitea, sshd, stock kopia, the kill signal; as root also on a Kubernetes with Argo CD that it starts
+	@test/servers/build.sh $(SERVERS) gitea argocd >/dev/null
+	eval "$$(test/servers/build.sh $(SERVERS) gitea argocd)" && \
 		BACKSTAY_TEST_BINARY=$(CURDIR)/bin/backstay $(GO) test -tags e2e -count=1 -timeout 90m ./test/e2e; \
 		status=$$?; for name in backstay elsewhere; do test/cluster/down.sh $$name; done; exit $$status
 
 e2e-long: debian build ## what of the cluster's tests takes its time: every phase killed, 500 namespaces, tenants, a second cluster
-	@test/servers/build.sh $(SERVERS) >/dev/null
-	eval "$$(test/servers/build.sh $(SERVERS))" && \
+	@test/servers/build.sh $(SERVERS) argocd >/dev/null
+	eval "$$(test/servers/build.sh $(SERVERS) argocd)" && \
 		BACKSTAY_TEST_BINARY=$(CURDIR)/bin/backstay $(GO) test -tags e2e,long -count=1 -timeout 90m -run Cluster ./test/e2e; \
 		status=$$?; for name in backstay elsewhere; do test/cluster/down.sh $$name; done; exit $$status
 

@@ -15,10 +15,15 @@ up)
 	ln -sfn "$BACKSTAY_TEST_ARGOCD" "$dir/argo/programs"
 	inside sh "$here/argo-node.sh" || { echo "argo.sh: Argo CD is not ready; see $dir/logs/argo-*" >&2; exit 1; } ;;
 down)
-	for file in "$dir"/argo/pids/*; do
-		[ ! -f "$file" ] || inside kill "$(cat "$file")" 2>/dev/null || :
-		rm -f "$file"
-	done ;;
+	# shellcheck disable=SC2016
+	cat "$dir"/argo/pids/* 2>/dev/null | inside xargs -r sh -c '
+		kill "$@" 2>/dev/null
+		for process; do
+			for _ in $(seq 100); do kill -0 "$process" 2>/dev/null || break; sleep 0.1; done
+			kill -9 "$process" 2>/dev/null
+		done
+		:' sh
+	rm -rf "$dir/argo/pids" ;;
 *)
 	echo "argo.sh: up or down" >&2
 	exit 2 ;;
