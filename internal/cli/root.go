@@ -58,9 +58,9 @@ func newRootCommand(a *app) *cobra.Command {
 	cmd.AddCommand(
 		newBackupCommand(a), newPointsCommand(a), newShowCommand(a), newDiffCommand(a), newRestoreCommand(a), newVerifyCommand(a),
 		newHoldCommand(a), newExpireCommand(a), newMaintainCommand(a),
-		newRunCommand(a), newConfigCommand(a), newGickupCommand(a), newBlueprintCommand(a), newKandoCommand(a),
+		newRunCommand(a), newConfigCommand(a), newGickupCommand(a), newConvertCommand(a), newBlueprintCommand(a), newKandoCommand(a),
 		newLocationCommand(a),
-		newControllerCommand(a), newWorkerCommand(a), newMoverCommand(a), newVersionCommand(a),
+		newGateCommand(a), newControllerCommand(a), newWorkerCommand(a), newMoverCommand(a), newVersionCommand(a),
 	)
 	return cmd
 }

@@ -66,13 +66,11 @@ func nodeOf(v reflect.Value) *yaml.Node {
 	}
 }
 
-// isEmpty is encoding/json's rule for omitempty.
+// isEmpty is encoding/json's rule for omitempty, and for structs that for omitzero.
 func isEmpty(v reflect.Value) bool {
 	switch v.Kind() {
 	case reflect.Slice, reflect.Map:
 		return v.Len() == 0
-	case reflect.Struct:
-		return false
 	default:
 		return v.IsZero()
 	}

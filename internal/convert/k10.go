@@ -75,7 +75,7 @@ func (c *conversion) k10Credentials(s *source, b bucket, store *value) {
 	secret := named.text()
 	namespace := s.take("spec.locationSpec.credential.secret.namespace")
 	from := namespace.text()
-	namespace.changed("metadata.namespace", "Secrets are of the Location's namespace")
+	namespace.needless("Secrets are of the Location's namespace")
 	var credentials map[string]v1alpha1.Secret
 	switch store.text() {
 	case "S3":
@@ -116,7 +116,11 @@ func (c *conversion) k10Policy(s *source) {
 	s.take("spec.comment").needless("it is a comment")
 	s.each("spec.actions", from.action)
 	if !from.backs {
-		s.drop(Dropped, "it makes no backups. What was exported elsewhere shows up as RestorePoints where its Location is declared")
+		fate := Dropped
+		if from.imports {
+			fate = Needless
+		}
+		s.drop(fate, "it makes no backups")
 		return
 	}
 	version, name := c.meta(s, v1alpha1.KindPolicy)
@@ -141,6 +145,7 @@ type k10Work struct {
 	policy       v1alpha1.Policy
 	applications v1alpha1.Applications
 	backs        bool                // it has the action backup
+	imports      bool                // it has the action import
 	exported     *v1alpha1.Retention // of the action export, where it has its own
 	exports      bool
 	location     string // name of the location that exports go to, else of that which the backup names
@@ -157,8 +162,11 @@ func (w *k10Work) action(s *source) {
 		w.exports = true
 		what.kept("spec.location")
 		w.export(s)
+	case "import":
+		w.imports = true
+		s.drop(Needless, "points of another cluster show up where its Location is declared")
 	default:
-		s.drop(Dropped, what.text()+" is not done by a Policy: a Restore brings a point back, and points of another cluster show up where its Location is declared")
+		s.drop(Dropped, what.text()+" is not done by a Policy")
 	}
 }
 
@@ -218,7 +226,7 @@ func (w *k10Work) profile(s *source, path string) string {
 		from = w.source.namespace()
 	}
 	name.kept("spec.location")
-	namespace.changed("metadata.namespace", "a Policy and its Location are of one namespace")
+	namespace.needless("a Policy and its Location are of one namespace")
 	return w.name(v1alpha1.KindLocation, from, name.text())
 }
 

@@ -14,7 +14,7 @@ func (c *conversion) k10Binding(s *source) {
 	name := s.take("spec.blueprintRef.name")
 	b.blueprint = name.text()
 	from := s.take("spec.blueprintRef.namespace")
-	from.changed("metadata.namespace", "a Blueprint is of the Policy's namespace")
+	from.needless("a Blueprint is of the Policy's namespace")
 	s.each("spec.resources.matchAll", b.requirement)
 	if s.each("spec.resources.matchAny", func(any *source) { any.drop(Dropped, "only matchAll is read: write a binding for each") }) > 0 {
 		b.unclear = true

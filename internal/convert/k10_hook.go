@@ -105,7 +105,7 @@ func (c *conversion) k10Hook(s *source) {
 	if governing != nil {
 		governing.Spec.GitOps = &v1alpha1.GitOps{}
 		s.tell("spec.template", Changed, "spec.gitops of Policy "+governing.Name,
-			"the sync waits for the snapshots, 15 minutes at most, and fails where none can be taken; the script waited until K10 was done")
+			"syncs of all its applications wait for the snapshots, 15 minutes at most, and fail where none can be taken; the script waited until K10 was done")
 	}
 	s.tree = nil
 	c.gates = append(c.gates, Document{s.String(), "Job", "backstay-gate", gateJob(namespace)})

@@ -137,10 +137,11 @@ func (c *conversion) veleroSchedule(s *source) {
 	if tree, is := s.take("spec.template").raw.(map[string]any); is {
 		template.tree = tree
 	}
+	p.Spec.Retention = timeToLive(template.take("ttl"))
 	w := &veleroWork{conversion: c, source: template}
 	w.read()
 	template.tellRest()
-	p.Spec.Location, p.Spec.Retention = w.location(), w.retention
+	p.Spec.Location = w.location()
 	p.Spec.Sources = w.sources
 	c.needLocation(p.Spec.Location)
 	c.policies = append(c.policies, made[*v1alpha1.Policy]{s.String(), p})
@@ -156,6 +157,7 @@ func (c *conversion) veleroBackup(s *source) {
 	if tree, is := s.take("spec").raw.(map[string]any); is {
 		spec.tree = tree
 	}
+	spec.take("ttl").dropped("a point that no policy made is kept until it is deleted")
 	w := &veleroWork{conversion: c, source: spec}
 	w.read()
 	spec.tellRest()
@@ -164,9 +166,6 @@ func (c *conversion) veleroBackup(s *source) {
 		TypeMeta:   metav1.TypeMeta{APIVersion: version, Kind: v1alpha1.KindBackup},
 		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: c.namespace},
 		Spec:       v1alpha1.BackupSpec{Location: w.location()},
-	}
-	if w.keeps {
-		s.tell("spec.ttl", Dropped, "", "a point that no policy made is kept until it is deleted")
 	}
 	if len(w.sources) > 1 {
 		s.drop(Dropped, "no Backup is made: its hooks are of some of its namespaces only; write a Backup for each namespace")
@@ -184,11 +183,9 @@ func (c *conversion) veleroBackup(s *source) {
 // veleroWork is what a backup of Velero says, under conversion.
 type veleroWork struct {
 	*conversion
-	source    *source
-	named     string // the storage location
-	retention *v1alpha1.Retention
-	keeps     bool // ttl was said
-	sources   []v1alpha1.Source
+	source  *source
+	named   string // the storage location
+	sources []v1alpha1.Source
 }
 
 // location is the name of the Location that takes the points.
@@ -201,7 +198,6 @@ func (w *veleroWork) read() {
 		w.named = w.name(v1alpha1.KindLocation, s.namespace(), named.text())
 		named.kept("spec.location")
 	}
-	w.keep()
 	a := &v1alpha1.Applications{}
 	w.namespaces(a)
 	w.resources(a)
@@ -222,26 +218,24 @@ func (w *veleroWork) read() {
 	s.each("hooks.resources", w.hook)
 }
 
-// keep turns a time to live into retention.
-func (w *veleroWork) keep() {
-	ttl := w.source.take("ttl")
+// timeToLive turns how long Velero keeps a backup into retention.
+func timeToLive(ttl *value) *v1alpha1.Retention {
 	text := ttl.text()
-	w.keeps = ttl.there && text != "0s"
 	span, err := time.ParseDuration(cmp.Or(text, veleroKeeps))
 	if err != nil || span < 0 {
-		ttl.dropped("not a span of time")
-		return
+		ttl.dropped("a span of time is expected: nothing expires")
+		return nil
 	}
 	if span == 0 {
-		span, _ = time.ParseDuration(veleroKeeps)
+		span, _ = time.ParseDuration(veleroKeeps) // as Velero takes it
 	}
 	const day = 24 * time.Hour
 	within := fmt.Sprintf("%dd", span/day)
 	if span%day != 0 {
-		within = fmt.Sprintf("%dh", max((span+time.Hour-1)/time.Hour, 1))
+		within = fmt.Sprintf("%dh", (span+time.Hour-1)/time.Hour)
 	}
-	w.retention = &v1alpha1.Retention{Within: within}
 	ttl.changed("spec.retention.within: "+within, "counted from the newest point, so that an application that is backed up no more keeps its last points")
+	return &v1alpha1.Retention{Within: within}
 }
 
 // namespaces says which are backed up.
