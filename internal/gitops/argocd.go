@@ -84,9 +84,12 @@ func (a Application) State() State {
 			s.Lost = s.Lost || unreadable(message)
 		}
 	}
-	if o := s.Operation; o != nil && o.Phase != "Succeeded" && o.Message != "" {
-		says = append(says, "sync: "+o.Message)
-		s.Lost = s.Lost || unreadable(o.Message)
+	if o := s.Operation; o != nil {
+		failed := o.Phase != "Succeeded" && o.Message != ""
+		if failed {
+			says = append(says, "sync: "+o.Message)
+		}
+		s.Lost = failed && unreadable(o.Message) || s.Lost && o.Restore == "" // HEAD may be gone, and what a Restore asks for be there
 	}
 	s.Message = strings.Join(says, "; ")
 	return s
@@ -114,7 +117,7 @@ func (d argoCD) Stop(ctx context.Context, by string) error {
 		a, err := d.application(ctx)
 		var o *Operation
 		if err == nil {
-			if o = a.Operation(); o == nil || o.Ended() || o.Restore == by {
+			if o = a.Operation(); o == nil || o.Ended() || by != "" && o.Restore == by {
 				return nil
 			}
 			err = d.terminate(ctx, a)
@@ -179,8 +182,12 @@ func (d argoCD) patch(ctx context.Context, before, after *unstructured.Unstructu
 }
 
 // Deploy asks for a sync as Argo CD's own rollback does: of what the last sync of these revisions had for sources, by apply alone, so
-// without hooks. The previous operation's state goes with the same patch, or Argo CD would take its results for those of the new one.
+// without hooks. The previous operation's state goes with the same patch, or Argo CD would take its results for those of the new one. What
+// a window blocks since the moment that it came is ended before.
 func (d argoCD) Deploy(ctx context.Context, to []string, by string) error {
+	if err := d.stopBlocked(ctx, by); err != nil {
+		return err
+	}
 	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
 		a, err := d.application(ctx)
 		if err != nil {

@@ -312,6 +312,7 @@ func TestStop(t *testing.T) {
 		{"not begun", `{` + operation + `, status: {operationState: {phase: Succeeded, operation: {sync: {revision: aaa}}}}}`, "Failed"},
 		{"not begun, the first", `{` + operation + `}`, "Failed"},
 		{"asked for by nobody any more", `{status: {operationState: {phase: Running, ` + operation + `}}}`, "Failed"},
+		{"for nobody", `{` + operation + `, status: {operationState: {phase: Running, ` + operation + `}}}`, "Failed"},
 		{
 			"our own",
 			`{operation: {sync: {revision: aaa}, info: [{name: backstay.io/restore, value: me}]}, status: {operationState: {phase: Running,
@@ -341,7 +342,11 @@ func TestStop(t *testing.T) {
 			})
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 			defer cancel()
-			if err := l.deployment("shop").Stop(ctx, "me"); err != nil {
+			by := "me"
+			if test.name == "for nobody" {
+				by = ""
+			}
+			if err := l.deployment("shop").Stop(ctx, by); err != nil {
 				t.Fatal(err)
 			}
 			a := Application{l.read("Application", "shop")}
@@ -378,6 +383,18 @@ func TestResumeEndsWhatTheWindowBlocked(t *testing.T) {
 	}
 	if o := (Application{l.read("Application", "shop")}).Operation(); o.Phase != "Failed" {
 		t.Errorf("operation %+v would go on without the window", o)
+	}
+}
+
+func TestDeployEndsWhatTheWindowBlocked(t *testing.T) {
+	l := newLab(t)
+	l.add("Application", "shop", `{spec: {source: {}}, operation: {sync: {revision: bbb}, initiatedBy: {automated: true}}}`)
+	l = l.changing(ends)
+	if err := l.deployment("shop").Deploy(t.Context(), []string{"aaa"}, "me"); err != nil {
+		t.Fatal(err)
+	}
+	if o := (Application{l.read("Application", "shop")}).Operation(); o.Restore != "me" || !slices.Equal(o.Revisions, []string{"aaa"}) {
+		t.Errorf("operation %+v", o)
 	}
 }
 
@@ -491,6 +508,11 @@ func TestState(t *testing.T) {
 		{
 			name: "its manifests are wrong", message: "Unknown, Unknown; ComparisonError: kustomize build failed",
 			text: `{status: {sync: {status: Unknown}, health: {status: Unknown}, conditions: [{type: ComparisonError, message: kustomize build failed}]}}`,
+		},
+		{
+			name: "HEAD is gone, and what a Restore asked for is there", message: "Unknown, Healthy; ComparisonError: unable to resolve 'main' to a commit SHA", healthy: true,
+			text: `{status: {sync: {status: Unknown}, health: {status: Healthy}, conditions: [{type: ComparisonError, message: "unable to resolve 'main' to a commit SHA"}],
+				operationState: {phase: Succeeded, operation: {sync: {revision: aaa}, info: [{name: backstay.io/restore, value: me}]}}}}`,
 		},
 		{name: "hostile", text: `{status: {sync: 7, health: [], conditions: {}, operationState: [], history: 1}, spec: {sources: x}, operation: []}`, message: ", "},
 	} {

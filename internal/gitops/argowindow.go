@@ -49,6 +49,7 @@ func (d argoCD) Resume(ctx context.Context, s v1alpha1.Suspension, by string) er
 	return fault.Wrap(fmt.Sprintf("let syncs go by AppProject %s/%s", s.Namespace, s.Name), kube.ClassOf(err), err, "")
 }
 
+// stopBlocked ends an automated sync while a window is there.
 func (d argoCD) stopBlocked(ctx context.Context, by string) error {
 	a, err := d.application(ctx)
 	if fault.Of(err) == fault.Of(fault.ErrNotFound) {
