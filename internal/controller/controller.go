@@ -13,6 +13,7 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/tools/record"
@@ -26,6 +27,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/gitops"
 	"github.com/backstay/backstay/internal/kube"
 )
 
@@ -87,6 +89,7 @@ func Run(ctx context.Context, o Options) error {
 	c := &controller{Options: o, client: m.GetClient(), direct: m.GetAPIReader(), events: m.GetEventRecorderFor(eventSource), counted: &counted{}}
 	for _, add := range []func(manager.Manager) error{
 		c.addBackups, c.addRuns, c.addRestores, c.addLocations, c.addRestorePoints, c.addPolicies, c.addActionSets, c.addTidy, c.addFarewell,
+		c.addDeployments, c.addRecords, c.addGates, c.addFluxGates,
 	} {
 		if err := add(m); err != nil {
 			return fmt.Errorf("start the controller: %w", err)
@@ -124,15 +127,15 @@ func (c *controller) whenServed(m manager.Manager, what string, ready func(conte
 	}))
 }
 
-// manager keeps the cache small: of Jobs only those that the controller made, of namespaces its own, and of objects no managed fields. Everything else that is
-// read is read at the API server.
+// manager keeps the cache small: of Jobs only those that the controller made, of namespaces its own, of Applications little, and of objects no
+// managed fields. Everything else that is read is read at the API server.
 func (o Options) manager(log logr.Logger) manager.Options {
 	anyName := true // the names of controllers must be unique in a process, and tests run several
 	return manager.Options{
 		Scheme: o.Cluster.Client.Scheme(),
 		Logger: log,
 		Cache: cache.Options{
-			DefaultTransform: cache.TransformStripManagedFields(),
+			DefaultTransform: trim,
 			ByObject: map[client.Object]cache.ByObject{
 				&batchv1.Job{}:      {Namespaces: map[string]cache.Config{o.System: {}}, Label: hasWork()},
 				&corev1.Namespace{}: {Field: fields.OneTermEqualSelector(metav1.ObjectNameField, o.System)},
@@ -146,6 +149,15 @@ func (o Options) manager(log logr.Logger) manager.Options {
 		HealthProbeBindAddress:        addressOr0(o.Health),
 		Controller:                    config.Controller{SkipNameValidation: &anyName},
 	}
+}
+
+// trim leaves of what is cached what is read.
+func trim(o any) (any, error) {
+	if u, is := o.(*unstructured.Unstructured); is && u.GroupVersionKind() == gitops.ApplicationKind() {
+		gitops.Trim(u)
+		return u, nil
+	}
+	return cache.TransformStripManagedFields()(o)
 }
 
 func hasWork() labels.Selector {

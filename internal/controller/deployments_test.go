@@ -1,0 +1,312 @@
+package controller_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/backstay/backstay/api/v1alpha1"
+)
+
+var argoOnce sync.Once
+
+// argo installs the definition of Applications: as Argo CD's own it has no subresource for the status.
+func (w *world) argo() {
+	w.Helper()
+	argoOnce.Do(func() {
+		w.create(w.parse(`{apiVersion: apiextensions.k8s.io/v1, kind: CustomResourceDefinition, metadata: {name: applications.argoproj.io}, spec: {
+			group: argoproj.io, scope: Namespaced, names: {kind: Application, listKind: ApplicationList, plural: applications, singular: application},
+			versions: [{name: v1alpha1, served: true, storage: true, schema: {openAPIV3Schema: {type: object, properties: {
+				spec: {type: object, x-kubernetes-preserve-unknown-fields: true},
+				operation: {type: object, x-kubernetes-preserve-unknown-fields: true},
+				status: {type: object, x-kubernetes-preserve-unknown-fields: true}}}}}]}}`))
+	})
+}
+
+// application makes an Application that deploys into a namespace, and has deployed the revision aaa.
+func (w *world) application(namespace, name, into string) *unstructured.Unstructured {
+	w.Helper()
+	a := w.parse(`{apiVersion: argoproj.io/v1alpha1, kind: Application, spec: {project: default, destination: {namespace: ` + into + `},
+		source: {repoURL: http://git/shop.git, path: ., targetRevision: main}}, status: {history: [{id: 0, revision: aaa, deployedAt: "2026-11-20T00:00:00Z"}]}}`)
+	a.SetNamespace(namespace)
+	a.SetName(name)
+	w.eventually("make application", func() string { // its definition may be a moment old
+		if err := w.admin.Create(w.Context(), a); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
+	w.Cleanup(func() { _ = w.admin.Delete(context.Background(), a) }) // the test's own context is over
+	return a
+}
+
+// syncs writes an operation as Argo CD's controller does, and returns when it began.
+func (w *world) syncs(a *unstructured.Unstructured, phase, operation string, more ...string) time.Time {
+	w.Helper()
+	started := w.clock.now().Truncate(time.Second)
+	w.syncsAt(a, started, phase, operation, more...)
+	return started
+}
+
+func (w *world) syncsAt(a *unstructured.Unstructured, started time.Time, phase, operation string, more ...string) {
+	w.Helper()
+	state := fmt.Sprintf(`{phase: %s, startedAt: %q, operation: %s %s}`, phase, started.UTC().Format(time.RFC3339), operation, strings.Join(more, ""))
+	w.eventually("write operation", func() string {
+		if err := w.get(a); err != nil {
+			return err.Error()
+		}
+		if err := unstructured.SetNestedMap(a.Object, w.parse(state).Object, "status", "operationState"); err != nil {
+			w.Fatal(err)
+		}
+		if err := w.admin.Update(w.Context(), a); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
+}
+
+// guards makes a policy whose syncs wait for points.
+func (w *world) guards(into string, change ...func(*v1alpha1.GitOps)) *v1alpha1.Policy {
+	w.Helper()
+	g := &v1alpha1.GitOps{}
+	for _, c := range change {
+		c(g)
+	}
+	p := &v1alpha1.Policy{
+		ObjectMeta: metav1.ObjectMeta{Namespace: w.system, Name: "gated"},
+		Spec: v1alpha1.PolicySpec{
+			Location: "vault", Suspend: true, GitOps: g, Sources: []v1alpha1.Source{{Applications: &v1alpha1.Applications{Namespaces: []string{into}}}},
+		},
+	}
+	w.create(p)
+	return p
+}
+
+// gates are the Gates of a namespace whose phase is known, by their reasons.
+func (w *world) gates(namespace string) map[string][]v1alpha1.Gate {
+	w.Helper()
+	var all v1alpha1.GateList
+	if err := w.admin.List(w.Context(), &all, client.InNamespace(namespace)); err != nil {
+		w.Fatal(err)
+	}
+	by := map[string][]v1alpha1.Gate{}
+	for _, g := range all.Items {
+		by[g.Status.Reason] = append(by[g.Status.Reason], g)
+	}
+	return by
+}
+
+// recorded waits for the only Gate of a reason.
+func (w *world) recorded(namespace, reason string) *v1alpha1.Gate {
+	w.Helper()
+	var g v1alpha1.Gate
+	w.eventually("gate "+reason, func() string {
+		of := w.gates(namespace)
+		if len(of[reason]) != 1 {
+			return fmt.Sprintf("there are %v", of)
+		}
+		g = of[reason][0]
+		return ""
+	})
+	return &g
+}
+
+const (
+	selfHeal  = `{sync: {revision: aaa, autoHealAttemptsCount: 1, resources: [{kind: Deployment, name: web}]}, initiatedBy: {automated: true}}`
+	selective = `{sync: {revision: bbb, resources: [{kind: ConfigMap, name: web}]}, initiatedBy: {username: ada}}`
+	rollsBack = `{sync: {revision: zzz, syncStrategy: {apply: {}}, source: {repoURL: "http://git/shop.git"}}, initiatedBy: {username: ada}}`
+	full      = `{sync: {revision: bbb}, initiatedBy: {automated: true}}`
+)
+
+func TestSyncsWithoutHooksAreRecordedWithAPoint(t *testing.T) {
+	for _, test := range []struct{ reason, operation, to, by string }{
+		{v1alpha1.GateSelfHeal, selfHeal, "aaa", "automated"},
+		{v1alpha1.GateSelective, selective, "bbb", "ada"},
+		{v1alpha1.GateRollback, rollsBack, "zzz", "ada"},
+	} {
+		t.Run(test.reason, func(t *testing.T) {
+			w := newWorld(t)
+			w.argo()
+			w.start()
+			into := w.namespace()
+			a := w.application(w.system, "shop", into)
+			w.location(w.system)
+			w.guards(into)
+			started := w.syncs(a, "Running", test.operation)
+			g := w.recorded(into, test.reason)
+			sync := g.Status.Sync
+			if g.Status.Phase != v1alpha1.GateUngated || sync.Deployment != "argocd/"+w.system+"/shop" || !slices.Equal(sync.From, []string{"aaa"}) ||
+				!slices.Equal(sync.To, []string{test.to}) || sync.By != test.by || !sync.Started.Time.Equal(started) || g.Status.Policy != w.system+"/gated" {
+				t.Errorf("gate %+v, sync %+v", g.Status, sync)
+			}
+			b := &v1alpha1.Backup{ObjectMeta: metav1.ObjectMeta{Namespace: w.system, Name: g.Status.Backup}}
+			if err := w.get(b); err != nil {
+				t.Fatal(err)
+			}
+			if b.Spec.Policy != "gated" || !slices.Equal(b.Spec.Application.Namespaces, []string{into}) || !slices.Equal(b.Spec.Sync.To, sync.To) {
+				t.Errorf("backup %+v", b.Spec)
+			}
+			w.event(w.system, "SyncUngated")
+			w.syncsAt(a, started, "Succeeded", test.operation, `, finishedAt: "2026-11-22T00:00:00Z", message: done`)
+			w.settled(a)
+			if of := w.gates(into); len(of[test.reason]) != 1 || len(of) != 1 {
+				t.Errorf("one operation has Gates %v", of)
+			}
+		})
+	}
+}
+
+// settled waits until the controller has seen what was written of an Application before: it does one thing after another.
+func (w *world) settled(a *unstructured.Unstructured) {
+	w.Helper()
+	later := w.clock.now().Truncate(time.Second).Add(time.Minute) // than any that the test has
+	w.syncsAt(a, later, "Running", `{sync: {revision: fff, resources: [{kind: Fence, name: x}]}}`)
+	w.eventually("next operation", func() string {
+		for _, g := range w.gates(into(a))[v1alpha1.GateSelective] {
+			if g.Status.Sync.To[0] == "fff" {
+				if err := w.admin.Delete(w.Context(), &g); err != nil {
+					w.Fatal(err)
+				}
+				return ""
+			}
+		}
+		return "it is not recorded"
+	})
+}
+
+func into(a *unstructured.Unstructured) string {
+	namespace, _, _ := unstructured.NestedString(a.Object, "spec", "destination", "namespace")
+	return namespace
+}
+
+func TestOneGateForOneOperationThoughTheControllerEnds(t *testing.T) {
+	w := newWorld(t)
+	w.argo()
+	into := w.namespace()
+	a := w.application(w.system, "shop", into)
+	w.location(w.system)
+	w.guards(into)
+	started := w.syncs(a, "Running", selfHeal)
+	for range 3 {
+		stop := w.start()
+		w.recorded(into, v1alpha1.GateSelfHeal)
+		stop()
+	}
+	w.syncsAt(a, started, "Succeeded", selfHeal)
+	w.start()
+	w.settled(a)
+	if of := w.gates(into); len(of) != 1 || len(of[v1alpha1.GateSelfHeal]) != 1 {
+		t.Errorf("Gates %v", of)
+	}
+	var backups v1alpha1.BackupList
+	if err := w.admin.List(t.Context(), &backups, client.InNamespace(w.system)); err != nil {
+		t.Fatal(err)
+	}
+	heals := slices.DeleteFunc(backups.Items, func(b v1alpha1.Backup) bool { return b.Spec.Sync.To[0] == "fff" })
+	if len(heals) != 1 {
+		t.Errorf("%d Backups", len(heals))
+	}
+}
+
+// TestOperationsThatComeAndGo: each has its Gate, though the next has taken its place in the Application before anybody looks.
+func TestOperationsThatComeAndGo(t *testing.T) {
+	w := newWorld(t)
+	w.argo()
+	w.start()
+	into := w.namespace()
+	a := w.application(w.system, "shop", into)
+	w.location(w.system)
+	w.guards(into)
+	base := w.clock.now().Truncate(time.Second)
+	w.syncsAt(a, base, "Succeeded", selfHeal)
+	w.recorded(into, v1alpha1.GateSelfHeal) // it watches
+	const many = 15
+	for i := range many {
+		w.syncsAt(a, base.Add(time.Duration(i)*time.Second), "Succeeded", selfHeal)
+	}
+	w.eventually("gates", func() string {
+		if n := len(w.gates(into)[v1alpha1.GateSelfHeal]); n != many {
+			return fmt.Sprintf("%d of %d", n, many)
+		}
+		return ""
+	})
+	backups := map[string]bool{}
+	for _, g := range w.gates(into)[v1alpha1.GateSelfHeal] {
+		backups[g.Status.Backup] = true
+	}
+	if len(backups) != 1 {
+		t.Errorf("self-heals one after another have Backups %v", backups)
+	}
+}
+
+func TestWhatIsNotRecorded(t *testing.T) {
+	w := newWorld(t)
+	w.argo()
+	w.start()
+	into, other := w.namespace(), w.namespace()
+	a, free := w.application(w.system, "shop", into), w.application(w.system, "free", other)
+	w.location(w.system)
+	w.guards(into, func(g *v1alpha1.GitOps) { g.Ungated = v1alpha1.UngatedRecord })
+	w.syncs(free, "Running", selfHeal) // of no policy
+	w.syncs(a, "Running", `{sync: {revision: bbb, dryRun: true, resources: [{kind: Deployment, name: web}]}}`)
+	w.syncs(a, "Running", full) // its hooks may come
+	w.syncsAt(a, w.clock.now().Add(-48*time.Hour), "Succeeded", selfHeal)
+	w.settled(a)
+	if of := w.gates(into); len(of) != 0 {
+		t.Errorf("recorded: %v", of)
+	}
+	if of := w.gates(other); len(of) != 0 {
+		t.Errorf("recorded though no policy asks: %v", of)
+	}
+	var backups v1alpha1.BackupList
+	if err := w.admin.List(t.Context(), &backups); err != nil || len(backups.Items) != 0 {
+		t.Errorf("the policy says to record only, and there are %d Backups (%v)", len(backups.Items), err)
+	}
+}
+
+func TestASyncWhoseHooksDoNotWait(t *testing.T) {
+	w := newWorld(t)
+	w.argo()
+	w.start()
+	into := w.namespace()
+	a := w.application(w.system, "shop", into)
+	w.location(w.system)
+	w.guards(into)
+	w.syncs(a, "Running", full, `, syncResult: {revision: bbb, resources: [
+		{kind: Job, namespace: `+into+`, name: migrate, hookType: PreSync, hookPhase: Succeeded, syncPhase: PreSync},
+		{kind: ConfigMap, name: web, namespace: `+into+`, syncPhase: Sync, status: Synced}]}`)
+	if g := w.recorded(into, v1alpha1.GateNoHook); !strings.Contains(g.Status.Message, "a point is made") {
+		t.Errorf("it says %q", g.Status.Message)
+	}
+}
+
+func TestPodsOfAGovernedApplicationMayMakeGates(t *testing.T) {
+	w := newWorld(t)
+	w.argo()
+	w.start()
+	into := w.system + "-later"
+	a := w.application(w.system, "shop", into)
+	w.guards(into)
+	w.syncs(a, "Running", full)
+	time.Sleep(300 * time.Millisecond) // the namespace is made while the sync is under way
+	w.create(w.object(into))
+	binding := &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Namespace: into, Name: "backstay-gate"}}
+	w.eventually("binding", func() string {
+		if err := w.get(binding); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
+	if s := binding.Subjects; len(s) != 1 || s[0].Kind != "Group" || s[0].Name != "system:serviceaccounts:"+into {
+		t.Errorf("subjects %v", s)
+	}
+}
