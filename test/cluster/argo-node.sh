@@ -27,6 +27,7 @@ if [ ! -f pids/controller ] || ! kill -0 "$(cat pids/controller)" 2>/dev/null; t
 
 	export HOME=/run/node/argo/home TMPDIR=/run/node/argo/tmp REDIS_PASSWORD= ARGOCD_FAKE_IN_CLUSTER=true ARGOCD_GPG_ENABLED=false
 	export ARGOCD_TLS_DATA_PATH=/run/node/argo/tls ARGOCD_SSH_DATA_PATH=/run/node/argo/ssh ARGOCD_GNUPGHOME=/run/node/argo/gpg/keys
+	export ARGOCD_ASK_PASS_SOCK=/run/node/argo/askpass # by default it is in /tmp, which nodes share
 	export GIT_COMMITTER_NAME=argocd GIT_COMMITTER_EMAIL=argocd@lab.local # git would look the node's name up, for six seconds
 	export ARGOCD_RECONCILIATION_TIMEOUT=5s ARGOCD_RECONCILIATION_JITTER=0 ARGOCD_SYNC_WAVE_DELAY="${ARGOCD_SYNC_WAVE_DELAY:-2}"
 	run() { # NAME PROGRAM ARGUMENT...; an Argo CD program is what ARGOCD_BINARY_NAME says

@@ -146,6 +146,9 @@ func (a *argo) newRepository(t *testing.T, name string) *repository {
 	t.Helper()
 	r := &repository{argo: a, name: name, url: a.forgeURL + "/" + name + ".git", bare: filepath.Join(a.forgeDir, name+".git"), work: t.TempDir()}
 	r.lose(t)
+	a.mu.Lock()
+	delete(a.private, name)
+	a.mu.Unlock()
 	git(t, a.forgeDir, "init", "--quiet", "--bare", "--initial-branch=main", r.bare)
 	git(t, r.bare, "config", "http.receivepack", "true")
 	git(t, r.work, "init", "--quiet", "--initial-branch=main")
