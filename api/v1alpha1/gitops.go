@@ -14,6 +14,15 @@ const (
 	AnnotationOnlyHook = Group + "/only-hook"
 	// AnnotationRestore on what a Restore suspended names it: RESTORE-UID.
 	AnnotationRestore = Group + "/restore"
+	// AnnotationRelease on a Restore that holds syncs off has it looked at whether they may go, or has them go. It is taken off when that
+	// was done.
+	AnnotationRelease = Group + "/release"
+)
+
+// Values of AnnotationRelease.
+const (
+	ReleaseMended = "mended" // if git has been mended
+	ReleaseForce  = "force"  // whatever git has
 )
 
 // Engines that deploy applications out of git.

@@ -24,6 +24,7 @@ func (c *controller) addRestores(m manager.Manager) error {
 		Watches(&batchv1.Job{}, handler.EnqueueRequestsFromMapFunc(c.restoresOfJob)).
 		Watches(&v1alpha1.Location{}, handler.EnqueueRequestsFromMapFunc(c.newRestores)).
 		Watches(&v1alpha1.RestorePoint{}, handler.EnqueueRequestsFromMapFunc(c.newRestores)).
+		Watches(&v1alpha1.Backup{}, handler.EnqueueRequestForOwner(m.GetScheme(), m.GetRESTMapper(), &v1alpha1.Restore{})).
 		Complete(calmly(c.reconcileRestore))
 }
 
@@ -69,6 +70,18 @@ func (c *controller) reconcileRestore(ctx context.Context, request reconcile.Req
 	d, t := deedOfRestore(&r), restoreTask(&r)
 	if r.Status.Phase == "" {
 		return c.admit(ctx, d, "", t.name(), func() error { return c.checkRestore(ctx, &r) })
+	}
+	if err := c.keepUndoPoint(ctx, &r); err != nil {
+		return reconcile.Result{}, err
+	}
+	if wantsUndoPoint(&r) {
+		ready, err := c.undoPoint(ctx, &r)
+		if err != nil {
+			return c.refuse(ctx, d, err)
+		}
+		if !ready {
+			return reconcile.Result{}, nil // until its Backup changes
+		}
 	}
 	result, err := c.advance(ctx, t, []deed{d}, func() ([]string, error) { return c.restoresBefore(ctx, &r) })
 	if err != nil || !r.Status.Phase.Final() {

@@ -300,12 +300,11 @@ func (t *transaction) deploy(ctx context.Context, to []string) (lost bool, _ err
 			return false, err
 		}
 		switch o := operationOf(s); {
-		case err != nil:
-		case s.Lost:
-			return true, fault.New(op, fault.ErrNotFound, s.Message, "")
-		case !o.Ended() || !slices.Equal(o.Revisions, to):
+		case err != nil, !o.Ended(), !slices.Equal(o.Revisions, to):
 		case o.Phase == "Succeeded":
 			return false, nil
+		case s.Lost:
+			return true, fault.New(op, fault.ErrNotFound, s.Message, "")
 		default:
 			return false, fault.New(op, fault.ErrRefused, o.Message, "")
 		}
@@ -316,6 +315,20 @@ func (t *transaction) deploy(ctx context.Context, to []string) (lost bool, _ err
 			return false, context.Cause(ctx)
 		}
 		return false, fault.New(op, fault.ErrRefused, fmt.Sprintf("it has not ended after %s: %s", stepTime, operationOf(s).Message), "")
+	}
+}
+
+// ask asks for a sync, and ends one that somebody else began meanwhile by hand.
+func (t *transaction) ask(ctx context.Context, to []string) error {
+	const tries = 3
+	for n := 1; ; n++ {
+		err := t.engine.Deploy(ctx, to, t.by)
+		if !errors.Is(err, fault.ErrBusy) || n == tries {
+			return err
+		}
+		if err := t.engine.Stop(ctx, t.by); err != nil {
+			return err
+		}
 	}
 }
 
