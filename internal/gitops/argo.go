@@ -3,6 +3,7 @@
 package gitops
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"time"
@@ -21,6 +22,7 @@ const (
 	annotationTracking = "argocd.argoproj.io/tracking-id"
 	labelInstance      = "app.kubernetes.io/instance"
 	annotationSkip     = "argocd.argoproj.io/skip-reconcile"
+	annotationRefresh  = "argocd.argoproj.io/refresh" // Argo CD takes it away when it has
 )
 
 func argoKind(kind string) schema.GroupVersionKind {
@@ -72,8 +74,8 @@ func (a Application) UID() types.UID { return a.object.GetUID() }
 // Namespace is where its objects go that name none.
 func (a Application) Namespace() string { return a.text("spec", "destination", "namespace") }
 
-// Project is its AppProject, of its own namespace.
-func (a Application) Project() string { return a.text("spec", "project") }
+// Project is its AppProject, of Argo CD's namespace.
+func (a Application) Project() string { return cmp.Or(a.text("spec", "project"), "default") }
 
 // Sources are where its configuration comes from, in its order.
 func (a Application) Sources() []Source {

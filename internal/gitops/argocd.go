@@ -107,28 +107,57 @@ func unreadable(message string) bool {
 }
 
 // Stop ends a sync as argocd-server does: its phase becomes Terminating, and Argo CD's controller deletes its running hooks. One that has
-// not begun begins as such, so that the controller cannot have begun it meanwhile.
+// not begun begins as such, so that the controller cannot have begun it meanwhile. Then the window of by keeps also from syncing who asks
+// for it by hand, until Deploy.
 //
-// A sync window keeps the controller from ending an automated sync too, so that it would be Terminating for as long as the window is
-// there; the sync is no longer automated, therefore, and the windows of Suspend let it pass.
+// A window keeps the controller from ending a sync, too, which would be Terminating for as long as the window is there. So the sync is no
+// longer automated, and the window lets what is not pass until there is nothing left to end.
 func (d argoCD) Stop(ctx context.Context, by string) error {
+	op := d.does("stop the sync of")
+	for {
+		if err := d.end(ctx, by); err != nil {
+			return fault.Wrap(op, nil, err, "")
+		}
+		a, err := d.application(ctx)
+		if err != nil {
+			return fault.Wrap(op, nil, err, "")
+		}
+		if o := a.Operation(); o != nil && by != "" && o.Restore == by { // the window is not needed any more
+			return nil
+		}
+		if err := d.closeWindow(ctx, a, by, true); err != nil {
+			return fault.Wrap(op, nil, err, "")
+		}
+		if a, err = d.application(ctx); err != nil || a.idle(by) {
+			return fault.Wrap(op, nil, err, "")
+		}
+		if err := d.closeWindow(ctx, a, by, false); err != nil { // somebody asked in that moment
+			return fault.Wrap(op, nil, err, "")
+		}
+	}
+}
+
+// idle reports whether no sync is under way or asked for but what was by by.
+func (a Application) idle(by string) bool {
+	o := a.Operation()
+	return o == nil || o.Ended() || by != "" && o.Restore == by
+}
+
+// end ends syncs until there is none, or one that was asked for by by.
+func (d argoCD) end(ctx context.Context, by string) error {
 	const pause = 300 * time.Millisecond
 	for {
 		a, err := d.application(ctx)
-		var o *Operation
-		if err == nil {
-			if o = a.Operation(); o == nil || o.Ended() || by != "" && o.Restore == by {
-				return nil
-			}
-			err = d.terminate(ctx, a)
+		if err != nil || a.idle(by) {
+			return err
 		}
-		if err != nil {
-			return fault.Wrap(d.does("stop the sync of"), nil, err, "")
+		if err := d.terminate(ctx, a); err != nil {
+			return err
 		}
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
-			return fault.Wrap(d.does("stop the sync of"), fault.ErrUnavailable, fmt.Errorf("it is still %s: %w", o.phase(), context.Cause(ctx)),
+			return fault.Wrap("", fault.ErrUnavailable, fmt.Errorf("it is still %s: %w", a.Operation().phase(), context.Cause(ctx)),
 				"see whether Argo CD's application controller runs")
 		}
 	}
@@ -166,6 +195,15 @@ func (d argoCD) terminate(ctx context.Context, a Application) error {
 		delete(initiated, "automated")
 	}
 	status["operationState"] = state
+	// It looks at the operation again when it looks at the Application: now, also where it is a window that was changed.
+	annotations := a.object.GetAnnotations()
+	if annotations == nil {
+		annotations = map[string]string{}
+	}
+	if _, asked := annotations[annotationRefresh]; !asked {
+		annotations[annotationRefresh] = "normal"
+		a.object.SetAnnotations(annotations)
+	}
 	return d.patch(ctx, before, a.object)
 }
 
@@ -182,11 +220,10 @@ func (d argoCD) patch(ctx context.Context, before, after *unstructured.Unstructu
 }
 
 // Deploy asks for a sync as Argo CD's own rollback does: of what the last sync of these revisions had for sources, by apply alone, so
-// without hooks. The previous operation's state goes with the same patch, or Argo CD would take its results for those of the new one. What
-// a window blocks since the moment that it came is ended before.
+// without hooks. The previous operation's state goes with the same patch, or Argo CD would take its results for those of the new one.
 func (d argoCD) Deploy(ctx context.Context, to []string, by string) error {
-	if err := d.stopBlocked(ctx, by); err != nil {
-		return err
+	if err := d.open(ctx, by); err != nil {
+		return fault.Wrap(d.does("deploy by"), nil, err, "")
 	}
 	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
 		a, err := d.application(ctx)
@@ -214,6 +251,23 @@ func (d argoCD) Deploy(ctx context.Context, to []string, by string) error {
 		return d.client.Patch(ctx, a.object, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}), client.FieldOwner(manager))
 	})
 	return fault.Wrap(d.does("deploy "+strings.Join(to, ", ")+" by"), kube.ClassOf(err), err, "")
+}
+
+// open has the window of by let pass what is asked for by hand. What it blocked ends first: that was asked for while data came back.
+func (d argoCD) open(ctx context.Context, by string) error {
+	a, err := d.application(ctx)
+	if err != nil {
+		return err
+	}
+	if !a.idle(by) {
+		if err := d.terminate(ctx, a); err != nil {
+			return err
+		}
+	}
+	if err := d.closeWindow(ctx, a, by, false); err != nil {
+		return err
+	}
+	return d.end(ctx, by)
 }
 
 // rollback is the operation that deploys revisions: pruning as automated syncs do, with the Application's options.

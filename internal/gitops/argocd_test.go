@@ -386,6 +386,47 @@ func TestResumeEndsWhatTheWindowBlocked(t *testing.T) {
 	}
 }
 
+// While data comes back nobody syncs by hand either; Deploy ends what was asked for meanwhile, which Argo CD cannot end behind a closed window.
+func TestStopKeepsSyncsByHandOff(t *testing.T) {
+	l := newLab(t)
+	l.add("AppProject", "shops", `{spec: {}}`)
+	l.add("Application", "shop", `{spec: {project: shops, source: {}}}`)
+	plain := l
+	closed := func() bool {
+		windows, _ := field(plain.read("AppProject", "shops").Object, "spec", "syncWindows").([]any)
+		return len(windows) == 1 && asMap(windows[0])["manualSync"] == false
+	}
+	l = l.changing(func(a Application) bool {
+		if closed() { // it looks, and can do nothing
+			a.object.SetAnnotations(nil)
+			return true
+		}
+		return ends(a)
+	})
+	d, s := l.deployment("shop"), v1alpha1.Suspension{Kind: "AppProject", Namespace: l.namespace, Name: "shops", Of: []string{"shop"}}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for range 2 {
+		if err := errors.Join(d.Suspend(ctx, s, "me"), d.Stop(ctx, "me")); err != nil || !closed() {
+			t.Fatalf("closed %v, %v", closed(), err)
+		}
+	}
+	asked := l.read("Application", "shop")
+	asked.Object["operation"] = map[string]any{"sync": map[string]any{"revision": "bbb"}, "initiatedBy": map[string]any{"username": "ada"}}
+	if err := l.Update(ctx, asked); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Deploy(ctx, []string{"aaa"}, "me"); err != nil || closed() {
+		t.Fatalf("closed %v, %v", closed(), err)
+	}
+	if err := d.Stop(ctx, "me"); err != nil || closed() {
+		t.Fatalf("a process that comes after: closed %v, %v", closed(), err)
+	}
+	if o := (Application{l.read("Application", "shop")}).Operation(); o.Restore != "me" || o.Ended() {
+		t.Errorf("operation %+v", o)
+	}
+}
+
 func TestDeployEndsWhatTheWindowBlocked(t *testing.T) {
 	l := newLab(t)
 	l.add("Application", "shop", `{spec: {source: {}}, operation: {sync: {revision: bbb}, initiatedBy: {automated: true}}}`)
@@ -425,10 +466,9 @@ func TestDeploy(t *testing.T) {
 		{name: "too few", to: []string{"aaa"}, text: `{spec: {sources: [{repoURL: u}, {repoURL: c}]}}`, class: fault.ErrInvalid},
 		{name: "none", text: `{spec: {source: {}}}`, class: fault.ErrInvalid},
 		{
-			name: "another is under way", to: []string{"aaa"}, class: fault.ErrBusy,
+			name: "another is under way", to: []string{"aaa"}, want: `{sync: {revision: aaa, prune: false, source: {}, syncStrategy: {apply: {}}}, ` + ours + `}`,
 			text: `{operation: {sync: {revision: bbb}}, spec: {source: {}}, status: {operationState: {phase: Running, operation: {sync: {revision: bbb}}}}}`,
 		},
-		{name: "another is asked for", to: []string{"aaa"}, class: fault.ErrBusy, text: `{operation: {sync: {revision: bbb}}, spec: {source: {}}}`},
 		{
 			name: "ours is asked for", to: []string{"aaa"}, text: `{operation: {sync: {revision: aaa}, info: [{name: backstay.io/restore, value: me}]}}`,
 			want: `{sync: {revision: aaa}, info: [{name: backstay.io/restore, value: me}]}`,
@@ -443,7 +483,7 @@ func TestDeploy(t *testing.T) {
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			l := newLab(t)
+			l := newLab(t).changing(ends)
 			l.add("Application", "shop", test.text)
 			before := l.read("Application", "shop")
 			err := l.deployment("shop").Deploy(t.Context(), test.to, "me")

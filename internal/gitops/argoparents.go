@@ -106,9 +106,9 @@ func (p *parents) set(ctx context.Context, a Application) (*unstructured.Unstruc
 	return set, err
 }
 
-// project reads the AppProject, which is in Argo CD's namespace.
+// project reads the AppProject.
 func (p *parents) project(ctx context.Context, a Application) (*unstructured.Unstructured, error) {
-	key := types.NamespacedName{Namespace: a.controlPlane(), Name: a.Project()}
+	key := a.project()
 	project, err := get(ctx, p.client, "AppProject", key)
 	return project, fault.Wrap("read AppProject "+key.String()+" of Application "+a.Name().String(), nil, err, "")
 }
@@ -126,6 +126,11 @@ func (p *parents) hold(project metav1.Object, application string) {
 	p.all = append(p.all, v1alpha1.Suspension{
 		Kind: "AppProject", Namespace: project.GetNamespace(), Name: project.GetName(), Of: []string{application},
 	})
+}
+
+// project is the name of the AppProject, which is in Argo CD's namespace.
+func (a Application) project() types.NamespacedName {
+	return types.NamespacedName{Namespace: a.controlPlane(), Name: a.Project()}
 }
 
 // controlPlane is the namespace of the Argo CD that looks after the Application.

@@ -8,6 +8,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -61,7 +62,7 @@ func (d argoCD) stopBlocked(ctx context.Context, by string) error {
 	if o := a.Operation(); o == nil || o.Ended() || !o.Automated {
 		return nil
 	}
-	return d.Stop(ctx, by)
+	return fault.Wrap(d.does("stop the sync of"), nil, d.open(ctx, by), "")
 }
 
 // changeWindows writes the windows of an AppProject anew, in one patch, or again where somebody else writes it too.
@@ -91,6 +92,23 @@ func (d argoCD) changeWindows(ctx context.Context, s v1alpha1.Suspension, change
 	})
 }
 
+// closeWindow has the window of by keep off what is asked for by hand, or not any more. Without a window there is nothing to do.
+func (d argoCD) closeWindow(ctx context.Context, a Application, by string, closed bool) error {
+	key := a.project()
+	err := d.changeWindows(ctx, v1alpha1.Suspension{Namespace: key.Namespace, Name: key.Name}, func(windows []any) []any {
+		changed, _ := runtime.DeepCopyJSONValue(windows).([]any)
+		_, ours := divide(changed, by)
+		for _, w := range ours {
+			asMap(w)["manualSync"] = !closed
+		}
+		return changed
+	})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return fault.Wrap("change the window of AppProject "+key.String(), kube.ClassOf(err), err, "")
+}
+
 // window denies all but what is asked for by hand. Argo CD refuses projects with two windows that differ in nothing but their description,
 // so the duration, which may be any from a minute up, is one that no other has.
 func window(others []any, of []string, by string) map[string]any {
@@ -108,11 +126,11 @@ func window(others []any, of []string, by string) map[string]any {
 	}
 }
 
-// isWindow reports whether a window of ours is still as it was made, for the same Applications.
+// isWindow reports whether a window of ours is still as it was made, for the same Applications, or closed since.
 func isWindow(w any, of []string) bool {
 	made := window(nil, of, "")
 	for name, value := range asMap(w) {
-		if name != "duration" && name != "description" && !reflect.DeepEqual(made[name], value) {
+		if !slices.Contains([]string{"duration", "description", "manualSync"}, name) && !reflect.DeepEqual(made[name], value) {
 			return false
 		}
 	}
