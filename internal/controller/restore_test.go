@@ -82,3 +82,50 @@ func TestTenantsRestoreIntoTheirNamespaceOnly(t *testing.T) {
 		t.Errorf("%d jobs were started", n)
 	}
 }
+
+func TestUndoPointComesBeforeATransaction(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+	w.location(w.system)
+	w.point(w.system)
+	r := w.restore(w.system, "back", v1alpha1.RestoreSpec{RestorePoint: "shop-1", GitOps: &v1alpha1.Transaction{}})
+	b := &v1alpha1.Backup{ObjectMeta: metav1.ObjectMeta{Namespace: w.system, Name: "back-undo"}}
+	w.eventually("undo backup", func() string {
+		if err := w.get(b); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
+	if len(b.OwnerReferences) != 1 || b.Spec.Policy != "" || b.Spec.Location != "vault" || len(w.jobs("restore")) > 0 {
+		t.Errorf("backup %+v, %d jobs of restores", b.Spec, len(w.jobs("restore")))
+	}
+	now := metav1.NewMicroTime(w.clock.now())
+	w.status(b, func() {
+		b.Status.Phase, b.Status.Instant = v1alpha1.PhaseMoving, &v1alpha1.Instant{Begun: now, Versioned: now, Released: now, Listed: &now}
+	})
+	w.job("restore")
+	w.status(b, func() { b.Status.Phase, b.Status.Point = v1alpha1.PhaseComplete, "0123456789abcdef" })
+	w.eventually("undo point", func() string {
+		_ = w.get(r)
+		return map[string]string{"0123456789abcdef": ""}[r.Status.GitOps.UndoPoint]
+	})
+}
+
+func TestRestoreFailsWhereNoUndoPointCanBeMade(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+	w.location(w.system)
+	w.point(w.system)
+	r := w.restore(w.system, "back", v1alpha1.RestoreSpec{RestorePoint: "shop-1", GitOps: &v1alpha1.Transaction{}})
+	b := &v1alpha1.Backup{ObjectMeta: metav1.ObjectMeta{Namespace: w.system, Name: "back-undo"}}
+	w.eventually("undo backup", func() string {
+		if err := w.get(b); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
+	w.status(b, func() { b.Status.Phase, b.Status.Problems = v1alpha1.PhaseFailed, []string{"no snapshots"} })
+	w.stands(r, &r.Status.Conditions, "Stalled", "True/UndoPointFailed")
+	w.restore(w.system, "without", v1alpha1.RestoreSpec{RestorePoint: "shop-1", GitOps: &v1alpha1.Transaction{NoUndoPoint: true}})
+	w.job("restore")
+}
