@@ -160,15 +160,16 @@ func (c *controller) reconcileRun(ctx context.Context, r reconcile.Request) (rec
 		return reconcile.Result{}, c.discard(ctx, workBackup, r.NamespacedName)
 	}
 	var deeds []deed
+	t := runTask(r.Namespace, r.Name)
 	for i := range all.Items {
 		b := &all.Items[i]
 		young := gather - c.Now().Sub(b.CreationTimestamp.Time)
 		if b.Labels[v1alpha1.LabelPolicy] != "" && b.Status.Started == nil && !b.Status.Phase.Final() && young > 0 {
 			return reconcile.Result{RequeueAfter: young}, nil
 		}
-		deeds = append(deeds, deedOfBackup(b))
+		deeds, t.urgent = append(deeds, deedOfBackup(b)), t.urgent || b.Spec.Sync != nil // a sync waits for it
 	}
-	return c.advance(ctx, runTask(r.Namespace, r.Name), deeds, func() ([]string, error) {
+	return c.advance(ctx, t, deeds, func() ([]string, error) {
 		waiting, err := c.waitingRuns(ctx)
 		return before(waiting, r.NamespacedName), err
 	})

@@ -26,7 +26,7 @@ import (
 
 // What worker Jobs carry. They have no LabelOwner: the tidying that it asks for is done by such a Job.
 const (
-	// LabelWork is on the controller's own Jobs and says what they do: backup, restore, location, actions or tidy.
+	// LabelWork is on the controller's own Jobs and says what they do: backup, restore, release, location, actions or tidy.
 	LabelWork = v1alpha1.Group + "/work"
 	// annotationFor says whose Job it is: NAMESPACE/NAME; of backups NAMESPACE/RUN.
 	annotationFor = v1alpha1.Group + "/for"
@@ -66,6 +66,8 @@ type task struct {
 	uid        types.UID            // of the object: a new one of the same name is another task
 	generation int64
 	deadline   time.Duration
+	urgent     bool // it waits for no other
+	force      bool // of workRelease
 }
 
 func (t task) name() string {
@@ -79,6 +81,8 @@ func (t task) args() []string {
 		return []string{"worker", t.work, "--namespace", t.key.Namespace, "--run", t.key.Name}
 	case workTidy:
 		return []string{"worker", t.work}
+	case workRelease:
+		return []string{"worker", t.work, t.key.String(), "--force=" + strconv.FormatBool(t.force)}
 	}
 	return []string{"worker", t.work, t.key.String()}
 }
@@ -283,7 +287,7 @@ func (c *controller) start(ctx context.Context, t task, before []string) (starte
 	if t.work == workActions {
 		most *= actionsPerJob
 	}
-	if busy >= most {
+	if busy >= most && !t.urgent {
 		return false, nil
 	}
 	err := c.client.Create(ctx, c.job(t))
