@@ -57,6 +57,9 @@ func TestTheControllerReadsNoSecretsAndMovesNothing(t *testing.T) {
 				t.Errorf("%s of %s", r.Verbs, forbidden)
 			}
 		}
+		if slices.Contains(r.Resources, "persistentvolumeclaims") && !slices.Equal(r.Verbs, []string{"list"}) {
+			t.Errorf("%s of claims", r.Verbs)
+		}
 		for _, forbidden := range []string{"*", "impersonate", "escalate", "bind"} {
 			if slices.Contains(r.Verbs, forbidden) {
 				t.Errorf("%s of %s", forbidden, r.Resources)
