@@ -260,12 +260,44 @@ type BackupStatus struct {
 	Volumes []VolumeStatus `json:"volumes,omitempty"`
 	// Actions of Blueprints for it.
 	Actions []ActionStatus `json:"actions,omitempty"`
+	// What GitOps engines had deployed of the application at the instant.
+	Deployed []DeployedStatus `json:"deployed,omitempty"`
 	// Sources of repositories and how each fares.
 	Sources []SourceStatus `json:"sources,omitempty"`
 	// Parts of the point by state.
 	Parts *PartsStatus `json:"parts,omitempty"`
 	// What went wrong, the first few.
 	Problems []string `json:"problems,omitempty"`
+}
+
+// DeployedStatus is what a GitOps engine had deployed of an application.
+type DeployedStatus struct {
+	// What deploys it, as ENGINE/NAMESPACE/NAME.
+	Deployment string `json:"deployment"`
+	// Where its configuration came from.
+	Sources []DeployedSource `json:"sources,omitempty"`
+	// A sync had begun that had not ended well, so that the application was of neither revision.
+	Between bool `json:"between,omitempty"`
+	// Images that ran, by digest.
+	Images []string `json:"images,omitempty"`
+	// SHA-256 of the objects that it had applied.
+	Manifests string `json:"manifests,omitempty"`
+	// Why it is not known which revision was live.
+	Problem string `json:"problem,omitempty"`
+}
+
+// DeployedSource is one source of a deployment.
+type DeployedSource struct {
+	// Of the repository, without credentials.
+	URL string `json:"url"`
+	// In it.
+	Path string `json:"path,omitempty"`
+	// Of Helm.
+	Chart string `json:"chart,omitempty"`
+	// The revision that was live.
+	From string `json:"from,omitempty"`
+	// The one that came.
+	To string `json:"to,omitempty"`
 }
 
 // SourceStatus is how a source of repositories fared.

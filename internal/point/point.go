@@ -4,8 +4,13 @@ package point
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"io/fs"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -153,7 +158,7 @@ type Point struct {
 	Parts   []Part    `json:"parts,omitempty"`
 	// Revisions the point was taken at, by what they are of: {"git/github.com/acme/api.git": "<commit>"}.
 	// Of what a GitOps engine deployed, by its name as Deployment has it, with # and a number where it has several sources:
-	// {"argocd/argocd/shop": "<commit>"}, the revision that was live.
+	// {"argocd/argocd/shop": "<commit>"}, the revision that was live; empty where the application was of none, or between two.
 	Revisions map[string]string `json:"revisions,omitempty"`
 	// What deployed the application that the point is of; filled as Parts is.
 	Deployment *Deployment `json:"deployment,omitempty"`
@@ -177,6 +182,65 @@ type DeployedSource struct {
 	From  string `json:"from,omitempty"`  // the revision that was live; empty at the first sync
 	To    string `json:"to,omitempty"`    // the one that came, where the point was made for a sync
 	Part  string `json:"part,omitempty"`  // of this point, which holds the repository
+}
+
+// Revisions are those that were live, as Point.Revisions has them.
+func (d Deployment) Revisions() map[string]string {
+	all := map[string]string{}
+	for i, s := range d.Sources {
+		name := d.Name
+		if len(d.Sources) > 1 {
+			name = fmt.Sprintf("%s#%d", d.Name, i+1)
+		}
+		if s.From != "" {
+			all[name] = s.From
+		}
+	}
+	if len(all) == 0 {
+		all[d.Name] = "" // nothing yet
+	}
+	return all
+}
+
+// IsDeployment reports whether a key of Point.Revisions is a deployment's, and not a part's.
+func IsDeployment(key string) bool {
+	return strings.HasPrefix(key, "argocd/") || strings.HasPrefix(key, "flux/")
+}
+
+// DeployedBy reads what deployed a point's application, and the revisions that were live of each of its sources, out of its Revisions.
+// The name is empty where nothing did, or several did.
+func (p Point) DeployedBy() (deployment string, live []string) {
+	numbers := map[string]int{}
+	for key := range p.Revisions {
+		name, number, _ := strings.Cut(key, "#")
+		if !IsDeployment(key) {
+			continue
+		}
+		if deployment != "" && deployment != name {
+			return "", nil
+		}
+		deployment = name
+		numbers[key], _ = strconv.Atoi(number) // 0 for the only one
+	}
+	for _, key := range slices.SortedFunc(maps.Keys(numbers), func(a, b string) int { return numbers[a] - numbers[b] }) {
+		if r := p.Revisions[key]; r != "" {
+			live = append(live, r)
+		}
+	}
+	return deployment, live
+}
+
+// MadeAt reports whether a point was made while a revision was live: a commit, or how it begins, with seven digits at least, or a chart's
+// version.
+func (p Point) MadeAt(revision string) bool {
+	_, live := p.DeployedBy()
+	return slices.ContainsFunc(live, func(r string) bool { return SameRevision(r, revision) })
+}
+
+// SameRevision reports whether a full revision is the one that somebody names: by all of it, or by its first digits, seven at least.
+func SameRevision(full, named string) bool {
+	const least = 7
+	return named != "" && (full == named || len(named) >= least && strings.Trim(named, "0123456789abcdef") == "" && strings.HasPrefix(full, named))
 }
 
 // Skew is the time between the first and the last moment that parts are of; 0 where fewer than two say so. Parts that are copies of
@@ -316,6 +380,11 @@ type Draft interface {
 // before, as shards.
 type Dated interface {
 	At(moment time.Time)
+}
+
+// Revised is a draft that can be told what a GitOps engine had deployed of its subject: nothing but revisions, where several had.
+type Revised interface {
+	Deployed(d *Deployment, revisions map[string]string)
 }
 
 // Receipt is what Commit hands back.

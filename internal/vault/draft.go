@@ -126,6 +126,13 @@ func (d *draft) At(moment time.Time) {
 	d.point.Time = moment.UTC()
 }
 
+// Deployed says what had deployed the subject.
+func (d *draft) Deployed(by *point.Deployment, revisions map[string]string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.point.Deployment, d.point.Revisions = by, revisions
+}
+
 // Part opens a part for writing.
 func (d *draft) Part(ctx context.Context, name, kind string) (point.PartWriter, error) {
 	ctx, done, err := d.v.operation(ctx)
@@ -202,6 +209,7 @@ func (d *draft) takeFresh(ctx context.Context) ([]metaCopy, error) {
 func (d *draft) record(names []string) (*point.Record, []ended) {
 	p := d.point
 	p.Revisions = map[string]string{}
+	maps.Copy(p.Revisions, d.point.Revisions)
 	var parts []ended
 	for _, name := range names {
 		e, ok := d.ended[name]

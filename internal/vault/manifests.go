@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"sort"
 	"strconv"
@@ -34,7 +35,7 @@ const (
 	labelTime      = "tag:time"
 	labelOutcome   = "tag:state"
 	labelBytes     = "tag:bytes"
-	labelRevisions = "tag:revisions" // JSON, left out where it would be longer than maxRevisions
+	labelRevisions = "tag:revisions" // JSON, those of parts left out where it would be longer than maxRevisions
 
 	listedPoint = "point"
 	draftPoint  = "draft"
@@ -279,10 +280,20 @@ func labelsOf(p *point.Point, state string) map[string]string {
 	if p.Policy != "" {
 		labels[labelPolicy] = p.Policy
 	}
-	if r, err := json.Marshal(p.Revisions); err == nil && len(p.Revisions) > 0 && len(r) <= maxRevisions {
-		labels[labelRevisions] = string(r)
+	for _, revisions := range []map[string]string{p.Revisions, deployedRevisions(p)} {
+		if r, err := json.Marshal(revisions); err == nil && len(revisions) > 0 && len(r) <= maxRevisions {
+			labels[labelRevisions] = string(r)
+			break
+		}
 	}
 	return labels
+}
+
+// deployedRevisions are those by which points are looked for.
+func deployedRevisions(p *point.Point) map[string]string {
+	revisions := maps.Clone(p.Revisions)
+	maps.DeleteFunc(revisions, func(key, _ string) bool { return !point.IsDeployment(key) })
+	return revisions
 }
 
 // holdsOf returns the holds on a point, oldest first.

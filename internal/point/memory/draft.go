@@ -27,6 +27,11 @@ type ended struct {
 // At says which moment the point is of.
 func (d *draft) At(moment time.Time) { d.point.Time = moment.UTC() }
 
+// Deployed says what had deployed the subject.
+func (d *draft) Deployed(by *point.Deployment, revisions map[string]string) {
+	d.point.Deployment, d.point.Revisions = by, revisions
+}
+
 // good reports whether the part can stand in for a later one.
 func (e *ended) good() bool { return e.part.State == point.Stored || e.part.State == point.Carried }
 
@@ -170,6 +175,7 @@ func (d *draft) Commit(ctx context.Context) (*point.Receipt, error) {
 	files := tree{}
 	p := d.point
 	p.Revisions = map[string]string{}
+	maps.Copy(p.Revisions, d.point.Revisions)
 	for _, name := range d.order {
 		e := d.parts[name]
 		p.Parts = append(p.Parts, e.part)

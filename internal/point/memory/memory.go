@@ -99,7 +99,7 @@ func (s *Store) newestFirst() []*saved {
 
 func (p *saved) listed() point.Point {
 	listed := p.record.Point
-	listed.Parts, listed.Holds = nil, slices.Clone(p.holds)
+	listed.Parts, listed.Deployment, listed.Holds = nil, nil, slices.Clone(p.holds)
 	return listed
 }
 

@@ -39,6 +39,7 @@ func Run(t *testing.T, makeStore func(t *testing.T, clock func() time.Time) prot
 	}{
 		{"empty", (*suite).empty},
 		{"round trip", (*suite).roundTrip},
+		{"deployed", (*suite).deployed},
 		{"list", (*suite).list},
 		{"seek", (*suite).seek},
 		{"extract", (*suite).extract},
@@ -243,6 +244,34 @@ func (s *suite) roundTrip() {
 			if got := s.read(r, repo+"/"+name); got != string(b) {
 				s.Fatalf("%s: %d bytes differ from the %d put", name, len(got), len(b))
 			}
+		}
+	}
+}
+
+// deployed: what deployed a subject is in the point's record, and its revisions in the list, too, beside those of parts.
+func (s *suite) deployed() {
+	for _, live := range []string{"abcdef0123", strings.Repeat("l", 5000)} { // and one that is too long for a list
+		d := s.begin(api)
+		w := s.part(d, repo)
+		s.put(w, "HEAD", "ref: refs/heads/main")
+		s.must(w.Store(s.Context(), point.Part{Revision: "abc"}))
+		by := point.Deployment{Name: "argocd/argocd/shop", Manifests: "5af5", Sources: []point.DeployedSource{{URL: "https://git.example/shop", From: live, To: "next"}}}
+		draft, is := d.(point.Revised)
+		if !is {
+			s.Fatal("it takes no word of what deployed the subject")
+		}
+		draft.Deployed(&by, by.Revisions())
+		id := s.commit(d).Point.ID
+
+		record, _ := s.open(id)
+		s.equal(record.Point.Deployment, &by)
+		want := map[string]string{repo: "abc", "argocd/argocd/shop": live}
+		s.equal(record.Point.Revisions, want)
+		list, err := s.store.Points(s.Context(), point.Filter{})
+		s.must(err)
+		s.equal(list[0].Deployment, (*point.Deployment)(nil))
+		if len(live) < 5000 {
+			s.equal(list[0].Revisions, want)
 		}
 	}
 }
