@@ -66,7 +66,7 @@ func (c *choice) takes(all labels.Selector, k kind, u *unstructured.Unstructured
 			return r.text, true
 		}
 	}
-	return "", all != nil && all.Matches(labels.Set(u.GetLabels())) || c.deployed.has(k, u)
+	return "", all != nil && all.Matches(labels.Set(u.GetLabels())) || c.deployed.has(keyOf(k, u), u.GetLabels())
 }
 
 // add adds all that what is chosen owns, however far down, and though it may own itself.

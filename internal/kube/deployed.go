@@ -3,6 +3,7 @@ package kube
 import (
 	"cmp"
 	"context"
+	"errors"
 	"maps"
 	"path"
 	"slices"
@@ -31,6 +32,10 @@ type Deployed struct {
 
 // ObjectKey names an object exactly. Namespace is empty for objects of the cluster.
 type ObjectKey struct{ Group, Kind, Namespace, Name string }
+
+func keyOf(k kind, u *unstructured.Unstructured) ObjectKey {
+	return ObjectKey{k.Group, k.name, u.GetNamespace(), u.GetName()}
+}
 
 // release is a release of Helm that Flux keeps. Its objects bear labels with the name of the HelmRelease, and Helm's own record of it
 // those of the release.
@@ -70,15 +75,16 @@ func (a Application) deployed() deployedObjects {
 }
 
 // has reports whether a deployment says that an object is its own.
-func (d deployedObjects) has(k kind, u *unstructured.Unstructured) bool {
-	if d.keys[ObjectKey{k.Group, k.name, u.GetNamespace(), u.GetName()}] {
-		return true
-	}
-	set := u.GetLabels()
-	return slices.ContainsFunc(d.releases, func(r release) bool {
+func (d deployedObjects) has(key ObjectKey, set map[string]string) bool {
+	return d.keys[key] || slices.ContainsFunc(d.releases, func(r release) bool {
 		return set[labelReleaseName] == r.name && set[labelReleaseNamespace] == r.namespace ||
-			k.String() == "secrets" && u.GetNamespace() == r.storage && set["owner"] == "helm" && set["name"] == r.storedAs
+			key.Group == "" && key.Kind == "Secret" && key.Namespace == r.storage && set["owner"] == "helm" && set["name"] == r.storedAs
 	})
+}
+
+// Has finds out which objects are a deployment's own, by their names and labels.
+func (d Deployed) Has() func(key ObjectKey, labels map[string]string) bool {
+	return Application{Deployed: []Deployed{d}}.deployed().has
 }
 
 // names are those of the objects of a kind of the cluster.
@@ -90,6 +96,30 @@ func (d deployedObjects) names(k kind) []string {
 		}
 	}
 	return names
+}
+
+// DeployedTo lists what GitOps engines deploy into an application that is chosen by namespaces. To a tenant, home, only what deploys into
+// its own namespace is told.
+func (c *Cluster) DeployedTo(ctx context.Context, a Application, home, system string) ([]Deployed, error) {
+	var there []Deployed
+	for _, list := range []func(context.Context) ([]Deployed, error){c.argoApplications, c.fluxDeployments} {
+		all, err := list(ctx)
+		if errors.Is(err, fault.ErrUnsupported) {
+			continue // the cluster has no such engine
+		}
+		if err != nil {
+			return nil, err
+		}
+		if home != system {
+			all = within(all, home)
+		}
+		for _, d := range all {
+			if !d.away && slices.ContainsFunc(Application{Deployed: []Deployed{d}}.deployedTo(), func(n string) bool { return slices.Contains(a.Namespaces, n) }) {
+				there = append(there, d)
+			}
+		}
+	}
+	return there, nil
 }
 
 // findDeployed resolves globs over deployments: each is an application, or, with a name, all of them together. A tenant has those that

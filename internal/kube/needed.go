@@ -46,7 +46,7 @@ func (p *part) ofCluster(ctx context.Context) error {
 // orDeployed chooses what a deployment says is its own, too.
 func (c *capture) orDeployed(k kind, chooses func(*unstructured.Unstructured) bool) func(*unstructured.Unstructured) bool {
 	return func(u *unstructured.Unstructured) bool {
-		return chooses(u) || c.chosen != nil && c.chosen.deployed.has(k, u)
+		return chooses(u) || c.chosen != nil && c.chosen.deployed.has(keyOf(k, u), u.GetLabels())
 	}
 }
 

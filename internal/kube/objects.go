@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/backstay/backstay/api/v1alpha1"
@@ -26,6 +27,9 @@ type Objects struct {
 	app     Application
 	subject point.Subject
 	at      Moment
+
+	// Seen, where not nil, is told of each object that is captured, from several goroutines at once. It must not keep or change it.
+	Seen func(key ObjectKey, u *unstructured.Unstructured)
 
 	mu          sync.Mutex
 	first, last time.Time

@@ -304,6 +304,9 @@ func (p *part) write(ctx context.Context, k kind, u *unstructured.Unstructured) 
 		return errVault{err}
 	}
 	p.needs.of(k, u)
+	if p.Seen != nil {
+		p.Seen(keyOf(k, u), u)
+	}
 	p.mu.Lock()
 	p.objects.Stored++
 	p.mu.Unlock()

@@ -130,6 +130,7 @@ type backup struct {
 	app     kube.Application
 	volumes *volume.Keeper
 	bound   map[string]kube.Bound // to Blueprints, by their parts
+	seen    *sight                // of the objects, while they are captured
 
 	mu sync.Mutex // of object.Status
 }
@@ -153,7 +154,26 @@ func (b *backup) application(ctx context.Context) error {
 	if err := b.prepare(ctx); err != nil {
 		return err
 	}
-	return b.holding(ctx, b.app.Namespaces, string(b.object.UID), b.work)
+	var rest func(context.Context) error // what needs nothing of the application any more
+	err := b.holding(ctx, b.app.Namespaces, string(b.object.UID), func(ctx context.Context) (err error) {
+		rest, err = b.work(ctx)
+		if err != nil || rest == nil || b.lends() {
+			return err
+		}
+		finish := rest
+		rest = nil
+		return finish(ctx)
+	})
+	if err != nil || rest == nil {
+		return err
+	}
+	return rest(ctx)
+}
+
+// lends reports whether others may work on the application while data goes to the location: before a sync or a rollback somebody waits.
+func (b *backup) lends() bool {
+	live := func(v v1alpha1.VolumeStatus) bool { return v.Method == v1alpha1.MethodLive }
+	return b.object.Spec.Sync != nil && !slices.ContainsFunc(b.object.Status.Volumes, live)
 }
 
 // prepare finds out what the Backup is of, and with which rights.
@@ -190,41 +210,42 @@ func (b *backup) subject() point.Subject {
 	return point.Subject{Kind: point.SubjectApplication, Name: b.Name + "/" + b.app.Name}
 }
 
-// work takes a Backup from where its status says it is to its end.
-func (b *backup) work(ctx context.Context) error {
+// work takes a Backup from where its status says it is to where all is captured, and returns what is left to do.
+func (b *backup) work(ctx context.Context) (rest func(context.Context) error, _ error) {
 	if b.object.Status.Instant == nil {
 		if err := b.act(ctx); err != nil {
-			return err
+			return nil, err
 		}
 		if err := b.instant(ctx); err != nil {
-			return err
+			return nil, err
 		}
 	} else if made, err := b.made(ctx); made != nil || err != nil {
-		if err != nil {
+		return func(ctx context.Context) error { return b.finish(ctx, made) }, err
+	}
+	compose, err := b.capture(ctx)
+	return func(ctx context.Context) error {
+		receipt, err := compose(ctx)
+		if receipt == nil {
 			return err
 		}
-		return b.finish(ctx, made)
-	}
-	receipt, err := b.capture(ctx)
-	if receipt == nil {
-		return err
-	}
-	return b.finish(ctx, receipt)
+		return b.finish(ctx, receipt)
+	}, err
 }
 
-// capture makes the point. Where there are volumes, the objects do not wait for them: the version they are listed at does not stay.
-func (b *backup) capture(ctx context.Context) (*point.Receipt, error) {
+// capture captures the objects, and returns what makes the point. Where there are volumes, the objects do not wait for them: the version
+// they are listed at does not stay.
+func (b *backup) capture(ctx context.Context) (compose func(context.Context) (*point.Receipt, error), _ error) {
 	if len(b.object.Status.Volumes) == 0 && len(b.object.Status.Actions) == 0 {
-		return b.commit(ctx, objectsAlone{b.source(), b})
+		receipt, err := b.commit(ctx, objectsAlone{b.source(), b})
+		return func(context.Context) (*point.Receipt, error) { return receipt, nil }, err
 	}
 	objects, err := b.objects(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if err := b.move(ctx); err != nil {
-		return nil, err
-	}
-	return b.compose(ctx, objects)
+	return func(ctx context.Context) (*point.Receipt, error) {
+		if err := b.move(ctx); err != nil {
+			return nil, err
+		}
+		return b.compose(ctx, objects)
+	}, err
 }
 
 // objectsAlone is the source of a point of an application without volumes, whose objects go right into it.
@@ -240,7 +261,7 @@ func (o objectsAlone) Capture(ctx context.Context, to point.Sink) error {
 	if err := o.backup.listed(ctx, o.Objects, v1alpha1.PhaseListing); err != nil {
 		return err
 	}
-	return protect.Composed(o.Subject(), o.backup.moment(), o.backup.misses()).Capture(ctx, to)
+	return o.backup.composed(nil).Capture(ctx, to)
 }
 
 // made is the point of this Backup that an earlier process composed before it was killed; nil for none.
@@ -310,7 +331,7 @@ func (b *backup) instant(ctx context.Context) (err error) {
 		at.FirstSnapshot, at.LastSnapshot = earlier(at.FirstSnapshot, v.Taken), later(at.LastSnapshot, v.Taken)
 	}
 	return b.save(ctx, func(s *v1alpha1.BackupStatus) {
-		s.Phase, s.Instant, s.Volumes = v1alpha1.PhaseListing, &at, planned
+		s.Phase, s.Instant, s.Volumes, s.Deployed = v1alpha1.PhaseListing, &at, planned, nil
 		if trouble != nil {
 			s.HookProblem = shorten(trouble.Error())
 		}
@@ -349,7 +370,10 @@ func (b *backup) release(ctx context.Context) error {
 func (b *backup) source() *kube.Objects {
 	at := b.object.Status.Instant
 	moment := kube.Moment{ResourceVersion: at.ResourceVersion, At: at.Versioned.Time, Mark: b.mark("objects")}
-	return kube.NewObjects(b.rights, b.app, b.subject(), moment)
+	objects := kube.NewObjects(b.rights, b.app, b.subject(), moment)
+	b.seen = newSight(len(b.app.Deployed) > 0)
+	objects.Seen = b.seen.see
+	return objects
 }
 
 // objects captures the objects of the application ahead of its point, and says what became of each of their parts.
@@ -367,11 +391,18 @@ func (b *backup) objects(ctx context.Context) ([]point.Part, error) {
 	return parts, b.listed(ctx, source, v1alpha1.PhaseMoving)
 }
 
-// listed records which moment the objects that were captured are of.
+// listed records which moment the objects that were captured are of, and what had deployed them.
 func (b *backup) listed(ctx context.Context, objects *kube.Objects, next v1alpha1.Phase) error {
 	_, last := objects.Skew()
 	at := metav1.NewMicroTime(last)
-	return b.save(ctx, func(s *v1alpha1.BackupStatus) { s.Phase, s.Instant.Listed = next, &at })
+	deployed := b.object.Status.Deployed
+	if deployed == nil {
+		var err error
+		if deployed, err = b.deployed(ctx, b.seen); err != nil {
+			return err
+		}
+	}
+	return b.save(ctx, func(s *v1alpha1.BackupStatus) { s.Phase, s.Instant.Listed, s.Deployed = next, &at, deployed })
 }
 
 // found returns the parts of a capture if all of them are in the vault already, else none.
@@ -458,7 +489,22 @@ func (b *backup) compose(ctx context.Context, objects []point.Part) (*point.Rece
 	if err != nil {
 		return nil, err
 	}
-	return b.commit(ctx, protect.Composed(b.subject(), b.moment(), slices.Concat(shards, acted, b.misses())))
+	return b.commit(ctx, b.composed(slices.Concat(shards, acted)))
+}
+
+// composed is the source of the point of what is in the vault, of what is missing, and of the repositories that the application came from.
+func (b *backup) composed(shards []protect.Shard) protect.Source {
+	return composition{protect.Composed(b.subject(), b.moment(), slices.Concat(shards, b.misses())), b}
+}
+
+type composition struct {
+	protect.Source
+	backup *backup
+}
+
+func (c composition) Capture(ctx context.Context, to point.Sink) error {
+	c.backup.revised(to)
+	return c.Source.Capture(ctx, to)
 }
 
 // commit makes the point of what src yields. That it is incomplete is no error: what is missing is in its record.
@@ -478,6 +524,9 @@ func (b *backup) misses() []protect.Shard {
 	}
 	if err := b.skewed(); err != nil {
 		misses = append(misses, protect.Shard{Name: partSkew, Kind: kindInstant, Failed: err})
+	}
+	if err := b.unknown(); err != nil {
+		misses = append(misses, protect.Shard{Name: partDeployment, Kind: kindInstant, Failed: err})
 	}
 	return misses
 }

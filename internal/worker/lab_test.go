@@ -272,6 +272,12 @@ func (d doomedDraft) At(moment time.Time) {
 	}
 }
 
+func (d doomedDraft) Deployed(by *point.Deployment, revisions map[string]string) {
+	if draft, is := d.Draft.(point.Revised); is {
+		draft.Deployed(by, revisions)
+	}
+}
+
 func (d doomedDraft) Commit(ctx context.Context) (*point.Receipt, error) {
 	if d.d.dead() {
 		return nil, errKilled

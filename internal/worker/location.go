@@ -174,7 +174,7 @@ func (w *Worker) syncObjects(ctx context.Context, namespace, location string, st
 			continue
 		}
 		count++
-		if err := w.syncObject(ctx, namespace, location, p, byPoint[p.ID]); err != nil {
+		if err := w.syncObject(ctx, namespace, location, store, p, byPoint[p.ID]); err != nil {
 			return 0, err
 		}
 		delete(byPoint, p.ID)
@@ -188,9 +188,13 @@ func (w *Worker) syncObjects(ctx context.Context, namespace, location string, st
 }
 
 // syncObject makes the object of a point, or brings the one that there is up to date.
-func (w *Worker) syncObject(ctx context.Context, namespace, location string, p point.Point, existing *v1alpha1.RestorePoint) error {
+func (w *Worker) syncObject(ctx context.Context, namespace, location string, store Store, p point.Point, existing *v1alpha1.RestorePoint) error {
 	if existing == nil {
-		_, err := w.publish(ctx, namespace, location, p)
+		p, err := whole(ctx, store, p)
+		if err != nil {
+			return err
+		}
+		_, err = w.publish(ctx, namespace, location, p)
 		return err
 	}
 	want := specOf(location, p)
@@ -200,6 +204,22 @@ func (w *Worker) syncObject(ctx context.Context, namespace, location string, p p
 	before := existing.DeepCopy()
 	existing.Spec.Holds = want.Holds
 	return client.IgnoreNotFound(w.Cluster.Client.Patch(ctx, existing, client.MergeFrom(before)))
+}
+
+// whole is a point of the list with what its record says of its deployment. One that cannot be read is as it is listed: the vault's
+// verification says why.
+func whole(ctx context.Context, store Store, p point.Point) (point.Point, error) {
+	if deployment, _ := p.DeployedBy(); deployment == "" || p.Deployment != nil {
+		return p, nil
+	}
+	record, _, err := store.Open(ctx, p.ID)
+	switch {
+	case err != nil && again(ctx, err):
+		return p, err
+	case err == nil:
+		p.Deployment = record.Point.Deployment
+	}
+	return p, nil
 }
 
 // drop removes the object of a point that is no more, and its snapshots. The finalizer goes last: the controller puts it back on what is
@@ -244,6 +264,14 @@ func specOf(location string, p point.Point) v1alpha1.RestorePointSpec {
 	}
 	for _, h := range p.Holds {
 		spec.Holds = append(spec.Holds, shorten(h.Reason))
+	}
+	spec.Deployment, spec.Revisions = p.DeployedBy()
+	if p.Deployment != nil {
+		for _, s := range p.Deployment.Sources {
+			if s.To != "" {
+				spec.NextRevisions = append(spec.NextRevisions, s.To)
+			}
+		}
 	}
 	return spec
 }
