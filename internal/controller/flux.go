@@ -96,7 +96,7 @@ func (c *controller) reconcileFluxGate(ctx context.Context, r reconcile.Request)
 	switch {
 	case f.Held():
 		return reconcile.Result{}, c.sayFlux(ctx, f, metav1.ConditionTrue, "Restore", "a Restore deploys")
-	case next == "" || f.Suspended():
+	case next == "" || f.Suspended() || f.Open(next):
 		return reconcile.Result{}, nil
 	case f.Passed(next):
 		return reconcile.Result{}, c.sayFlux(ctx, f, metav1.ConditionTrue, string(v1alpha1.GateOpen), "revision "+next+" may be applied")

@@ -23,6 +23,9 @@ type FluxGate struct {
 	object, gated, source *unstructured.Unstructured
 }
 
+// reasonHeld is what a gate says while a Restore holds what it is before.
+const reasonHeld = "Restore"
+
 // FluxGateKinds are what has to be watched for gates: Kustomizations, and the sources that they share.
 func FluxGateKinds() []schema.GroupVersionKind {
 	return []schema.GroupVersionKind{fluxKind(kindKustomization), fluxKind(kindGitRepository), fluxKind(kindOCIRepository)}
@@ -92,6 +95,12 @@ func (g FluxGate) Next() string {
 // Passed reports whether a revision went through the gate last, or is live without it.
 func (g FluxGate) Passed(revision string) bool {
 	return text(g.object.Object, "status", "lastAppliedRevision") == revision || text(g.gated.Object, "status", "lastAppliedRevision") == revision
+}
+
+// Open reports whether the gate says already, of its own accord, that a revision may pass.
+func (g FluxGate) Open(revision string) bool {
+	ready := conditionOf(g.object, v1alpha1.ConditionReady)
+	return text(g.object.Object, "status", "lastAppliedRevision") == revision && ready.status == "True" && ready.reason != reasonHeld && observed(g.object)
 }
 
 // Suspended reports whether nothing would be deployed anyway.
