@@ -192,6 +192,9 @@ func (r *restoration) pointObject(ctx context.Context) (*v1alpha1.RestorePoint, 
 		if p.Spec.Application != want.Application || p.Spec.State != string(point.Complete) || want.AsOf != nil && p.Spec.Time.After(want.AsOf.Time) {
 			continue
 		}
+		if want.Revision != "" && !slices.ContainsFunc(p.Spec.Revisions, func(r string) bool { return point.SameRevision(r, want.Revision) }) {
+			continue
+		}
 		if known := newest[p.Spec.Cluster]; known == nil || known.Spec.Time.Before(&p.Spec.Time) {
 			newest[p.Spec.Cluster] = p
 		}
@@ -206,7 +209,11 @@ func chosen(op string, newest map[string]*v1alpha1.RestorePoint, want *v1alpha1.
 	}
 	clusters := slices.Sorted(maps.Keys(newest))
 	if want.Cluster != "" || len(clusters) == 0 {
-		return nil, fault.New(op, fault.ErrNotFound, "no complete point of "+want.Application+" in location "+want.Location, "")
+		cause := "no complete point of " + want.Application + " in location " + want.Location
+		if want.Revision != "" {
+			cause += " was made while revision " + want.Revision + " was live"
+		}
+		return nil, fault.New(op, fault.ErrNotFound, cause, "")
 	}
 	if len(clusters) > 1 {
 		cause := fmt.Sprintf("several clusters have an application %s: %s", want.Application, strings.Join(clusters, ", "))
