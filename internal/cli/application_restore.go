@@ -215,6 +215,11 @@ func (s *site) tellRestored(ctx context.Context, r *v1alpha1.Restore, applicatio
 		fmt.Fprint(s.Stdout, printable(plan.Data[v1alpha1.PlanText]))
 		return nil
 	}
+	if j := r.Status.GitOps; j != nil && j.Deployment != "" {
+		s.tellRolledBack(r, application)
+		s.say("%s: restore %s of %s", strings.ToLower(string(r.Status.Phase)), r.Name, application)
+		return nil
+	}
 	if p := r.Status.Plan; p != nil {
 		s.say("%d created, %d replaced, %d kept, %d the same, %d skipped, %s", p.Create, p.Replace, p.Keep, p.Same, p.Skip,
 			plural(int64(p.Volumes), "volume", "volumes"))

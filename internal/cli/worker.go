@@ -83,6 +83,15 @@ func newWorkerCommand(a *app) *cobra.Command {
 		}
 		return w.Restore(ctx, namespace, name)
 	})
+	var force bool
+	release := add("release NAMESPACE/NAME", "Let syncs go that a Restore holds off", takes(1, 1), func(ctx context.Context, w *worker.Worker, args []string) error {
+		namespace, name, err := namespaced(args[0])
+		if err != nil {
+			return err
+		}
+		return w.Release(ctx, namespace, name, force)
+	})
+	release.Flags().BoolVar(&force, "force", false, "whatever git has")
 	add("location NAMESPACE/NAME", "Bring a Location and its RestorePoints in line", takes(1, 1), func(ctx context.Context, w *worker.Worker, args []string) error {
 		namespace, name, err := namespaced(args[0])
 		if err != nil {

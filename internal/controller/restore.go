@@ -33,7 +33,7 @@ func (c *controller) restoresOfJob(ctx context.Context, j client.Object) []recon
 	var requests []reconcile.Request
 	key, known := keyFor(j)
 	work := j.GetLabels()[LabelWork]
-	if work == workRestore && known {
+	if (work == workRestore || work == workRelease) && known {
 		requests = append(requests, reconcile.Request{NamespacedName: key})
 	}
 	var all v1alpha1.RestoreList
@@ -86,6 +86,9 @@ func (c *controller) reconcileRestore(ctx context.Context, request reconcile.Req
 	result, err := c.advance(ctx, t, []deed{d}, func() ([]string, error) { return c.restoresBefore(ctx, &r) })
 	if err != nil || !r.Status.Phase.Final() {
 		return result, err
+	}
+	if holdsSyncs(&r) {
+		return c.hold(ctx, &r)
 	}
 	return c.release(ctx, d)
 }

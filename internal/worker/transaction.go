@@ -10,6 +10,7 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/fault"
@@ -540,7 +541,7 @@ func (w *Worker) judge(_ context.Context, r *v1alpha1.Restore, s gitops.State) (
 	j := r.Status.GitOps
 	head := strings.Join(shortened(s.Head), ", ")
 	switch g := r.Spec.GitOps; {
-	case g != nil && g.Resume == v1alpha1.ResumeHold:
+	case g != nil && g.Resume == v1alpha1.ResumeHold && r.Annotations[v1alpha1.AnnotationRelease] == "":
 		return "resume: Hold was asked for", nil
 	case j.FromPoint:
 		return "git does not have " + strings.Join(shortened(j.To), ", ") + " any more, and the configuration came out of the point", nil
@@ -550,4 +551,42 @@ func (w *Worker) judge(_ context.Context, r *v1alpha1.Restore, s gitops.State) (
 		return "git still has " + head + ", which was rolled back", nil
 	}
 	return "git has " + head + ", and whether that mends " + strings.Join(shortened(j.RolledBack), ", ") + " is not known", nil
+}
+
+// Release lets the syncs go that a Restore holds off, if what git has now is safe or with force, and writes down what it found.
+func (w *Worker) Release(ctx context.Context, namespace, name string, force bool) error {
+	var r v1alpha1.Restore
+	if err := w.Cluster.Client.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, &r); err != nil {
+		return fault.Wrap(fmt.Sprintf("read restore %s/%s", namespace, name), kube.ClassOf(err), err, "")
+	}
+	if r.Status.GitOps == nil || r.Status.GitOps.Held == "" {
+		return nil
+	}
+	engine, err := w.deployment(r.Status.GitOps.Deployment)
+	if err != nil {
+		return err
+	}
+	s, err := engine.State(ctx)
+	if errors.Is(err, fault.ErrNotFound) {
+		return w.tellResumed(ctx, &r) // there is nothing to let go
+	}
+	if err != nil {
+		return err
+	}
+	why := ""
+	if !force {
+		if why, err = w.judge(ctx, &r, s); err != nil {
+			return err
+		}
+	}
+	if why == "" {
+		if err := w.resume(ctx, engine, &r); err != nil {
+			return err
+		}
+		return w.tellResumed(ctx, &r)
+	}
+	return w.persist(ctx, &r, func() error {
+		r.Status.GitOps.Held, r.Status.GitOps.HeldAt = shorten(why), s.Head
+		return nil
+	})
 }
