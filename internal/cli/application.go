@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -20,6 +21,7 @@ import (
 	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/kube"
+	"github.com/backstay/backstay/internal/point"
 )
 
 // applicationPrefix begins the name of an application where commands take a repository or a point.
@@ -131,16 +133,38 @@ func (s *site) declaredApplication(ctx context.Context, policy, application stri
 		if source.Applications == nil {
 			continue
 		}
+		if one, is := deploymentNamed(*source.Applications, application); is {
+			return one, nil
+		}
 		if source.Applications.Name == application {
 			return *source.Applications, nil
 		}
-		if source.Applications.Name == "" {
+		if source.Applications.Name == "" && len(source.Applications.ArgoCD)+len(source.Applications.Flux) == 0 {
 			one := *source.Applications
 			one.Namespaces, one.ExcludeNamespaces, one.NamespaceSelector = []string{application}, nil, nil
 			return one, nil
 		}
 	}
 	return v1alpha1.Applications{}, fault.New("back up "+application, fault.ErrNotFound, "policy "+policy+" has no such application", "")
+}
+
+// deploymentNamed is a source narrowed to the one deployment of an application's name, where its globs take that.
+func deploymentNamed(source v1alpha1.Applications, application string) (v1alpha1.Applications, bool) {
+	takes := func(glob string) bool {
+		is, err := path.Match(path.Base(glob), application)
+		return err == nil && is
+	}
+	narrow := func(globs []string) []string {
+		var chosen []string
+		for _, g := range globs {
+			if takes(g) {
+				chosen = append(chosen, strings.TrimSuffix(g, path.Base(g))+application)
+			}
+		}
+		return chosen
+	}
+	source.ArgoCD, source.Flux = narrow(source.ArgoCD), narrow(source.Flux)
+	return source, source.Name == "" && len(source.ArgoCD)+len(source.Flux) > 0
 }
 
 // locationName is the Location that --location names, or the only one.
@@ -236,16 +260,19 @@ func (s *site) tellBackedUp(b *v1alpha1.Backup, application string) error {
 }
 
 // applicationPoints lists the restore points of an application.
-func (a *app) applicationPoints(ctx context.Context, application, policy string, o clusterOptions) error {
-	s, err := a.site(o)
+func (a *app) applicationPoints(ctx context.Context, o pointsOptions) error {
+	s, err := a.site(o.cluster)
 	if err != nil {
 		return err
 	}
-	points, err := s.pointsOf(ctx, application)
+	points, err := s.pointsOf(ctx, o.application)
 	if err != nil {
 		return err
 	}
-	points = slices.DeleteFunc(points, func(p v1alpha1.RestorePoint) bool { return policy != "" && p.Spec.Policy != policy })
+	points = slices.DeleteFunc(points, func(p v1alpha1.RestorePoint) bool {
+		return o.policy != "" && p.Spec.Policy != o.policy || o.revision != "" &&
+			!slices.ContainsFunc(p.Spec.Revisions, func(r string) bool { return point.SameRevision(r, o.revision) })
+	})
 	if a.global.json {
 		return a.document(applicationPointsOf(points))
 	}
@@ -253,11 +280,12 @@ func (a *app) applicationPoints(ctx context.Context, application, policy string,
 		a.say("no points")
 		return nil
 	}
-	rows := make([][]string, len(points))
+	rows, revisions := make([][]string, len(points)), make([][]string, len(points))
 	for i, p := range points {
 		rows[i] = []string{p.Name, stamp(p.Spec.Time.Time), p.Spec.Cluster + "/" + p.Spec.Application, p.Spec.State, size(p.Spec.Bytes), fit(strings.Join(p.Spec.Holds, "; "))}
+		revisions[i] = p.Spec.Revisions
 	}
-	return a.table([]string{"NAME", "TIME (UTC)", "APPLICATION", "STATE", "SIZE", "HOLD"}, rows)
+	return a.table(withRevisions([]string{"NAME", "TIME (UTC)", "APPLICATION", "STATE", "SIZE", "HOLD"}, rows, revisions))
 }
 
 // applicationPointsDocument is what `points app/NAME --json` prints.

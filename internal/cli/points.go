@@ -1,9 +1,11 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -17,11 +19,13 @@ import (
 
 const pointsHelp = `
 Points lists restore points, newest first. Their times are in UTC. With app/NAME it lists those of an application that Backstay on a
-Kubernetes cluster knows.`
+Kubernetes cluster knows. --app NAME does so too, but reads the vault where --location or BACKSTAY_LOCATION is a path or URL: no cluster is
+needed then. --revision chooses those that were made while a revision was live that Argo CD or Flux had deployed.`
 
 type pointsOptions struct {
 	pointFilter
-	cluster clusterOptions
+	application, revision string
+	cluster               clusterOptions
 }
 
 func newPointsCommand(a *app) *cobra.Command {
@@ -31,22 +35,27 @@ func newPointsCommand(a *app) *cobra.Command {
 		GroupID: groupPoints,
 		Short:   "List restore points",
 		Long:    exits(pointsHelp),
-		Example: "  backstay points\n  backstay points --subject github.com/acme/api --json\n  backstay points app/shop",
-		Args:    takes(0, 1),
+		Example: "  backstay points\n  backstay points --subject github.com/acme/api --json\n  backstay points app/shop\n" +
+			"  backstay points --app shop --revision 3f2a91c",
+		Args: takes(0, 1),
 		RunE: a.runs(func(ctx context.Context, args []string) error {
-			if len(args) == 0 {
-				return a.points(ctx, o)
+			if len(args) == 1 {
+				var is bool
+				if o.application, is = applicationOf(args[0]); !is {
+					return fault.New("points", fault.ErrInvalid, args[0]+" is no application", "say app/NAME; --subject chooses other points")
+				}
 			}
-			application, is := applicationOf(args[0])
-			if !is {
-				return fault.New("points", fault.ErrInvalid, args[0]+" is no application", "say app/NAME; --subject chooses other points")
-			}
-			if o.subject != "" {
+			switch {
+			case o.application != "" && o.subject != "":
 				return fault.New("points", fault.ErrInvalid, "--subject means nothing for an application", "")
+			case len(args) == 1, o.application != "" && !a.namesPlace():
+				return a.applicationPoints(ctx, o)
 			}
-			return a.applicationPoints(ctx, application, o.policy, o.cluster)
+			return a.points(ctx, o)
 		}),
 	}
+	cmd.Flags().StringVar(&o.application, "app", "", "only points of the application `NAME`, as app/NAME; of the vault where --location is a path or URL")
+	cmd.Flags().StringVar(&o.revision, "revision", "", "only points made while `SHA` was live: a commit, its first seven digits or more, or a chart's version")
 	o.cluster.bind(cmd.Flags())
 	o.pointFilter.bind(cmd)
 	return cmd
@@ -79,14 +88,28 @@ type pointsDocument struct {
 	Points  []point.Point `json:"points"`
 }
 
+// namesPlace reports whether the location is named by its path or URL: else it is the name of a Location on a cluster, or none.
+func (a *app) namesPlace() bool {
+	return strings.ContainsAny(cmp.Or(a.global.location, a.Getenv(envLocation)), "/:")
+}
+
 func (a *app) points(ctx context.Context, o pointsOptions) error {
 	return a.withStore(ctx, toRead, func(s store) error {
 		points, alarm := o.list(ctx, s)
+		points = slices.DeleteFunc(points, func(p point.Point) bool { return !o.chooses(p) })
 		if alarm != nil && len(points) == 0 {
 			return alarm
 		}
 		return errors.Join(alarm, a.tellPoints(points))
 	})
+}
+
+// chooses reports whether a point is of the application and revision that are wanted.
+func (o pointsOptions) chooses(p point.Point) bool {
+	if o.application != "" && (p.Subject.Kind != point.SubjectApplication || path.Base(p.Subject.Name) != o.application) {
+		return false
+	}
+	return o.revision == "" || p.MadeAt(o.revision)
 }
 
 func (a *app) tellPoints(points []point.Point) error {
@@ -97,11 +120,28 @@ func (a *app) tellPoints(points []point.Point) error {
 		a.say("no points")
 		return nil
 	}
-	rows := make([][]string, len(points))
+	rows, revisions := make([][]string, len(points)), make([][]string, len(points))
 	for i, p := range points {
 		rows[i] = []string{shortID(p.ID), stamp(p.Time), p.Subject.Name, string(p.State), size(p.Bytes), fit(holdsOf(p))}
+		_, revisions[i] = p.DeployedBy()
 	}
-	return a.table([]string{"ID", "TIME (UTC)", "SUBJECT", "STATE", "SIZE", "HOLD"}, rows)
+	return a.table(withRevisions([]string{"ID", "TIME (UTC)", "SUBJECT", "STATE", "SIZE", "HOLD"}, rows, revisions))
+}
+
+// withRevisions puts the revisions that were live before the last column of a table, where there are any.
+func withRevisions(heads []string, rows, revisions [][]string) ([]string, [][]string) {
+	if !slices.ContainsFunc(revisions, func(live []string) bool { return len(live) > 0 }) {
+		return heads, rows
+	}
+	last := len(heads) - 1
+	for i := range rows {
+		var short []string
+		for _, r := range revisions[i] {
+			short = append(short, shortID(r))
+		}
+		rows[i] = slices.Insert(rows[i], last, strings.Join(short, " "))
+	}
+	return slices.Insert(heads, last, "REVISION"), rows
 }
 
 // shortID is enough of an id to refer to it in any vault of a person's making.
@@ -196,14 +236,14 @@ func (a *app) show(ctx context.Context, ref string, o showOptions) error {
 
 func (a *app) tellRecord(r *point.Record) error {
 	p := r.Point
-	for _, line := range [][2]string{
+	for _, line := range append([][2]string{
 		{"point", p.ID},
 		{"subject", p.Subject.Name + " (" + p.Subject.Kind + ")"},
 		{"policy", p.Policy},
 		{"taken", stamp(p.Time) + " UTC, in " + r.Finished.Sub(p.Time).Round(100*time.Millisecond).String()},
 		{"made by", r.Tool},
 		{"on hold", holdsOf(p)},
-	} {
+	}, deploymentLines(p.Deployment)...) {
 		if line[1] != "" {
 			fmt.Fprintf(a.Stdout, "%-8s %s\n", line[0], printable(line[1]))
 		}
@@ -225,6 +265,28 @@ func (a *app) tellRecord(r *point.Record) error {
 	}
 	_, err := fmt.Fprintf(a.Stdout, "%s: %s\n", a.verdict(p.State), printable(ledgerLine(p.Parts, r.Ledger)))
 	return err
+}
+
+// deploymentLines tell what had deployed a point's application.
+func deploymentLines(d *point.Deployment) [][2]string {
+	if d == nil {
+		return nil
+	}
+	lines := [][2]string{{"deployed", "by " + d.Name}}
+	for _, s := range d.Sources {
+		from := strings.TrimSpace(s.URL + " " + s.Path + s.Chart)
+		if s.Part != "" {
+			from += ", in " + s.Part
+		}
+		lines = append(lines, [2]string{"from", from}, [2]string{"revision", s.From}, [2]string{"next", s.To})
+	}
+	if d.Manifests != "" {
+		lines = append(lines, [2]string{"applied", "sha256:" + d.Manifests})
+	}
+	for _, image := range d.Images {
+		lines = append(lines, [2]string{"image", image})
+	}
+	return lines
 }
 
 func countsOf(p point.Part) string {
