@@ -238,18 +238,20 @@ func (g *gate) protected(context.Context) (answer, error) {
 		"or the annotation %s with a reason to the Application", g.state.Name, v1alpha1.AnnotationBreakGlass)), nil
 }
 
-// first lets the first sync through, where there is nothing to protect: claims of an application that was here before are something.
+// first lets the first sync through, where there is nothing to protect: claims and pods of an application that was here before are something.
 func (g *gate) first(ctx context.Context) (answer, error) {
 	if len(g.state.Live) > 0 || !gitops.ReadApplication(g.deployment).Empty() {
 		return answer{}, nil
 	}
-	var claims metav1.PartialObjectMetadataList
-	claims.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("PersistentVolumeClaimList"))
-	if err := g.direct.List(ctx, &claims, client.InNamespace(g.object.Namespace), client.Limit(1)); err != nil {
-		return answer{}, fmt.Errorf("list claims: %w", err)
-	}
-	if len(claims.Items) > 0 {
-		return answer{}, nil
+	for _, kind := range []string{"PersistentVolumeClaim", "Pod"} {
+		var there metav1.PartialObjectMetadataList
+		there.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind(kind + "List"))
+		if err := g.direct.List(ctx, &there, client.InNamespace(g.object.Namespace)); err != nil {
+			return answer{}, fmt.Errorf("list each %s: %w", kind, err)
+		}
+		if slices.ContainsFunc(there.Items, func(o metav1.PartialObjectMetadata) bool { return o.Labels[v1alpha1.LabelGate] == "" }) {
+			return answer{}, nil
+		}
 	}
 	return open(v1alpha1.GateFirstSync, "first sync: there is nothing to protect yet"), nil
 }
@@ -589,7 +591,7 @@ func (c *controller) failHook(ctx context.Context, hook *batchv1.Job, reason, me
 // keepUp notes what became of the point of a sync that was let go on before it was stored.
 func (c *controller) keepUp(ctx context.Context, o *v1alpha1.Gate) error {
 	s := &o.Status
-	if s.Phase != v1alpha1.GateOpen || s.Backup == "" || s.Point != "" || s.Reason == v1alpha1.GateProceed || meta.IsStatusConditionTrue(s.Conditions, v1alpha1.ConditionStalled) {
+	if s.Phase == v1alpha1.GateClosed || s.Backup == "" || s.Point != "" || s.Reason == v1alpha1.GateProceed || meta.IsStatusConditionTrue(s.Conditions, v1alpha1.ConditionStalled) {
 		return nil
 	}
 	namespace, _, _ := strings.Cut(s.Policy, "/")

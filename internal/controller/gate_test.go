@@ -29,6 +29,7 @@ func (w *world) hook(namespace, name, application string) (*batchv1.Job, *corev1
 	yes := true
 	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
 		Namespace: namespace, Name: name + "-x7k2p",
+		Labels:          map[string]string{v1alpha1.LabelGate: "true"},
 		OwnerReferences: []metav1.OwnerReference{{APIVersion: "batch/v1", Kind: "Job", Name: j.Name, UID: j.UID, Controller: &yes}},
 	}, Spec: spec}
 	w.create(p)
@@ -204,7 +205,7 @@ func TestAPointThatIsNotStoredThoughItsGateWasOpen(t *testing.T) {
 
 // TestWhatAGateAnswers: what the policy and the Application say decides.
 func TestWhatAGateAnswers(t *testing.T) {
-	const away = `{kind: Deployment, group: apps, name: web, status: OutOfSync, health: {status: Missing}}`
+	const away = `{kind: Deployment, group: apps, name: web, status: OutOfSync}`
 	for _, test := range []struct {
 		name   string
 		policy func(*v1alpha1.GitOps)
@@ -221,7 +222,7 @@ func TestWhatAGateAnswers(t *testing.T) {
 			w.eventually("deletion", func() string { time.Sleep(200 * time.Millisecond); return "" }) // the controller's cache
 		}, want: "Closed/Unprotected", says: "gitops: {}"},
 		{name: "first sync", before: func(w *world, s shop) {
-			w.deploys(s.application, `{history: [], resources: [`+away+`, {kind: Namespace, name: shop, health: {status: Healthy}}]}`)
+			w.deploys(s.application, `{history: [], resources: [`+away+`, {kind: Namespace, name: shop, status: Synced}]}`)
 		}, want: "Open/FirstSync"},
 		{name: "first sync over claims that stayed", before: func(w *world, s shop) {
 			w.deploys(s.application, `{history: [], resources: [`+away+`]}`)
@@ -229,8 +230,12 @@ func TestWhatAGateAnswers(t *testing.T) {
 				spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}}`)
 			w.create(claim)
 		}, backup: complete, want: "Open/Stored"},
+		{name: "first sync over pods that stayed", before: func(w *world, s shop) {
+			w.deploys(s.application, `{history: [], resources: [`+away+`]}`)
+			w.create(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: s.into, Name: "db"}, Spec: s.pod.Spec})
+		}, backup: complete, want: "Open/Stored"},
 		{name: "first sync over objects that are there", before: func(w *world, s shop) {
-			w.deploys(s.application, `{history: [], resources: [`+away+`, {kind: ConfigMap, name: web, status: OutOfSync}]}`)
+			w.deploys(s.application, `{history: [], resources: [`+away+`, {kind: ConfigMap, name: web, status: Synced}]}`)
 		}, backup: complete, want: "Open/Stored"},
 		{name: "break glass", before: func(w *world, s shop) {
 			w.annotate(s.application, v1alpha1.AnnotationBreakGlass, "storage is down, INC-7")

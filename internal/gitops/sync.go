@@ -82,13 +82,16 @@ func (a Application) reaches(namespace string) bool {
 }
 
 // Reaches reports whether what deploys, an object that Object read, has objects in a namespace, or is to.
-func Reaches(o *unstructured.Unstructured, namespace string) bool { return Application{o}.reaches(namespace) }
+func Reaches(o *unstructured.Unstructured, namespace string) bool {
+	return Application{o}.reaches(namespace)
+}
 
-// Empty reports whether nothing of the application is on the cluster, but for namespaces and hooks.
+// Empty reports whether Argo CD has found nothing of the application on the cluster that is as git has it, but for namespaces. It does not
+// say which of the others are missing.
 func (a Application) Empty() bool {
 	return !slices.ContainsFunc(a.list("status", "resources"), func(r any) bool {
 		m, _ := r.(map[string]any)
-		return text(m, "health", "status") != "Missing" && m["hook"] != true && text(m, "kind") != "Namespace"
+		return text(m, "status") == "Synced" && text(m, "kind") != "Namespace"
 	})
 }
 
