@@ -2,6 +2,7 @@ package gitops
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -93,13 +94,17 @@ func (f flux) State(ctx context.Context) (State, error) {
 	if err != nil {
 		return State{}, err
 	}
-	used := own
-	if sourceName(o) != was.Source {
-		if used, err = f.source(ctx, o, sourceName(o)); err != nil {
-			return State{}, err
-		}
+	if sourceName(o) == was.Source {
+		return kustomizationState(f.full(), o, own, nil, was.suspended()), nil
 	}
-	return kustomizationState(f.full(), o, own, used, was.suspended()), nil
+	pin, err := f.source(ctx, o, sourceName(o))
+	if err != nil {
+		return State{}, err
+	}
+	if pin == nil { // Deploy makes it anew
+		pin = &unstructured.Unstructured{}
+	}
+	return kustomizationState(f.full(), o, own, pin, was.suspended()), nil
 }
 
 // source reads what a Kustomization's manifests come from, under another name where one is said; nil for what is not there.
@@ -122,13 +127,17 @@ func sourceNamespace(o *unstructured.Unstructured) string {
 	return o.GetNamespace()
 }
 
-// kustomizationState is how a Kustomization stands: own is the source that its user named, used the one that it has at present.
-func kustomizationState(name string, o, own, used *unstructured.Unstructured, suspended bool) State {
-	ready := conditionOf(o, "Ready")
+// kustomizationState is how a Kustomization stands: own is the source that its user named, pin the one that it has while a Restore deploys,
+// nil where none does.
+func kustomizationState(name string, o, own, pin *unstructured.Unstructured, suspended bool) State {
+	ready, used := conditionOf(o, "Ready"), own
+	if pin != nil {
+		used = pin
+	}
 	s := State{
 		Name: name, UID: string(o.GetUID()), Namespace: text(o.Object, "spec", "targetNamespace"), Automated: !suspended,
 		Sources: []Source{fluxSource(o, own)}, Live: fluxRevisions(text(o.Object, "status", "lastAppliedRevision")), Head: artifact(own),
-		Healthy: ready.status == "True" && observed(o), Operation: kustomizationOperation(o, used),
+		Healthy: ready.status == "True" && observed(o), Operation: kustomizationOperation(o, own, pin),
 	}
 	if s.Namespace == "" {
 		s.Namespace = o.GetNamespace()
@@ -137,7 +146,7 @@ func kustomizationState(name string, o, own, used *unstructured.Unstructured, su
 	switch {
 	case used == nil:
 		s.Lost, s.Message = true, "there is no "+text(o.Object, "spec", "sourceRef", "kind")+" "+sourceName(o)
-	case conditionOf(used, "FetchFailed").status == "True":
+	case unfetched(used):
 		s.Lost, s.Message = true, conditionOf(used, "FetchFailed").message
 	case !s.Healthy:
 		s.Message = ready.message
@@ -145,16 +154,34 @@ func kustomizationState(name string, o, own, used *unstructured.Unstructured, su
 	return s
 }
 
+// fluxDoubt is how long a source must fail to be fetched before it counts as lost: one try of Flux is not enough.
+const fluxDoubt = 20 * time.Second
+
+// unfetched reports whether a source cannot be read for some time.
+func unfetched(source *unstructured.Unstructured) bool {
+	failed := conditionOf(source, "FetchFailed")
+	return failed.status == "True" && time.Since(failed.since) >= fluxDoubt
+}
+
 // kustomizationOperation is what a Kustomization does, is about to do, or did last.
-func kustomizationOperation(o, source *unstructured.Unstructured) *Operation {
+func kustomizationOperation(o, own, pin *unstructured.Unstructured) *Operation {
 	ready, reconciling := conditionOf(o, "Ready"), conditionOf(o, "Reconciling")
 	applied, attempted := fluxRevisions(text(o.Object, "status", "lastAppliedRevision")), fluxRevisions(text(o.Object, "status", "lastAttemptedRevision"))
-	next := artifact(source)
+	next := artifact(own)
+	if pin != nil {
+		next = fluxRevisions(text(pin.Object, "spec", "ref", "commit") + text(pin.Object, "spec", "ref", "digest")) // one of them
+	}
+	// Flux tries these again by itself.
+	waits := ready.status == "False" && slices.Contains([]string{"ArtifactFailed", "DependencyNotReady"}, ready.reason)
 	op := &Operation{Revisions: attempted, Automated: true, Message: ready.message}
 	switch {
+	case pin != nil && unfetched(pin):
+		op.Revisions, op.Phase, op.Message = next, "Failed", conditionOf(pin, "FetchFailed").message
+	case pin != nil && !answered(o): // what the status says is of before
+		op.Revisions = next
 	case running(reconciling) && ready.status != "False":
 		op.Revisions, op.Phase, op.Started, op.Message = next, "Running", reconciling.since, reconciling.message
-	case next != nil && !same(next, attempted) && !suspendedNow(o): // what it depends on is waited for
+	case next != nil && (waits || !same(next, attempted)) && !suspendedNow(o):
 		op.Revisions = next
 	case attempted == nil:
 		return nil
@@ -164,6 +191,11 @@ func kustomizationOperation(o, source *unstructured.Unstructured) *Operation {
 		op.Phase, op.Started = "Failed", ready.since
 	}
 	return op
+}
+
+// answered reports whether Flux has worked on the object since it was asked last: also, whether it has seen that it is suspended.
+func answered(o *unstructured.Unstructured) bool {
+	return o.GetAnnotations()[fluxRequested] == text(o.Object, "status", "lastHandledReconcileAt")
 }
 
 // releaseState is how a HelmRelease stands. Its revisions are versions of its chart; values come from who applies it.

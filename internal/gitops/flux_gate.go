@@ -124,7 +124,7 @@ func (g FluxGate) Empty() bool {
 // State is how what the gate is before stands, with the sync to Next as its operation, which begins when the source had that.
 func (g FluxGate) State() State {
 	name := types.NamespacedName{Namespace: g.gated.GetNamespace(), Name: g.gated.GetName()}
-	s := kustomizationState(flux{name: name}.full(), g.gated, g.source, g.source, suspendedNow(g.gated))
+	s := kustomizationState(flux{name: name}.full(), g.gated, g.source, nil, suspendedNow(g.gated))
 	since, _ := time.Parse(time.RFC3339, text(g.source.Object, "status", "artifact", "lastUpdateTime")) // zero for what is no time
 	s.Operation = &Operation{Revisions: fluxRevisions(g.Next()), Started: since, Automated: true}
 	return s

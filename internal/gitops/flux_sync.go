@@ -80,7 +80,7 @@ func (f flux) Suspend(ctx context.Context, s v1alpha1.Suspension, by string) err
 			return err
 		}
 		annotate(o, map[string]string{
-			v1alpha1.AnnotationRestore: by, annotationBefore: string(record), fluxReconcile: "disabled", fluxRequested: token(by),
+			v1alpha1.AnnotationRestore: by, annotationBefore: string(record), fluxReconcile: "disabled", fluxRequested: token("suspend", by),
 		})
 		return unstructured.SetNestedField(o.Object, true, "spec", "suspend")
 	})
@@ -122,6 +122,7 @@ func (f flux) unpin(ctx context.Context, kind string, pin types.NamespacedName) 
 }
 
 // Stop waits until what was begun before Suspend has ended: Flux does not break it off, and says when it has seen that it is suspended.
+// What was deployed for another Restore than by is suspended again.
 func (f flux) Stop(ctx context.Context, by string) error {
 	const pause = 500 * time.Millisecond
 	for {
@@ -130,19 +131,32 @@ func (f flux) Stop(ctx context.Context, by string) error {
 			return err
 		}
 		holder := o.GetAnnotations()[v1alpha1.AnnotationRestore]
-		if holder != by {
-			return fault.New("stop "+f.full(), fault.ErrInvalid, "it was not suspended for "+by, "")
-		}
-		if !suspendedNow(o) || text(o.Object, "status", "lastHandledReconcileAt") == token(by) { // deployed for by already, or at rest
+		switch {
+		case holder == "", holder == by && !suspendedNow(o):
+			return nil
+		case !suspendedNow(o):
+			if err := f.halt(ctx, o, holder); err != nil {
+				return err
+			}
+		case answered(o):
 			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return fault.Wrap("stop "+f.full(), fault.ErrUnavailable, fmt.Errorf("Flux did not come to rest: %w", ctx.Err()),
-				"is its controller running? An apply that waits for health ends at the latest after spec.timeout")
+			return fault.Wrap("stop "+f.full(), fault.ErrUnavailable, fmt.Errorf("it did not come to rest: %w", ctx.Err()),
+				"does Flux's controller run? What it applies and waits for ends at the latest after spec.timeout")
 		case <-time.After(pause):
 		}
 	}
+}
+
+// halt suspends what is deployed for a Restore.
+func (f flux) halt(ctx context.Context, o *unstructured.Unstructured, holder string) error {
+	s := v1alpha1.Suspension{Kind: o.GetKind(), Namespace: o.GetNamespace(), Name: o.GetName()}
+	return f.change(ctx, "suspend", s, func(o *unstructured.Unstructured) error {
+		annotate(o, map[string]string{fluxRequested: token("stop", holder)})
+		return unstructured.SetNestedField(o.Object, true, "spec", "suspend")
+	})
 }
 
 // Deploy has a Kustomization apply a revision: from a source of our own beside the user's, of that revision alone. Until Resume nobody else
@@ -181,6 +195,7 @@ func (f flux) Deploy(ctx context.Context, revisions []string, by string) error {
 		if o.GetAnnotations()[v1alpha1.AnnotationRestore] != by {
 			return fault.New(op, fault.ErrInvalid, "it is not suspended for "+by+" any more", "")
 		}
+		annotate(o, map[string]string{fluxRequested: token(revisions[0], by)})
 		unstructured.RemoveNestedField(o.Object, "spec", "suspend")
 		return unstructured.SetNestedField(o.Object, pinName(o), "spec", "sourceRef", "name")
 	})
@@ -301,8 +316,8 @@ func equal(a, b *unstructured.Unstructured) bool {
 	return apiequality.Semantic.DeepEqual(a.Object, b.Object)
 }
 
-// token is what a controller of Flux answers with once it has seen that an object is suspended for a Restore.
-func token(by string) string { return "backstay-" + by }
+// token is what a controller of Flux answers with once it has worked on an object that a Restore changed.
+func token(what, by string) string { return "backstay-" + what + "-" + by }
 
 // pinName is the source that a Kustomization has while it is held at a revision.
 func pinName(o *unstructured.Unstructured) string {

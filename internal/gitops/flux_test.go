@@ -212,11 +212,18 @@ func (l fluxLab) transaction(name, specText string) {
 		l.must(d.Deploy(ctx, []string{goodCommit}, by))
 	}
 	l.pinned(d, name)
+	l.deploys(d, name)
 	l.must(d.Suspend(ctx, all[0], by)) // by a Job that begins anew
 	l.must(d.Stop(ctx, by))
 	if suspendedNow(l.read(kindKustomization, name)) {
 		l.Error("what was deployed is suspended again")
 	}
+	brief, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+	defer cancel()
+	if err := d.Stop(brief, ""); !errors.Is(err, fault.ErrUnavailable) || !suspendedNow(l.read(kindKustomization, name)) {
+		l.Errorf("what was deployed goes on: %v", err)
+	}
+	l.must(d.Deploy(ctx, []string{goodCommit}, by))
 	for range 2 {
 		l.must(d.Resume(ctx, all[0], by))
 	}
@@ -263,8 +270,35 @@ func (l fluxLab) pinned(d Deployment, name string) {
 	}
 	l.must(unstructured.SetNestedSlice(pin.Object, []any{map[string]any{"type": "FetchFailed", "status": "True", "message": "no such commit"}}, "status", "conditions"))
 	l.must(l.Status().Update(l.Context(), pin))
-	if s, err = d.State(l.Context()); err != nil || !s.Lost || s.Message != "no such commit" {
+	if s, err = d.State(l.Context()); err != nil || !s.Lost || s.Message != "no such commit" || s.Operation.Phase != "Failed" {
 		l.Errorf("state %+v, %v", s, err)
+	}
+	l.must(unstructured.SetNestedSlice(pin.Object, []any{}, "status", "conditions"))
+	l.must(l.Status().Update(l.Context(), pin))
+}
+
+// deploys sees that what was deployed counts as such only once Flux has worked on it, and not for what it had said before.
+func (l fluxLab) deploys(d Deployment, name string) {
+	l.Helper()
+	o := l.read(kindKustomization, name)
+	for _, step := range []struct{ handled, ready, reason, want string }{
+		{"", "True", "ReconciliationSucceeded", " false"},
+		{o.GetAnnotations()[fluxRequested], "False", "ArtifactFailed", " false"},
+		{o.GetAnnotations()[fluxRequested], "False", "HealthCheckFailed", "Failed false"},
+		{o.GetAnnotations()[fluxRequested], "True", "ReconciliationSucceeded", "Succeeded true"},
+	} {
+		o = l.read(kindKustomization, name)
+		o.Object["status"] = object(l.T, `{lastAppliedRevision: "sha1:`+goodCommit+`", lastAttemptedRevision: "sha1:`+goodCommit+`",
+			lastHandledReconcileAt: "`+step.handled+`", conditions: [{type: Ready, status: "`+step.ready+`", reason: `+step.reason+`}]}`).Object
+		if step.want == "Succeeded true" {
+			l.must(unstructured.SetNestedField(o.Object, o.GetGeneration(), "status", "observedGeneration"))
+		}
+		l.must(l.Status().Update(l.Context(), o))
+		s, err := d.State(l.Context())
+		l.must(err)
+		if got := fmt.Sprintf("%s %v", s.Operation.Phase, s.Healthy); got != step.want || !slices.Equal(s.Operation.Revisions, []string{goodCommit}) {
+			l.Errorf("after %+v: %s of %q, want %s", step, got, s.Operation.Revisions, step.want)
+		}
 	}
 }
 
