@@ -29,7 +29,8 @@ type Deployment interface {
 	Suspend(ctx context.Context, s v1alpha1.Suspension, by string) error
 	// Resume takes that back. What is not there any more is resumed.
 	Resume(ctx context.Context, s v1alpha1.Suspension, by string) error
-	// Stop ends a sync that is under way, and waits until it has ended. One that was asked for by by goes on.
+	// Stop ends a sync that is under way, and waits until it has ended: with ctx, fault.ErrUnavailable. Until Deploy nobody can begin another,
+	// where the engine can refuse that. One that was asked for by by goes on.
 	Stop(ctx context.Context, by string) error
 	// Deploy asks for a sync of the revisions, one for each source, without hooks. It does not wait. Revisions that the engine cannot
 	// deploy are fault.ErrNotFound or ErrUnsupported where that is known at once; else State says so.
@@ -45,10 +46,10 @@ type State struct {
 	Live      []string // revisions that are deployed, of each source; none before the first sync has ended well
 	Head      []string // revisions that git has, as the engine saw them last
 	Automated bool     // it syncs by itself
-	Synced    bool     // the cluster is as Head says
+	Synced    bool     // the cluster is as Head says; a sync of Head may have hooks all the same, and Argo CD begin one at the next drift
 	Healthy   bool
 	Message   string // why it is not Synced or Healthy, and what the engine complains of
-	Lost      bool   // the engine cannot read its sources: the repository is gone, or does not have the revision
+	Lost      bool   // the engine cannot read its sources, or what a Restore asked for: the repository is gone, or lacks the revision
 	// The sync that is asked for, under way, or ended last; nil before the first.
 	Operation *Operation
 }
