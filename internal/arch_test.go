@@ -125,6 +125,7 @@ var table = map[string]row{
 	},
 	"internal/convert": { // other tools' documents as ours; it speaks to nothing
 		ours: "api/v1alpha1 internal/config internal/fault", foreign: "k8s.io/apimachinery sigs.k8s.io/yaml",
+		tests: "internal/kube/kubetest " + kubernetes, // what the API server says to what is written
 	},
 	"internal/controller": {
 		ours: "api/v1alpha1 internal/fault internal/policy internal/kube internal/blueprint internal/gitops", foreign: kubernetes + " github.com/prometheus/client_golang github.com/go-logr/logr",
