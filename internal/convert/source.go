@@ -22,7 +22,7 @@ type source struct {
 }
 
 func (c *conversion) source(o Object) *source {
-	tree := runtime.DeepCopyJSON(numbers(o))
+	tree := copied(o)
 	// What every object has, and no tool reads.
 	for _, key := range []string{"apiVersion", "kind", "metadata", "status"} {
 		delete(tree, key)
@@ -30,30 +30,28 @@ func (c *conversion) source(o Object) *source {
 	return &source{Object: o, tree: tree, result: c.result}
 }
 
-// numbers has the numbers of an object as JSON has them; others cannot be copied.
-func numbers(o Object) map[string]any {
-	var whole func(value any) any
-	whole = func(value any) any {
-		switch value := value.(type) {
-		case map[string]any:
-			all := make(map[string]any, len(value))
-			for key, inner := range value {
-				all[key] = whole(inner)
-			}
-			return all
-		case []any:
-			all := make([]any, len(value))
-			for i, inner := range value {
-				all[i] = whole(inner)
-			}
-			return all
-		case string, bool, int64, float64, nil:
-			return value
-		default:
-			return fmt.Sprint(value)
-		}
+// copied is a copy of fields.
+func copied(fields map[string]any) map[string]any {
+	all := make(map[string]any, len(fields))
+	for key, inner := range fields {
+		all[key] = copiedValue(inner)
 	}
-	return whole(map[string]any(o)).(map[string]any) //nolint:forcetypeassert // a map becomes one
+	return all
+}
+
+func copiedValue(value any) any {
+	switch value := value.(type) {
+	case map[string]any:
+		return copied(value)
+	case []any:
+		all := make([]any, len(value))
+		for i, inner := range value {
+			all[i] = copiedValue(inner)
+		}
+		return all
+	default:
+		return value
+	}
 }
 
 func (s *source) name() string      { return s.metadata("name") }
