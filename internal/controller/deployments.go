@@ -2,7 +2,7 @@ package controller
 
 import (
 	"context"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -30,9 +30,8 @@ import (
 )
 
 const (
-	// annotationStatus is on Gates that the controller makes, and says what their status is to be: that is written by a request of its
-	// own, and the process may end between the two.
-	annotationStatus = v1alpha1.Group + "/status"
+	// labelHeld is on Gates of syncs that the webhook held.
+	labelHeld = v1alpha1.Group + "/held"
 
 	namespaceLook = 2 * time.Second    // for a namespace that the sync under way makes
 	pointFor      = time.Minute        // after its beginning a sync that nobody held has changed what a point of before would show
@@ -77,7 +76,14 @@ func (d deployments) watch(m manager.Manager) error {
 	err := ctrl.NewControllerManagedBy(m).Named("deployment").
 		For(applicationObject(), builder.WithPredicates(predicate.Funcs{UpdateFunc: changed})).
 		Watches(&v1alpha1.Policy{}, handler.EnqueueRequestsFromMapFunc(d.all), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Watches(&v1alpha1.Gate{}, handler.EnqueueRequestsFromMapFunc(ofGate)).
 		Complete(calmly(d.reconcile))
+	if err != nil {
+		return err
+	}
+	err = ctrl.NewControllerManagedBy(m).Named("held").For(&v1alpha1.Gate{}).
+		Watches(&v1alpha1.Backup{}, handler.EnqueueRequestsFromMapFunc(d.gatesOf)).
+		Complete(calmly(d.reconcileHeld))
 	if err != nil {
 		return err
 	}
@@ -91,6 +97,20 @@ func (d deployments) watch(m manager.Manager) error {
 			},
 		})).
 		Complete(reconcile.TypedFunc[sighting](d.ungated))
+}
+
+// ofGate is the Application whose sync a Gate is.
+func ofGate(_ context.Context, o client.Object) []reconcile.Request {
+	g, is := o.(*v1alpha1.Gate)
+	if !is || g.Status.Sync == nil {
+		return nil
+	}
+	engine, rest, _ := strings.Cut(g.Status.Sync.Deployment, "/")
+	namespace, name, _ := strings.Cut(rest, "/")
+	if engine != v1alpha1.EngineArgoCD {
+		return nil
+	}
+	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: namespace, Name: name}}}
 }
 
 // changed reports whether anything of an Application that is read is another: Argo CD writes its status every few minutes.
@@ -149,7 +169,11 @@ func (d deployments) reconcile(ctx context.Context, r reconcile.Request) (reconc
 	if p == nil || err != nil {
 		return reconcile.Result{}, err
 	}
-	return reconcile.Result{}, d.admitGates(ctx, state.Namespace)
+	if err := errors.Join(d.admitGates(ctx, state.Namespace), d.afterFailure(ctx, u, p)); err != nil {
+		return reconcile.Result{}, err
+	}
+	again, err := d.hooks(ctx, u, p)
+	return reconcile.Result{RequeueAfter: again}, err
 }
 
 // sighting is one sync that was seen to run, or to have run, without asking. Each is looked into though the next has come meanwhile: that
@@ -160,31 +184,35 @@ type sighting struct {
 	reason      string
 	from, to    string // revisions, with commas
 	by          string
+	restore     string // that says it asked for it
 	started     string // RFC 3339
 }
 
 // see asks for a look at the operation of an Application, if it may be one that went ungated.
 func see(u *unstructured.Unstructured, to workqueue.TypedRateLimitingInterface[sighting]) {
-	a := gitops.ReadApplication(u)
+	if s, is := sightingOf(gitops.ReadApplication(u)); is && s.reason != "" {
+		to.Add(s)
+	}
+}
+
+// sightingOf is the operation of an Application, last or under way, if it has begun and changes something. It has a reason where it asked
+// nobody, unless there is a Gate of it.
+func sightingOf(a gitops.Application) (sighting, bool) {
 	o := a.Operation()
 	if o == nil || o.Started.IsZero() || a.Dry() {
-		return
+		return sighting{}, false
 	}
-	reason := a.Unhooked()
-	if reason == "" && a.Applying() {
-		reason = v1alpha1.GateNoHook // unless there is a Gate
+	s := sighting{
+		application: a.Name(), uid: a.UID(), reason: a.Unhooked(), from: strings.Join(a.Before(), ","), to: strings.Join(o.Revisions, ","),
+		by: o.User, restore: o.Restore, started: o.Started.UTC().Format(time.RFC3339),
 	}
-	if reason == "" {
-		return
-	}
-	by := o.User
 	if o.Automated {
-		by = "automated"
+		s.by = "automated"
 	}
-	to.Add(sighting{
-		application: a.Name(), uid: a.UID(), reason: reason, from: strings.Join(a.Before(), ","), to: strings.Join(o.Revisions, ","), by: by,
-		started: o.Started.UTC().Format(time.RFC3339),
-	})
+	if s.reason == "" && a.Applying() {
+		s.reason = v1alpha1.GateNoHook
+	}
+	return s, true
 }
 
 // sync is what was seen.
@@ -233,14 +261,14 @@ func (d deployments) ungated(ctx context.Context, s sighting) (reconcile.Result,
 		return reconcile.Result{}, err
 	}
 	sync := s.sync(state.Name)
-	asked, err := d.asked(ctx, sync)
+	asked, err := d.asked(ctx, sync, s.restore)
 	if asked || err != nil {
 		return reconcile.Result{}, err
 	}
 	var g v1alpha1.Gate
 	key := types.NamespacedName{Namespace: state.Namespace, Name: s.name()}
-	if err := d.direct.Get(ctx, key, &g); err == nil || !apierrors.IsNotFound(err) {
-		return reconcile.Result{}, err // its own reconciler goes on with it
+	if err := d.direct.Get(ctx, key, &g); client.IgnoreNotFound(err) != nil || g.Status.Phase != "" {
+		return reconcile.Result{}, err
 	}
 	now := d.Now()
 	if age := now.Sub(sync.Started.Time); age > recordFor || sync.Started.Time.Before(p.CreationTimestamp.Time) {
@@ -250,59 +278,61 @@ func (d deployments) ungated(ctx context.Context, s sighting) (reconcile.Result,
 	status := v1alpha1.GateStatus{
 		Phase: v1alpha1.GateUngated, Reason: s.reason, Message: s.why(), Sync: sync, Policy: p.Namespace + "/" + p.Name, Begun: &at, Ended: &at,
 	}
-	said, err := d.pointOf(ctx, &status, p, application, s)
+	said, err := d.earlyPoint(ctx, &status, p, application, s)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
 	status.Message += "; " + said
-	if err := d.makeGate(ctx, key, status); err != nil {
+	if err := d.record(ctx, key, status); err != nil {
 		return reconcile.Result{}, err
 	}
 	d.tell(u, corev1.EventTypeWarning, "SyncUngated", fmt.Sprintf("the sync to %s asked for no point: %s", s.to, status.Message))
 	return reconcile.Result{}, d.prune(ctx, sync.Deployment)
 }
 
-// asked reports whether a sync is known otherwise: a pod waited for it at a gate, or a Restore asked for it.
-func (d deployments) asked(ctx context.Context, sync *v1alpha1.Sync) (bool, error) {
-	g, err := d.gateOf(ctx, sync)
-	if err != nil || g != nil {
-		return g != nil, err
+// asked reports whether a sync is known otherwise: a pod waited for it at a gate, it was held until there was a point, or a Restore asked for
+// it.
+func (d deployments) asked(ctx context.Context, sync *v1alpha1.Sync, restore string) (bool, error) {
+	gates, err := d.gatesOfSync(ctx, sync)
+	if err != nil || len(gates) > 0 {
+		return len(gates) > 0, err
+	}
+	if held, err := d.used(ctx, sync); held || err != nil {
+		return held, err
+	}
+	return d.restores(ctx, restore, sync.Deployment)
+}
+
+// restores reports whether a Restore, by its uid, is a transaction of a deployment: anybody can write such a uid.
+func (d deployments) restores(ctx context.Context, uid, deployment string) (bool, error) {
+	if uid == "" {
+		return false, nil
 	}
 	var restores v1alpha1.RestoreList
 	if err := d.client.List(ctx, &restores, client.UnsafeDisableDeepCopy); err != nil {
 		return false, fmt.Errorf("list restores: %w", err)
 	}
-	return slices.ContainsFunc(restores.Items, func(r v1alpha1.Restore) bool { return ran(&r, sync) }), nil
+	return slices.ContainsFunc(restores.Items, func(r v1alpha1.Restore) bool {
+		return string(r.UID) == uid && r.Status.GitOps != nil && r.Status.GitOps.Deployment == deployment
+	}), nil
 }
 
-// ran reports whether a Restore's transaction was under way when a sync began.
-func ran(r *v1alpha1.Restore, sync *v1alpha1.Sync) bool {
-	t := r.Status.GitOps
-	if t == nil || t.Deployment != sync.Deployment || t.Suspended == nil {
-		return false
-	}
-	began, ended := t.Suspended.Time.Truncate(time.Second), t.Resumed
-	return !sync.Started.Time.Before(began) && (ended == nil || !sync.Started.Time.After(ended.Time))
-}
-
-// gateOf is the Gate at which a pod waited for a sync; nil for none.
-func (d deployments) gateOf(ctx context.Context, sync *v1alpha1.Sync) (*v1alpha1.Gate, error) {
+// gatesOfSync are the Gates at which pods waited for a sync, the oldest first: each try of it has one.
+func (d deployments) gatesOfSync(ctx context.Context, sync *v1alpha1.Sync) ([]v1alpha1.Gate, error) {
 	var gates v1alpha1.GateList
-	if err := d.client.List(ctx, &gates, client.UnsafeDisableDeepCopy); err != nil {
+	if err := d.client.List(ctx, &gates); err != nil {
 		return nil, fmt.Errorf("list gates: %w", err)
 	}
-	for i := range gates.Items {
-		g := &gates.Items[i]
-		of := g.Status.Sync
-		if g.Spec.Pod != "" && of != nil && of.Deployment == sync.Deployment && of.Started != nil && of.Started.Time.Equal(sync.Started.Time) {
-			return g, nil
-		}
-	}
-	return nil, nil //nolint:nilnil // none is an answer
+	of := slices.DeleteFunc(gates.Items, func(g v1alpha1.Gate) bool {
+		s := g.Status.Sync
+		return g.Spec.Pod == "" || s == nil || s.Deployment != sync.Deployment || s.Started == nil || !s.Started.Time.Equal(sync.Started.Time)
+	})
+	slices.SortFunc(of, func(a, b v1alpha1.Gate) int { return a.CreationTimestamp.Compare(b.CreationTimestamp.Time) })
+	return of, nil
 }
 
-// pointOf has a point made of what is there, where the policy wants that and it is not too late, and says what becomes of it.
-func (d deployments) pointOf(ctx context.Context, status *v1alpha1.GateStatus, p *v1alpha1.Policy, application v1alpha1.Applications, s sighting) (string, error) {
+// earlyPoint has a point made of what is there, where the policy wants that and it is not too late, and says what becomes of it.
+func (d deployments) earlyPoint(ctx context.Context, status *v1alpha1.GateStatus, p *v1alpha1.Policy, application v1alpha1.Applications, s sighting) (string, error) {
 	switch {
 	case p.Spec.GitOps != nil && p.Spec.GitOps.Ungated == v1alpha1.UngatedRecord:
 		return "no point is made, as the policy says", nil
@@ -365,25 +395,50 @@ func (d deployments) prune(ctx context.Context, deployment string) error {
 	return nil
 }
 
-// makeGate makes a Gate of the controller's own, which says of itself what its status is to be.
-func (d deployments) makeGate(ctx context.Context, key types.NamespacedName, status v1alpha1.GateStatus) error {
-	text, err := json.Marshal(status)
-	if err != nil {
-		return fmt.Errorf("make gate %s: %w", key, err)
-	}
+// record makes a Gate of the controller's own. It may be there without a status: the process may end between the two.
+func (d deployments) record(ctx context.Context, key types.NamespacedName, status v1alpha1.GateStatus) error {
 	g := &v1alpha1.Gate{
-		ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name, Annotations: map[string]string{annotationStatus: string(text)}},
+		ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name},
 		Spec:       v1alpha1.GateSpec{Deployment: status.Sync.Deployment},
 	}
-	if err := d.client.Create(ctx, g); err != nil && !apierrors.IsAlreadyExists(err) {
-		return fmt.Errorf("make gate %s: %w", key, err)
+	err := d.client.Create(ctx, g)
+	if apierrors.IsAlreadyExists(err) {
+		err = d.direct.Get(ctx, key, g)
 	}
-	return nil
+	if err != nil {
+		return fmt.Errorf("record sync of %s: %w", status.Sync.Deployment, err)
+	}
+	if g.Status.Phase != "" {
+		return nil
+	}
+	return d.save(ctx, g, func() {
+		status.ObservedGeneration = g.Generation
+		g.Status = status
+		v := verdict{metav1.ConditionFalse, false, status.Phase == v1alpha1.GateClosed, status.Reason, status.Message}
+		judge(&g.Status.Conditions, g.Generation, d.Now(), v)
+	})
 }
 
-// addRecords gives Gates that the controller made their status, and deletes Gates that ended long ago.
+// addRecords keeps Gates that have ended: they are counted, get to know what became of their points, and go after a while.
 func (c *controller) addRecords(m manager.Manager) error {
-	return ctrl.NewControllerManagedBy(m).Named("gate-record").For(&v1alpha1.Gate{}).Complete(calmly(c.keepGate))
+	return ctrl.NewControllerManagedBy(m).Named("gate-record").
+		For(&v1alpha1.Gate{}, builder.WithPredicates(predicate.Funcs{UpdateFunc: c.countGate})).
+		Watches(&v1alpha1.Backup{}, handler.EnqueueRequestsFromMapFunc(c.gatesOf)).
+		Complete(calmly(c.keepGate))
+}
+
+// countGate counts Gates that come to an end.
+func (c *controller) countGate(e event.UpdateEvent) bool {
+	before, is := e.ObjectOld.(*v1alpha1.Gate)
+	after, alsoIs := e.ObjectNew.(*v1alpha1.Gate)
+	if is && alsoIs && !before.Status.Phase.Final() && after.Status.Phase.Final() {
+		waited := time.Duration(0)
+		if s := &after.Status; s.Begun != nil && s.Ended != nil {
+			waited = s.Ended.Sub(s.Begun.Time)
+		}
+		c.counted.gate(after.Status.Phase, after.Status.Reason, waited)
+	}
+	return true
 }
 
 func (c *controller) keepGate(ctx context.Context, r reconcile.Request) (reconcile.Result, error) {
@@ -391,10 +446,9 @@ func (c *controller) keepGate(ctx context.Context, r reconcile.Request) (reconci
 	if err := c.client.Get(ctx, r.NamespacedName, &g); err != nil || !g.DeletionTimestamp.IsZero() {
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
-	if text := g.Annotations[annotationStatus]; g.Status.Phase == "" && g.Spec.Pod == "" && text != "" {
-		var status v1alpha1.GateStatus
-		if err := json.Unmarshal([]byte(text), &status); err == nil && status.Phase == v1alpha1.GateUngated {
-			return reconcile.Result{}, c.recordGate(ctx, &g, status)
+	if g.Status.Phase == v1alpha1.GateUngated {
+		if err := c.keepUp(ctx, &g); err != nil {
+			return reconcile.Result{}, err
 		}
 	}
 	since := g.CreationTimestamp.Time
@@ -408,12 +462,4 @@ func (c *controller) keepGate(ctx context.Context, r reconcile.Request) (reconci
 		return reconcile.Result{}, fmt.Errorf("delete gate %s: %w", g.Name, err)
 	}
 	return reconcile.Result{}, nil
-}
-
-func (c *controller) recordGate(ctx context.Context, g *v1alpha1.Gate, status v1alpha1.GateStatus) error {
-	return c.save(ctx, g, func() {
-		status.ObservedGeneration = g.Generation
-		g.Status = status
-		judge(&g.Status.Conditions, g.Generation, c.Now(), verdict{metav1.ConditionFalse, false, false, status.Reason, status.Message})
-	})
 }

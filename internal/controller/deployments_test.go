@@ -9,12 +9,17 @@ import (
 	"testing"
 	"time"
 
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/backstay/backstay/api/v1alpha1"
+	"github.com/backstay/backstay/internal/controller"
 )
 
 var argoOnce sync.Once
@@ -309,4 +314,188 @@ func TestPodsOfAGovernedApplicationMayMakeGates(t *testing.T) {
 	if s := binding.Subjects; len(s) != 1 || s[0].Kind != "Group" || s[0].Name != "system:serviceaccounts:"+into {
 		t.Errorf("subjects %v", s)
 	}
+}
+
+func TestAHookThatDoesNotStart(t *testing.T) {
+	for _, test := range []struct {
+		name, want string
+		pod        string // its status; none for no pod
+	}{
+		{"image", "ImagePullBackOff: no such image", `{phase: Pending, containerStatuses: [{name: gate, image: x, imageID: "", ready: false, restartCount: 0,
+			state: {waiting: {reason: ImagePullBackOff, message: no such image}}}]}`},
+		{"quota", `exceeded quota`, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.argo()
+			w.start()
+			into := w.namespace()
+			a := w.application(w.system, "shop", into)
+			w.guards(into)
+			job := w.gateJob(into, "gate")
+			if test.pod == "" {
+				e := w.parse(`{apiVersion: v1, kind: Event, metadata: {generateName: e-}, reason: FailedCreate, message: "exceeded quota: pods", type: Warning,
+					lastTimestamp: "2026-11-22T00:00:00Z", involvedObject: {kind: Job, name: gate, namespace: ` + into + `, uid: ` + string(job.UID) + `}}`)
+				e.SetNamespace(into)
+				w.create(e)
+			} else {
+				w.podOf(job, test.pod)
+			}
+			hooks := `, syncResult: {revision: bbb, resources: [{kind: Job, namespace: ` + into + `, name: gate, hookType: PreSync, hookPhase: Running, syncPhase: PreSync}]}`
+			started := w.syncs(a, "Running", full, hooks)
+			w.clock.forward(20 * time.Second)
+			w.syncsAt(a, started, "Running", full, hooks, `, message: waiting`)
+			w.event(w.system, v1alpha1.GateNotStarted)
+			w.event(into, v1alpha1.GateNotStarted)
+			if of := w.gates(into); len(of) != 0 {
+				t.Errorf("before the deadline there are Gates %v", of)
+			}
+			w.clock.forward(15 * time.Minute)
+			w.syncsAt(a, started, "Running", full, hooks, `, message: still waiting`)
+			g := w.recorded(into, v1alpha1.GateNotStarted)
+			if g.Status.Phase != v1alpha1.GateClosed || !strings.Contains(g.Status.Message, test.want) {
+				t.Errorf("gate %+v", g.Status)
+			}
+			if err := w.get(job); err != nil {
+				t.Fatal(err)
+			}
+			if c := job.Status.Conditions; len(c) != 1 || c[0].Type != batchv1.JobFailureTarget || !strings.Contains(c[0].Message, test.want) {
+				t.Errorf("the Job says %v", c)
+			}
+		})
+	}
+}
+
+// gateJob is the Job of a gate.
+func (w *world) gateJob(namespace, name string) *batchv1.Job {
+	w.Helper()
+	j := &batchv1.Job{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: map[string]string{v1alpha1.LabelGate: "true"}},
+		Spec: batchv1.JobSpec{Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{
+			RestartPolicy: corev1.RestartPolicyNever, Containers: []corev1.Container{{Name: "gate", Image: "backstay:test"}},
+		}}},
+	}
+	w.create(j)
+	return j
+}
+
+// podOf makes a pod of a Job, as the Job controller and the kubelet do.
+func (w *world) podOf(j *batchv1.Job, status string) {
+	w.Helper()
+	yes := true
+	p := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: j.Namespace, Name: j.Name + "-abc", Labels: map[string]string{batchv1.JobNameLabel: j.Name},
+			OwnerReferences: []metav1.OwnerReference{{APIVersion: "batch/v1", Kind: "Job", Name: j.Name, UID: j.UID, Controller: &yes}},
+		},
+		Spec: j.Spec.Template.Spec,
+	}
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: j.Namespace, Name: "default"}}
+	if err := w.admin.Create(w.Context(), account); err != nil && !apierrors.IsAlreadyExists(err) {
+		w.Fatal(err)
+	}
+	w.create(p)
+	w.status(p, func() {
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(w.parse(status).Object, &p.Status); err != nil {
+			w.Fatal(err)
+		}
+	})
+}
+
+// opened is a Gate at which a pod waited for a sync, and which let it on with a point.
+func (w *world) opened(namespace, name, deployment string, started time.Time, point string) *v1alpha1.Gate {
+	w.Helper()
+	g := &v1alpha1.Gate{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Spec: v1alpha1.GateSpec{Pod: name}}
+	w.create(g)
+	at, now := metav1.NewTime(started), metav1.NewMicroTime(w.clock.now())
+	w.status(g, func() {
+		g.Status = v1alpha1.GateStatus{
+			Phase: v1alpha1.GateOpen, Reason: v1alpha1.GateStored, Policy: w.system + "/gated", Point: point, Begun: &now, Ended: &now,
+			Sync: &v1alpha1.Sync{Deployment: deployment, From: []string{"aaa"}, To: []string{"bbb"}, Started: &at},
+		}
+	})
+	return g
+}
+
+func TestASyncThatFailsBehindAnOpenGate(t *testing.T) {
+	for _, test := range []struct {
+		wants, phase, message string
+		restores, plans       bool
+	}{
+		{v1alpha1.AfterFailurePropose, "Failed", "one or more synchronization tasks completed unsuccessfully", true, true},
+		{v1alpha1.AfterFailureRollBack, "Error", "hook failed", true, false},
+		{v1alpha1.AfterFailureRollBack, "Succeeded", "successfully synced", false, false},
+		{v1alpha1.AfterFailureRollBack, "Failed", "Operation terminated", false, false},
+		{"", "Failed", "hook failed", false, false},
+	} {
+		t.Run(test.wants+" "+test.phase+" "+test.message[:4], func(t *testing.T) {
+			w := newWorld(t)
+			w.argo()
+			w.start()
+			into := w.namespace()
+			a := w.application(w.system, "shop", into)
+			w.location(w.system)
+			w.guards(into, func(g *v1alpha1.GitOps) { g.AfterFailure = test.wants })
+			started := w.clock.now().Truncate(time.Second)
+			point := w.point(w.system)
+			w.opened(into, "gate-one", "argocd/"+w.system+"/shop", started, point.Spec.Point)
+			ended := `, finishedAt: "` + w.clock.now().UTC().Format(time.RFC3339) + `", message: ` + test.message
+			w.syncsAt(a, started, test.phase, full, ended)
+			if test.restores {
+				var r v1alpha1.Restore
+				w.eventually("restore", func() string {
+					var all v1alpha1.RestoreList
+					if err := w.admin.List(t.Context(), &all, client.InNamespace(w.system)); err != nil || len(all.Items) != 1 {
+						return fmt.Sprintf("there are %d (%v)", len(all.Items), err)
+					}
+					r = all.Items[0]
+					return ""
+				})
+				if r.Spec.PlanOnly != test.plans || r.Spec.RestorePoint != point.Name || r.Spec.GitOps == nil || r.Spec.GitOps.Deployment != "argocd/"+w.system+"/shop" {
+					t.Errorf("restore %+v", r.Spec)
+				}
+				w.event(w.system, "SyncFailed")
+			}
+			w.settled(a)
+			w.syncsAt(a, started, test.phase, full, ended) // seen again
+			w.settled(a)
+			var all v1alpha1.RestoreList
+			if err := w.admin.List(t.Context(), &all, client.InNamespace(w.system)); err != nil || (len(all.Items) == 1) != test.restores {
+				t.Errorf("%d Restores (%v)", len(all.Items), err)
+			}
+		})
+	}
+}
+
+func TestGatesAreCountedAndGo(t *testing.T) {
+	address := "127.0.0.1:" + freePort(t)
+	w := newWorld(t, func(o *controller.Options) { o.Metrics = address })
+	w.argo()
+	stop := w.start()
+	into := w.namespace()
+	a := w.application(w.system, "shop", into)
+	w.location(w.system)
+	w.guards(into)
+	w.syncs(a, "Running", rollsBack)
+	g := w.recorded(into, v1alpha1.GateRollback)
+	for _, want := range []string{
+		`backstay_gates{phase="Ungated",reason="Rollback"} 1`,
+		`backstay_gate_wait_seconds_count{phase="Ungated",reason="Rollback"} 1`,
+	} {
+		w.eventually(want, func() string {
+			if text := w.fetch("http://" + address + "/metrics"); !strings.Contains(text, "\n"+want+"\n") {
+				return "there is no such line"
+			}
+			return ""
+		})
+	}
+	stop()
+	w.clock.forward(8 * 24 * time.Hour)
+	w.start()
+	w.eventually("the Gate goes", func() string {
+		if err := w.get(g); apierrors.IsNotFound(err) {
+			return ""
+		}
+		return "it is there"
+	})
 }

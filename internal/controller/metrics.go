@@ -18,11 +18,13 @@ type counted struct {
 	mu      sync.Mutex
 	runs    map[runKey]int
 	actions map[actionKey]spent
+	gates   map[gateKey]spent
 }
 
 type (
 	runKey    struct{ namespace, policy, result string }
 	actionKey struct{ action, result string }
+	gateKey   struct{ phase, reason string }
 	spent     struct {
 		count uint64
 		time  time.Duration
@@ -55,6 +57,16 @@ func (c *counted) act(action, result string, took time.Duration) {
 	c.actions[key] = spent{was.count + 1, was.time + took}
 }
 
+func (c *counted) gate(phase v1alpha1.GatePhase, reason string, waited time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.gates == nil {
+		c.gates = map[gateKey]spent{}
+	}
+	was := c.gates[gateKey{string(phase), reason}]
+	c.gates[gateKey{string(phase), reason}] = spent{was.count + 1, was.time + waited}
+}
+
 // gauges is what the cluster knows, read from the cache when somebody asks: it is right after a restart, too.
 type gauges struct {
 	*controller
@@ -73,6 +85,8 @@ const (
 	seriesNewest       = "backstay_application_last_success_timestamp_seconds"
 	seriesJobs         = "backstay_jobs"
 	seriesActions      = "backstay_action_duration_seconds"
+	seriesGates        = "backstay_gates"
+	seriesGateWait     = "backstay_gate_wait_seconds"
 )
 
 func newGauges(c *controller) *gauges {
@@ -91,6 +105,8 @@ func newGauges(c *controller) *gauges {
 		{seriesNewest, "When the newest complete point of the application was made.", []string{"namespace", "policy", "application"}},
 		{seriesJobs, "Jobs of workers that are there, by what they do and how they stand.", []string{"work", "state"}},
 		{seriesActions, "Actions of ActionSets that ended, and the time that their Jobs took, since this process started.", []string{"action", "result"}},
+		{seriesGates, "Gates of the last week: syncs, by what became of them and why.", []string{"phase", "reason"}},
+		{seriesGateWait, "Gates that ended, and how long syncs waited at them, since this process started.", []string{"phase", "reason"}},
 	} {
 		g.described[d.name] = prometheus.NewDesc(d.name, d.help, d.labels, nil)
 	}
@@ -113,6 +129,7 @@ func (g *gauges) Collect(to chan<- prometheus.Metric) {
 	defer cancel()
 	g.collectRuns(to)
 	g.collectActions(to)
+	g.collectGates(ctx, to)
 	g.collectPolicies(ctx, to)
 	g.collectBackups(ctx, to)
 	g.collectPoints(ctx, to)
@@ -143,11 +160,36 @@ func (g *gauges) collectActions(to chan<- prometheus.Metric) {
 	g.counted.mu.Lock()
 	defer g.counted.mu.Unlock()
 	for key, s := range g.counted.actions {
-		m, err := prometheus.NewConstSummary(g.described[seriesActions], s.count, s.time.Seconds(), nil, key.action, key.result)
-		if err != nil {
-			m = prometheus.NewInvalidMetric(g.described[seriesActions], err)
+		g.summary(to, seriesActions, s, key.action, key.result)
+	}
+}
+
+func (g *gauges) summary(to chan<- prometheus.Metric, name string, s spent, labels ...string) {
+	m, err := prometheus.NewConstSummary(g.described[name], s.count, s.time.Seconds(), nil, labels...)
+	if err != nil {
+		m = prometheus.NewInvalidMetric(g.described[name], err)
+	}
+	to <- m
+}
+
+func (g *gauges) collectGates(ctx context.Context, to chan<- prometheus.Metric) {
+	g.counted.mu.Lock()
+	for key, s := range g.counted.gates {
+		g.summary(to, seriesGateWait, s, key.phase, key.reason)
+	}
+	g.counted.mu.Unlock()
+	var all v1alpha1.GateList
+	if g.client.List(ctx, &all, client.UnsafeDisableDeepCopy) != nil {
+		return
+	}
+	gates := map[gateKey]int{{string(v1alpha1.GateWaiting), "Waiting"}: 0}
+	for i := range all.Items {
+		if s := &all.Items[i].Status; s.Phase != "" {
+			gates[gateKey{string(s.Phase), s.Reason}]++
 		}
-		to <- m
+	}
+	for key, n := range gates {
+		g.send(to, seriesGates, float64(n), key.phase, key.reason)
 	}
 }
 
