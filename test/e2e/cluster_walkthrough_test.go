@@ -89,11 +89,15 @@ func filesOf(t *testing.T, page string) (names []string) {
 	return names
 }
 
-// commands lets a page's script run kubectl and backstay in the cluster's network, as its administrator.
-func (c *cluster) commands(t *testing.T) (env []string) {
+// commands lets a page's script run kubectl, backstay and other programs in the cluster's network, as its administrator.
+func (c *cluster) commands(t *testing.T, others ...string) (env []string) {
 	t.Helper()
 	bin := t.TempDir()
-	for name, path := range map[string]string{"kubectl": filepath.Join(c.dir, "programs", "kubectl"), "backstay": program(t, "BACKSTAY_TEST_BINARY")} {
+	paths := map[string]string{"kubectl": filepath.Join(c.dir, "programs", "kubectl"), "backstay": program(t, "BACKSTAY_TEST_BINARY")}
+	for _, path := range others {
+		paths[filepath.Base(path)] = path
+	}
+	for name, path := range paths {
 		script := fmt.Sprintf("#!/bin/sh\nexec nsenter -t %s -n %s \"$@\"\n", c.node, path)
 		if err := os.WriteFile(filepath.Join(bin, name), []byte(script), 0o700); err != nil {
 			t.Fatal(err)
