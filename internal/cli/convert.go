@@ -226,11 +226,11 @@ func listObjects(ctx context.Context, from client.Client, kind schema.GroupVersi
 		}
 		for i := range list.Items {
 			all = append(all, list.Items[i].Object)
-			if modifier, err := namedModifier(ctx, from, &list.Items[i]); err != nil {
+			modifier, err := namedModifier(ctx, from, &list.Items[i])
+			if err != nil {
 				return nil, err
-			} else if modifier != nil {
-				all = append(all, modifier)
 			}
+			all = append(all, modifier...)
 		}
 		if list.GetContinue() == "" {
 			return all, nil
@@ -241,14 +241,16 @@ func listObjects(ctx context.Context, from client.Client, kind schema.GroupVersi
 	}
 }
 
-// namedModifier reads the ConfigMap of changes that a Restore names; nil where there is none.
-func namedModifier(ctx context.Context, from client.Client, u *unstructured.Unstructured) (convert.Object, error) {
+// namedModifier reads the ConfigMap of changes that a Restore names; none where it is not there.
+func namedModifier(ctx context.Context, from client.Client, u *unstructured.Unstructured) ([]convert.Object, error) {
 	name, _, _ := unstructured.NestedString(u.Object, "spec", "resourceModifier", "name")
 	if name == "" {
 		return nil, nil
 	}
 	found := &unstructured.Unstructured{}
 	found.SetGroupVersionKind(schema.GroupVersionKind{Version: "v1", Kind: "ConfigMap"})
-	err := from.Get(ctx, client.ObjectKey{Namespace: u.GetNamespace(), Name: name}, found)
-	return found.Object, client.IgnoreNotFound(err)
+	if err := from.Get(ctx, client.ObjectKey{Namespace: u.GetNamespace(), Name: name}, found); err != nil {
+		return nil, client.IgnoreNotFound(err)
+	}
+	return []convert.Object{found.Object}, nil
 }
