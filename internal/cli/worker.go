@@ -164,6 +164,7 @@ func (a *app) newWorker(ctx context.Context, o workerOptions) (*worker.Worker, e
 			}
 			return b.run(ctx, p, s, log)
 		},
+		Repository: func(r worker.Repository) (worker.RepositorySource, error) { return a.deployedRepository(r, secrets) },
 		Maintain: func(ctx context.Context, s worker.Store) error {
 			v, is := s.(*vault.Vault)
 			if !is {

@@ -503,8 +503,23 @@ type composition struct {
 }
 
 func (c composition) Capture(ctx context.Context, to point.Sink) error {
-	c.backup.revised(to)
-	return c.Source.Capture(ctx, to)
+	deployment, revisions := c.backup.provenance()
+	origins, err := c.backup.origins(ctx, deployment)
+	if err != nil {
+		return err
+	}
+	if draft, is := to.(point.Revised); is {
+		draft.Deployed(deployment, revisions)
+	}
+	if err := c.Source.Capture(ctx, to); err != nil {
+		return err
+	}
+	for _, o := range origins { // last: the application waits for none of them
+		if err := o.capture(ctx, to); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // commit makes the point of what src yields. That it is incomplete is no error: what is missing is in its record.

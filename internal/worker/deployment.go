@@ -165,7 +165,7 @@ func (b *backup) deployed(ctx context.Context, seen *sight) ([]v1alpha1.Deployed
 // revisions finds out from where a deployment came, and at which revisions.
 func (b *backup) revisions(ctx context.Context, name string) (v1alpha1.DeployedStatus, error) {
 	status := v1alpha1.DeployedStatus{Deployment: name}
-	d, err := gitops.Open(b.Cluster.Client, name)
+	d, err := b.Worker.deployment(name)
 	if err != nil {
 		return status, err
 	}
@@ -250,8 +250,8 @@ func withoutCredentials(address string) string {
 	return u.String()
 }
 
-// deployment is what the status says of a GitOps engine, as points have it; nil where none had deployed the application, or several.
-func (b *backup) deployment() (*point.Deployment, map[string]string) {
+// provenance is what the status says of a GitOps engine, as points have it; nil where none had deployed the application, or several.
+func (b *backup) provenance() (*point.Deployment, map[string]string) {
 	revisions := map[string]string{}
 	var last *point.Deployment
 	for _, s := range b.object.Status.Deployed {
@@ -279,11 +279,4 @@ func (b *backup) unknown() error {
 		}
 	}
 	return nil
-}
-
-// revised tells a draft what had deployed the application.
-func (b *backup) revised(to point.Sink) {
-	if draft, is := to.(point.Revised); is {
-		draft.Deployed(b.deployment())
-	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -38,6 +39,8 @@ type lab struct {
 	cluster *kube.Cluster // with all rights
 	system  string
 	store   *memory.Store
+
+	repositories func(Repository) (RepositorySource, error)
 
 	functions []blueprint.Function
 	engine    *engine           // that deploys applications; nil for none
@@ -99,8 +102,13 @@ func (l *lab) workerAt(c *kube.Cluster, s Store, now func() time.Time) *Worker {
 		s = revised{s, l.deployed}
 	}
 	return New(Options{
-		Deployment: func(name string) (gitops.Deployment, error) { return l.engine.open(name, nil) },
-		Cluster:    c, System: l.system, Name: clusterName, Now: now, Log: slog.New(slog.DiscardHandler),
+		Deployment: func(name string) (gitops.Deployment, error) {
+			if strings.HasPrefix(name, v1alpha1.EngineArgoCD+"/"+l.system+"/") { // what the API server has of Argo CD
+				return gitops.Open(c.Client, name)
+			}
+			return l.engine.open(name, nil)
+		},
+		Cluster: c, System: l.system, Name: clusterName, Now: now, Log: slog.New(slog.DiscardHandler),
 		Open: func(_ context.Context, _ volume.Location, create bool) (Store, error) {
 			l.mu.Lock()
 			defer l.mu.Unlock()
@@ -110,8 +118,9 @@ func (l *lab) workerAt(c *kube.Cluster, s Store, now func() time.Time) *Worker {
 			}
 			return s, l.opened
 		},
-		Maintain:  func(context.Context, Store) error { return nil },
-		Functions: func(*kube.Cluster) []blueprint.Function { return l.functions },
+		Repository: l.repositories,
+		Maintain:   func(context.Context, Store) error { return nil },
+		Functions:  func(*kube.Cluster) []blueprint.Function { return l.functions },
 		Retention: func(r *v1alpha1.Retention) (policy.Retention, error) {
 			if r == nil {
 				return policy.Retention{}, nil

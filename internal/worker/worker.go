@@ -47,6 +47,8 @@ type Options struct {
 	) (*point.Run, error)
 	// Deployment finds what deploys an application out of git; nil for gitops.Open.
 	Deployment func(name string) (gitops.Deployment, error)
+	// Repository makes the source of a git repository that an application is deployed from; nil to capture none.
+	Repository func(r Repository) (RepositorySource, error)
 	// Retention reads what a policy says of it.
 	Retention func(r *v1alpha1.Retention) (policy.Retention, error)
 	Now       protect.Clock
