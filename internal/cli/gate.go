@@ -28,8 +28,9 @@ const gateExample = `  kustomize edit add component https://github.com/backstay/
 
 const (
 	gateDeadline   = 20 * time.Minute
-	gatePatience   = time.Minute // for the right to make Gates, which comes from the controller; and for its first word
-	gateLook       = 500 * time.Millisecond
+	gatePatience   = time.Minute            // for the right to make Gates, which comes from the controller; and for its first word
+	gateLook       = 500 * time.Millisecond // the longest pause between two looks; the first are shorter, for most answers come at once
+	gateFirstLook  = 50 * time.Millisecond
 	gateFarewell   = 3 * time.Second // for the answer that is why the pod is to stop
 	terminationLog = "/dev/termination-log"
 	maxTermination = 4096 // bytes that the kubelet reads of it
@@ -148,7 +149,7 @@ func (v *visitor) arrive(ctx context.Context, began time.Time) error {
 
 // follow tells what the gate waits for until it has been answered.
 func (v *visitor) follow(ctx context.Context, began time.Time) error {
-	for {
+	for pause := gateFirstLook; ; pause = min(2*pause, gateLook) {
 		err := v.client.Get(ctx, client.ObjectKeyFromObject(v.gate), v.gate)
 		s := &v.gate.Status
 		switch {
@@ -168,7 +169,7 @@ func (v *visitor) follow(ctx context.Context, began time.Time) error {
 		case v.Clock().Sub(began) > gatePatience:
 			v.tell("no Backstay controller has taken the gate in")
 		}
-		if kube.Pause(ctx, gateLook) != nil {
+		if kube.Pause(ctx, pause) != nil {
 			return context.Cause(ctx)
 		}
 	}

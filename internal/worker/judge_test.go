@@ -1,0 +1,189 @@
+package worker
+
+import (
+	"context"
+	"maps"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/backstay/backstay/api/v1alpha1"
+	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/gitops"
+	"github.com/backstay/backstay/internal/kube/kubetest"
+)
+
+// history is a repository: the files of its revisions, with their contents.
+type history struct {
+	files    map[string]map[string]string
+	away     error
+	asked    []GitAccess
+	branches map[string]string
+}
+
+func (h *history) reached(a GitAccess) (History, error) {
+	h.asked = append(h.asked, a)
+	return h, h.away
+}
+
+func (h *history) Files(_ context.Context, revision, dir string) (map[string]string, error) {
+	all, found := h.files[revision]
+	if !found {
+		return nil, fault.New("find "+revision, fault.ErrNotFound, "", "")
+	}
+	below := maps.Clone(all)
+	maps.DeleteFunc(below, func(name, _ string) bool { return dir != "" && !strings.HasPrefix(name, dir+"/") })
+	return below, nil
+}
+
+func (h *history) Revert(_ context.Context, head, good, _, _ string) (string, error) {
+	return head + "-with-" + good, nil
+}
+
+func (h *history) Push(_ context.Context, branch, commit string) error {
+	if h.branches == nil {
+		h.branches = map[string]string{}
+	}
+	h.branches[branch] = commit
+	return nil
+}
+
+func (h *history) Close() {}
+
+func TestJudge(t *testing.T) {
+	const head = "cccccccccccccccccccccccccccccccccccccccc"
+	good := map[string]string{"shop/app.yaml": "1", "shop/old.yaml": "1", "other/app.yaml": "1"}
+	bad := map[string]string{"shop/app.yaml": "2", "shop/job.yaml": "1", "other/app.yaml": "2"}
+	for _, test := range []struct {
+		name   string
+		files  map[string]string // at the head
+		change func(s *gitops.State, j *v1alpha1.TransactionStatus, h *history)
+		want   string // a part of it; empty for nothing
+	}{
+		{name: "as it was rolled back", files: bad, want: "shop/app.yaml, shop/job.yaml, shop/old.yaml of bbbbbbb"},
+		{name: "reverted, with something new elsewhere", files: map[string]string{"shop/app.yaml": "1", "shop/old.yaml": "1", "other/app.yaml": "3"}},
+		{name: "mended", files: map[string]string{"shop/app.yaml": "3", "shop/job.yaml": "2", "shop/old.yaml": "1"}},
+		{name: "mended in part", files: map[string]string{"shop/app.yaml": "3", "shop/job.yaml": "1", "shop/old.yaml": "1"}, want: "shop/job.yaml of bbbbbbb"},
+		{name: "mended by leaving it out", files: map[string]string{"shop/app.yaml": "1", "shop/old.yaml": "2"}},
+		{name: "what was deleted stays so", files: map[string]string{"shop/app.yaml": "1"}, want: "shop/old.yaml"},
+		{
+			name: "nothing of it is below the path", files: map[string]string{"base/app.yaml": "2"}, want: "base/app.yaml of bbbbbbb",
+			change: func(_ *gitops.State, _ *v1alpha1.TransactionStatus, h *history) {
+				h.files[goodOne], h.files[badOne] = map[string]string{"base/app.yaml": "1"}, map[string]string{"base/app.yaml": "2"}
+			},
+		},
+		{
+			name: "git is away", want: "is not known: git: away",
+			change: func(_ *gitops.State, _ *v1alpha1.TransactionStatus, h *history) {
+				h.away = fault.New("git", fault.ErrUnavailable, "away", "")
+			},
+		},
+		{
+			name: "it cannot be read", want: "git cannot be read",
+			change: func(s *gitops.State, _ *v1alpha1.TransactionStatus, _ *history) { s.Lost = true },
+		},
+		{
+			name: "not automated", files: bad,
+			change: func(s *gitops.State, _ *v1alpha1.TransactionStatus, _ *history) { s.Automated = false },
+		},
+		{
+			name: "no repository by http", want: "only repositories by http",
+			change: func(s *gitops.State, _ *v1alpha1.TransactionStatus, _ *history) { s.Sources[0].URL = "/etc" },
+		},
+		{
+			name: "a chart of the same version", want: "chart shop still has version 1.1",
+			change: func(s *gitops.State, j *v1alpha1.TransactionStatus, _ *history) {
+				s.Sources[0].Chart, s.Head, j.To, j.RolledBack = "shop", []string{"1.1"}, []string{"1.0"}, []string{"1.1"}
+			},
+		},
+		{
+			name: "a chart of another version",
+			change: func(s *gitops.State, j *v1alpha1.TransactionStatus, _ *history) {
+				s.Sources[0].Chart, s.Head, j.To, j.RolledBack = "shop", []string{"1.2"}, []string{"1.0"}, []string{"1.1"}
+			},
+		},
+		{
+			name: "another source", want: "other sources",
+			change: func(s *gitops.State, _ *v1alpha1.TransactionStatus, _ *history) { s.Head = []string{head, head} },
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			h := &history{files: map[string]map[string]string{goodOne: good, badOne: bad, head: test.files}}
+			s := gitops.State{
+				Sources: []gitops.Source{{URL: "https://git.example.com/shop.git", Path: "shop"}}, Head: []string{head}, Automated: true,
+			}
+			j := &v1alpha1.TransactionStatus{Deployment: "test/engine/shop", To: []string{goodOne}, RolledBack: []string{badOne}}
+			if test.change != nil {
+				test.change(&s, j, h)
+			}
+			w := New(Options{Git: func(_ context.Context, a GitAccess, _ ...string) (History, error) { return h.reached(a) }})
+			got := w.judge(t.Context(), &v1alpha1.Restore{Status: v1alpha1.RestoreStatus{GitOps: j}}, s)
+			if (got == "") != (test.want == "") || !strings.Contains(got, test.want) {
+				t.Errorf("%q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
+func TestHeldTransactionIsReleasedWhenGitIsMended(t *testing.T) {
+	const mended = "cccccccccccccccccccccccccccccccccccccccc"
+	l, app := rolling(t)
+	s := l.restored("rollback", v1alpha1.RestoreSpec{Latest: latest(app), GitOps: &v1alpha1.Transaction{Revert: true}})
+	if got := l.history.branches["backstay/revert-bbbbbbb"]; got != badOne+"-with-"+goodOne || len(s.GitOps.Reverts) != 1 || s.GitOps.Held == "" {
+		t.Fatalf("branches %v, status %+v", l.history.branches, s.GitOps)
+	}
+	if err := l.worker().Release(t.Context(), l.system, "rollback", false); err != nil || len(l.engine.held) != 2 {
+		t.Fatalf("%v, held %v", err, l.engine.held)
+	}
+	l.history.files[mended] = map[string]string{"shop/app.yaml": "1", "shop/job.yaml": "2"}
+	l.engine.state.Head = []string{mended}
+	if err := l.worker().Release(t.Context(), l.system, "rollback", false); err != nil {
+		t.Fatal(err)
+	}
+	if s = l.restoreStatus("rollback"); len(l.engine.held) > 0 || s.GitOps.Held != "" || s.GitOps.Resumed == nil {
+		t.Errorf("held %v, status %+v", l.engine.held, s.GitOps)
+	}
+}
+
+func TestHeldTransactionIsReleasedByForce(t *testing.T) {
+	l, app := rolling(t)
+	l.restored("rollback", v1alpha1.RestoreSpec{Latest: latest(app), GitOps: &v1alpha1.Transaction{}})
+	if err := l.worker().Release(t.Context(), l.system, "rollback", true); err != nil {
+		t.Fatal(err)
+	}
+	if s := l.restoreStatus("rollback"); len(l.engine.held) > 0 || s.GitOps.Held != "" || s.GitOps.Resumed == nil {
+		t.Errorf("held %v, status %+v", l.engine.held, s.GitOps)
+	}
+}
+
+func TestGitAccessIsThatOfArgoCD(t *testing.T) {
+	l := newLab(t)
+	argo := kubetest.Namespace(t, l.config)
+	secret := func(name, kind, at, password string) client.Object {
+		return &corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Namespace: argo, Name: name, Labels: map[string]string{labelGitSecret: kind}},
+			StringData: map[string]string{"url": at, "username": "git", "password": password},
+		}
+	}
+	l.create(secret("all", gitCredentials, "https://git.example.com/", "all"))
+	l.create(secret("team", gitCredentials, "https://git.example.com/team", "team"))
+	l.create(secret("one", gitRepository, "https://git.example.com/team/one", "one"))
+	l.create(secret("cluster", "cluster", "https://git.example.com/team/one/two", "none"))
+	for address, want := range map[string]string{
+		"https://git.example.com/team/one.git": "one", "https://git.example.com/team/two.git": "team", "https://git.example.com/x.git": "all",
+		"https://elsewhere.example.com/x.git": "", "https://git.example.com/team/one/two": "team",
+	} {
+		a, err := l.worker().gitAccess(t.Context(), "argocd/"+argo+"/shop", address)
+		if err != nil || string(a.Password) != want {
+			t.Errorf("%s: password %q, %v; want %q", address, string(a.Password), err, want)
+		}
+	}
+	for _, address := range []string{"/etc", "file:///etc", "ext::sh -c true", "git@git.example.com:x", "ssh://git.example.com/x"} {
+		if _, err := l.worker().gitAccess(t.Context(), "argocd/"+argo+"/shop", address); err == nil {
+			t.Errorf("%s is reached", address)
+		}
+	}
+}

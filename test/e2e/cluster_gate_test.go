@@ -1,0 +1,171 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/backstay/backstay/api/v1alpha1"
+)
+
+// gatePolicy has syncs of the Application gated wait for points, of which one that is fresh will do.
+const gatePolicy = `
+apiVersion: backstay.io/v1alpha1
+kind: Policy
+metadata: {name: pipeline, namespace: backstay-system}
+spec:
+  location: main
+  suspend: true
+  sources: [{applications: {argocd: [gated]}}]
+  gitops: {%s}
+`
+
+// gatedFiles are an application with data. What a version changes is configuration.
+func gatedFiles(t *testing.T, version string) map[string]string {
+	t.Helper()
+	return map[string]string{
+		"gate.yaml":     gateOf(t),
+		"settings.yaml": "{apiVersion: v1, kind: ConfigMap, metadata: {name: settings}, data: {version: " + version + "}}\n",
+		"claim.yaml": `
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: data}
+spec: {storageClassName: csi-hostpath-sc, accessModes: [ReadWriteOnce], resources: {requests: {storage: 16Mi}}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  selector: {matchLabels: {app: web}}
+  strategy: {type: Recreate}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+        - {name: web, image: "lab.local/mariadb:10.11", imagePullPolicy: Never, command: [sleep, infinity], volumeMounts: [{name: data, mountPath: /data}]}
+      volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]
+`,
+	}
+}
+
+// gateOf is the gate as it is put into repositories, with the image of the tests.
+func gateOf(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile("../../deploy/argocd/gate.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.ReplaceAll(string(text), "backstay:dev", backstayImage)
+}
+
+// gated is what became of the hook of a sync, and how long it held the sync up, to the second.
+func (a *application) gated(t *testing.T) (*v1alpha1.Gate, time.Duration) {
+	t.Helper()
+	var all v1alpha1.GateList
+	if err := a.api.List(t.Context(), &all, client.InNamespace(a.namespace)); err != nil {
+		t.Fatal(err)
+	}
+	var newest *v1alpha1.Gate
+	for i := range all.Items {
+		if g := &all.Items[i]; newest == nil || newest.CreationTimestamp.Before(&g.CreationTimestamp) {
+			newest = g
+		}
+	}
+	if newest == nil || newest.Status.Ended == nil {
+		t.Fatalf("no gate has ended: %+v", newest)
+	}
+	times := strings.Fields(a.kubectl(t, "-n", a.namespace, "get", "job", "backstay-gate", "-o",
+		`jsonpath={.metadata.creationTimestamp} {.status.conditions[-1:].lastTransitionTime}`))
+	created, err := time.Parse(time.RFC3339, times[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended, err := time.Parse(time.RFC3339, times[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("gate %s/%s: %s; the hook's Job took %v, of which the gate %v", newest.Status.Phase, newest.Status.Reason, newest.Status.Message,
+		ended.Sub(created), newest.Status.Ended.Sub(newest.Status.Begun.Time).Round(10*time.Millisecond))
+	return newest, ended.Sub(created)
+}
+
+// TestClusterGate: a sync of Argo CD waits for a point of the application, and no longer than it must.
+func TestClusterGate(t *testing.T) {
+	c := startCluster(t, "gate")
+	a := c.argo(t) // before Backstay, which looks for it when it starts and from time to time
+	i := install(t, c, t.TempDir())
+	i.kubectlWith(t, fmt.Sprintf(gatePolicy, "freshFor: 1h"), "apply", "-f", "-")
+	app := a.newApplication(t, "gated", gatedFiles(t, "one"), applicationOptions{automated: true})
+	syncs := func(revision, reason string, most time.Duration) *v1alpha1.Gate {
+		t.Helper()
+		if o := app.ended(t, revision); o.Phase != "Succeeded" {
+			t.Fatalf("the sync is %s: %s", o.Phase, o.Message)
+		}
+		g, took := app.gated(t)
+		if g.Status.Reason != reason || g.Status.Sync.To[0] != revision {
+			t.Errorf("the gate is %+v, want %s for %s", g.Status, reason, revision)
+		}
+		if took > most {
+			t.Errorf("the hook held the sync up for %v, want at most %v", took, most)
+		}
+		app.well(t, revision)
+		return g
+	}
+	first := app.head(t)
+	syncs(first, v1alpha1.GateFirstSync, 5*time.Second)
+
+	second := app.commit(t, "second", map[string]string{"settings.yaml": gatedFiles(t, "two")["settings.yaml"]})
+	g := syncs(second, v1alpha1.GateSnapshot, 10*time.Second+snapshotTime)
+	if from := g.Status.Sync.From; len(from) != 1 || from[0] != first {
+		t.Errorf("the point is of %v, want %s", from, first)
+	}
+	b := &v1alpha1.Backup{}
+	app.wait(t, "the point is stored", patience, func() (bool, string) {
+		if err := a.api.Get(t.Context(), client.ObjectKey{Namespace: system, Name: g.Status.Backup}, b); err != nil {
+			return false, err.Error()
+		}
+		return b.Status.Phase.Final(), string(b.Status.Phase)
+	})
+	if b.Status.Phase != v1alpha1.PhaseComplete {
+		t.Fatalf("the backup is %s: %v", b.Status.Phase, b.Status.Problems)
+	}
+	instant := b.Status.Instant
+	t.Logf("backup: created %s, begun %s, instant %s to %s, listed %s, finished %s", b.CreationTimestamp.UTC(), b.Status.Started.UTC(),
+		instant.Begun.UTC(), instant.Released.UTC(), instant.Listed.UTC(), b.Status.Finished.UTC())
+
+	app.apply(t, system, `{apiVersion: backstay.io/v1alpha1, kind: Backup, metadata: {name: live}, spec: {policy: pipeline, application: {argocd: [gated]}}}`)
+	i.kubectl(t, "-n", system, "wait", "--for=condition=Ready", "--timeout=120s", "backups.backstay.io/live")
+	third := app.commit(t, "third", map[string]string{"settings.yaml": gatedFiles(t, "three")["settings.yaml"]})
+	syncs(third, v1alpha1.GateFresh, 5*time.Second)
+
+	// No snapshot, no sync; and Argo CD says why.
+	i.kubectlWith(t, fmt.Sprintf(gatePolicy, ""), "apply", "-f", "-")
+	c.storageFaults(t, "CreateSnapshot gated/data fail")
+	fourth := app.commit(t, "fourth", map[string]string{"settings.yaml": gatedFiles(t, "four")["settings.yaml"]})
+	app.wait(t, "the sync fails", patience, func() (bool, string) {
+		s := app.stands(t)
+		o := s.Status.OperationState
+		return o != nil && o.SyncResult.Revision == fourth && strings.Contains(o.Message, "completed unsuccessfully"), s.String()
+	})
+	says := c.kubectl(t, "-n", argoNamespace, "get", "application", "gated", "-o", `jsonpath={.status.operationState.syncResult.resources[0].message}`)
+	if !strings.HasPrefix(says, "backstay: backup "+system+"/gate-gated-") || !strings.Contains(says, "CreateSnapshot of gated/data fails") {
+		t.Errorf("Argo CD says %q", says)
+	}
+	if got := c.kubectl(t, "-n", "gated", "get", "configmap", "settings", "-o", "jsonpath={.data.version}"); got != "three" {
+		t.Errorf("settings are %q though the gate was closed", got)
+	}
+	if g, _ := app.gated(t); g.Status.Phase != v1alpha1.GateClosed {
+		t.Errorf("the gate is %+v", g.Status)
+	}
+	c.storageFaults(t)
+}
+
+// snapshotTime is what a snapshot takes on the test cluster.
+const snapshotTime = 2 * time.Second
