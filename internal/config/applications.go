@@ -38,6 +38,9 @@ func applicationNames(a *v1alpha1.Applications) string {
 	if a.Name != "" {
 		return "application " + a.Name
 	}
+	if len(a.ArgoCD)+len(a.Flux) > 0 {
+		return "deployments " + strings.Join(a.ArgoCD, " ") + ", " + strings.Join(a.Flux, " ")
+	}
 	by := strings.Join(a.Namespaces, " ")
 	if a.NamespaceSelector != nil {
 		by += " labelled " + metav1.FormatLabelSelector(a.NamespaceSelector)
