@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -16,6 +17,7 @@ import (
 	"github.com/backstay/backstay/internal/blueprint/function"
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/forge"
+	"github.com/backstay/backstay/internal/git"
 	"github.com/backstay/backstay/internal/kando"
 	"github.com/backstay/backstay/internal/kube"
 	"github.com/backstay/backstay/internal/kube/volume"
@@ -164,6 +166,22 @@ func (a *app) newWorker(ctx context.Context, o workerOptions) (*worker.Worker, e
 			}
 			return b.run(ctx, p, s, log)
 		},
+		Git: func(ctx context.Context, g worker.GitAccess, revisions ...string) (worker.History, error) {
+			secrets.Add(g.Password)
+			o := git.Options{Username: g.Username, Password: g.Password, NetrcFile: os.DevNull}
+			h, err := git.FetchHistory(ctx, g.URL, o, "", git.Limits{}, revisions...)
+			if err != nil {
+				return nil, err
+			}
+			return fetched{h, g.URL, o}, nil
+		},
+		StoredGit: func(ctx context.Context, stored point.Reader) (worker.History, error) {
+			h, err := git.OpenHistory(ctx, stored, "", git.Limits{})
+			if err != nil {
+				return nil, err
+			}
+			return fetched{History: h}, nil
+		},
 		Repository: func(r worker.Repository) (worker.RepositorySource, error) { return a.deployedRepository(r, secrets) },
 		Maintain: func(ctx context.Context, s worker.Store) error {
 			v, is := s.(*vault.Vault)
@@ -177,6 +195,17 @@ func (a *app) newWorker(ctx context.Context, o workerOptions) (*worker.Worker, e
 			return err
 		},
 	}), nil
+}
+
+// fetched is a repository that knows where it came from.
+type fetched struct {
+	*git.History
+	url     string
+	options git.Options
+}
+
+func (f fetched) Push(ctx context.Context, branch, commit string) error {
+	return f.History.Push(ctx, f.url, branch, commit, f.options)
 }
 
 // openCarried opens the vault at a location that comes with its secrets. With create it is made where there is none.

@@ -78,6 +78,8 @@ func (c *checker) restore(spec *v1alpha1.RestoreSpec) {
 	switch {
 	case spec.Undo != "" && chosen:
 		c.wrong("spec.undo", "undo puts back what a Restore exchanged; nothing is chosen or changed with it")
+	case spec.GitOps != nil && (len(spec.Namespaces)+len(spec.Objects)+len(spec.Transforms) > 0 || spec.Existing != "" || spec.ClusterObjects != nil):
+		c.wrong("spec.gitops", "what deploys the application brings its objects: none are chosen or changed with it")
 	case spec.Only == v1alpha1.OnlyData && len(spec.Objects)+len(spec.Transforms) > 0:
 		c.wrong("spec.only", "only data is asked for: objects and transforms go with configuration")
 	case spec.Only == v1alpha1.OnlyConfig && len(spec.Claims) > 0:

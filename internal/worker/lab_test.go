@@ -40,11 +40,11 @@ type lab struct {
 	system  string
 	store   *memory.Store
 
+	functions    []blueprint.Function
 	repositories func(Repository) (RepositorySource, error)
-
-	functions []blueprint.Function
-	engine    *engine           // that deploys applications; nil for none
-	deployed  *point.Deployment // what points say of it
+	engine       *engine           // that deploys applications; nil for none
+	deployed     *point.Deployment // what points say of it
+	history      *history          // of what it deploys
 
 	mu      sync.Mutex
 	opened  error // why the vault cannot be opened
@@ -108,6 +108,7 @@ func (l *lab) workerAt(c *kube.Cluster, s Store, now func() time.Time) *Worker {
 			}
 			return l.engine.open(name, nil)
 		},
+		Git:     func(_ context.Context, a GitAccess, _ ...string) (History, error) { return l.history.reached(a) },
 		Cluster: c, System: l.system, Name: clusterName, Now: now, Log: slog.New(slog.DiscardHandler),
 		Open: func(_ context.Context, _ volume.Location, create bool) (Store, error) {
 			l.mu.Lock()

@@ -16,6 +16,7 @@ import (
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/gitops"
 	"github.com/backstay/backstay/internal/kube"
+	"github.com/backstay/backstay/internal/kube/restore"
 	"github.com/backstay/backstay/internal/kube/volume"
 )
 
@@ -28,8 +29,9 @@ const (
 // to be changed is written down before, so that another process can go on, or take it back.
 type transaction struct {
 	*restoration
-	engine gitops.Deployment
-	by     string
+	engine  gitops.Deployment
+	by      string
+	objects *restore.Plan // by which the point's own came back; nil where the engine deployed
 }
 
 // deployment is what deploys an application, by its name ENGINE/NAMESPACE/NAME.
@@ -67,7 +69,11 @@ func (r *restoration) transact(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	problems = slices.Concat(problems, failed, lagging, r.lacks())
+	unpushed, err := t.revert(ctx)
+	if err != nil {
+		return err
+	}
+	problems = slices.Concat(problems, failed, lagging, unpushed, r.lacks())
 	if err := t.letGo(ctx, lagging); err != nil {
 		return err
 	}
@@ -82,6 +88,9 @@ func (r *restoration) begin(ctx context.Context) (*transaction, error) {
 		return t, err
 	}
 	op := "restore " + r.object.Name
+	if len(r.object.Spec.Namespaces) > 0 {
+		return nil, fault.New(op, fault.ErrInvalid, "gitops brings an application back where it is, and namespaces takes it elsewhere", "")
+	}
 	if name == "" {
 		return nil, fault.New(op, fault.ErrInvalid, "the point does not say what deployed the application", "say gitops.deployment, or restore without gitops")
 	}
@@ -110,7 +119,7 @@ func (r *restoration) begin(ctx context.Context) (*transaction, error) {
 	err = r.journal(ctx, func(j *v1alpha1.TransactionStatus) {
 		j.Deployment, j.From, j.To, j.RolledBack, j.Suspensions = name, state.Live, to, rolledBack(state, to), holds
 	})
-	return &transaction{r, engine, string(r.object.UID)}, err
+	return &transaction{restoration: r, engine: engine, by: string(r.object.UID)}, err
 }
 
 // resumed is the transaction that an earlier process has begun; nil for none.
@@ -123,7 +132,7 @@ func (r *restoration) resumed(name string) (*transaction, error) {
 		return nil, fault.New("restore "+r.object.Name, fault.ErrDenied, "its status names "+j.Deployment+", and is of "+name, "")
 	}
 	engine, err := r.deployment(j.Deployment)
-	return &transaction{r, engine, string(r.object.UID)}, err
+	return &transaction{restoration: r, engine: engine, by: string(r.object.UID)}, err
 }
 
 // revisions are those that go with the data, of each source, and what deploys them.
@@ -186,9 +195,10 @@ func (r *restoration) planTransaction(ctx context.Context) error {
 	return nil
 }
 
-// rolledBack are the revisions that go: those of the last sync, which may have failed, else those that are live.
+// rolledBack are the revisions that go: those of the last sync, which may have failed, else those that are live; else those that git still
+// has, for somebody may have had the engine roll its configuration back already.
 func rolledBack(s gitops.State, to []string) []string {
-	for _, gone := range [][]string{operationOf(s).Revisions, s.Live} {
+	for _, gone := range [][]string{operationOf(s).Revisions, s.Live, s.Head} {
 		if len(gone) == len(to) && !slices.Equal(gone, to) {
 			return gone
 		}
@@ -276,8 +286,12 @@ func (t *transaction) configuration(ctx context.Context) (problems []string, _ e
 	}
 	if !t.object.Status.GitOps.FromPoint {
 		lost, err := t.deploy(ctx, t.object.Status.GitOps.To)
-		if !lost || t.undone != nil {
+		switch {
+		case !lost:
 			return nil, err
+		case t.undone != nil:
+			problems = []string{"what was live is not deployed again: " + err.Error()}
+			return problems, t.journal(ctx, func(j *v1alpha1.TransactionStatus) { j.To = nil })
 		}
 		t.Log.Warn("git does not have the revisions any more; the point's own objects are taken", "restore", t.object.Name, "error", err.Error())
 		if err := t.journal(ctx, func(j *v1alpha1.TransactionStatus) { j.FromPoint = true }); err != nil {
@@ -353,6 +367,7 @@ func (t *transaction) fromPoint(ctx context.Context) (problems []string, _ error
 	if err := t.build(ctx); err != nil {
 		return nil, err
 	}
+	t.objects = t.plan
 	outcome, err := t.plan.Apply(ctx, 0)
 	if err != nil {
 		return nil, err
@@ -377,6 +392,9 @@ func (t *transaction) await(ctx context.Context) (lagging []string, _ error) {
 			settle = d
 		}
 	}
+	if t.objects != nil {
+		return t.awaitObjects(ctx, settle)
+	}
 	patience, cancel := context.WithTimeout(ctx, settle)
 	defer cancel()
 	for {
@@ -384,7 +402,7 @@ func (t *transaction) await(ctx context.Context) (lagging []string, _ error) {
 		if err != nil && !fault.Of(err).Retry && patience.Err() == nil {
 			return nil, err
 		}
-		if err == nil && s.Healthy && (t.object.Status.GitOps.FromPoint || slices.Equal(s.Live, t.object.Status.GitOps.To)) {
+		if err == nil && s.Healthy && (len(t.object.Status.GitOps.To) == 0 || slices.Equal(s.Live, t.object.Status.GitOps.To)) {
 			return nil, t.settled(ctx)
 		}
 		if kube.Pause(patience, engineLook) == nil {
@@ -395,6 +413,23 @@ func (t *transaction) await(ctx context.Context) (lagging []string, _ error) {
 		}
 		return []string{fmt.Sprintf("%s is not healthy after %s: %s", t.object.Status.GitOps.Deployment, settle, s.Message)}, nil
 	}
+}
+
+// awaitObjects waits until the point's own objects run. An engine that cannot read git says nothing of them.
+func (t *transaction) awaitObjects(ctx context.Context, settle time.Duration) (lagging []string, _ error) {
+	behind, err := t.objects.Ready(ctx, settle)
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range behind {
+		if !n.Before {
+			lagging = append(lagging, n.Object+" is not ready: "+n.Why)
+		}
+	}
+	if len(lagging) > 0 {
+		return lagging, nil
+	}
+	return nil, t.settled(ctx)
 }
 
 // settled writes down that application and data are back, and how long that took.
@@ -417,9 +452,7 @@ func (t *transaction) letGo(ctx context.Context, lagging []string) error {
 	}
 	why := strings.Join(lagging, "; ")
 	if why == "" && t.undone == nil {
-		if why, err = t.judge(ctx, t.object, s); err != nil {
-			return err
-		}
+		why = t.judge(ctx, t.object, s)
 	}
 	if why == "" {
 		if err := t.resume(ctx, t.engine, t.object); err != nil {
@@ -455,7 +488,7 @@ func (w *Worker) undoTransaction(ctx context.Context, r *v1alpha1.Restore) error
 	if err != nil {
 		return err
 	}
-	t := &transaction{&restoration{Worker: w, object: r}, engine, string(r.UID)}
+	t := &transaction{restoration: &restoration{Worker: w, object: r}, engine: engine, by: string(r.UID)}
 	if j := r.Status.GitOps; j.DataBack != nil && r.Spec.Only != v1alpha1.OnlyData && len(j.From) > 0 && !slices.Equal(j.From, j.To) {
 		if _, err := t.deploy(ctx, j.From); err != nil {
 			if fault.Of(err).Retry || ctx.Err() != nil {
@@ -536,23 +569,6 @@ func (w *Worker) forUnresolved(ctx context.Context, do func(context.Context, *v1
 	return errors.Join(errs...)
 }
 
-// judge says why syncs that go on by themselves would bring back what was rolled back; empty where they would not.
-func (w *Worker) judge(_ context.Context, r *v1alpha1.Restore, s gitops.State) (why string, _ error) {
-	j := r.Status.GitOps
-	head := strings.Join(shortened(s.Head), ", ")
-	switch g := r.Spec.GitOps; {
-	case g != nil && g.Resume == v1alpha1.ResumeHold && r.Annotations[v1alpha1.AnnotationRelease] == "":
-		return "resume: Hold was asked for", nil
-	case j.FromPoint:
-		return "git does not have " + strings.Join(shortened(j.To), ", ") + " any more, and the configuration came out of the point", nil
-	case !s.Automated, len(j.RolledBack) == 0, slices.Equal(s.Head, j.To):
-		return "", nil
-	case slices.Equal(s.Head, j.RolledBack):
-		return "git still has " + head + ", which was rolled back", nil
-	}
-	return "git has " + head + ", and whether that mends " + strings.Join(shortened(j.RolledBack), ", ") + " is not known", nil
-}
-
 // Release lets the syncs go that a Restore holds off, if what git has now is safe or with force, and writes down what it found.
 func (w *Worker) Release(ctx context.Context, namespace, name string, force bool) error {
 	var r v1alpha1.Restore
@@ -575,9 +591,7 @@ func (w *Worker) Release(ctx context.Context, namespace, name string, force bool
 	}
 	why := ""
 	if !force {
-		if why, err = w.judge(ctx, &r, s); err != nil {
-			return err
-		}
+		why = w.judge(ctx, &r, s)
 	}
 	if why == "" {
 		if err := w.resume(ctx, engine, &r); err != nil {

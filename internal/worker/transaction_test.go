@@ -141,6 +141,7 @@ func rolling(t *testing.T) (*lab, string) {
 	l := newLab(t)
 	l.engine = newEngine()
 	l.deployed = &point.Deployment{Name: deployed, Sources: []point.DeployedSource{{URL: "https://git.example.com/shop.git", Path: "shop", From: goodOne, To: badOne}}}
+	l.history = &history{files: map[string]map[string]string{goodOne: {"shop/app.yaml": "1"}, badOne: {"shop/app.yaml": "1", "shop/job.yaml": "1"}}}
 	app := l.application()
 	l.backedUp("backup", app)
 	return l, app
@@ -154,24 +155,24 @@ func TestTransaction(t *testing.T) {
 		live   string
 		held   string // a part of why; empty for resumed
 	}{
-		{"git still has it", nil, v1alpha1.PhaseComplete, goodOne, "git still has bbbbbbb"},
+		{"git still has it", nil, v1alpha1.PhaseComplete, goodOne, "git still has shop/job.yaml of bbbbbbb"},
 		{"git was reverted", func(l *lab, _ *v1alpha1.RestoreSpec) { l.engine.state.Head = []string{goodOne} }, v1alpha1.PhaseComplete, goodOne, ""},
 		{"nothing is automated", func(l *lab, _ *v1alpha1.RestoreSpec) { l.engine.state.Automated = false }, v1alpha1.PhaseComplete, goodOne, ""},
 		{"to be held", func(l *lab, spec *v1alpha1.RestoreSpec) {
 			l.engine.state.Head, spec.GitOps.Resume = []string{goodOne}, v1alpha1.ResumeHold
-		}, v1alpha1.PhaseComplete, goodOne, "Hold was asked for"},
+		}, v1alpha1.PhaseComplete, goodOne, "resume is Hold"},
 		{"the bad one never was live", func(l *lab, _ *v1alpha1.RestoreSpec) {
 			l.engine.state.Live = []string{goodOne}
 			l.engine.state.Operation.Phase, l.engine.state.Operation.Message = "Failed", "the migration failed"
 			l.engine.held["somebody"] = "else" // it would try again
-		}, v1alpha1.PhaseComplete, goodOne, "git still has bbbbbbb"},
+		}, v1alpha1.PhaseComplete, goodOne, "git still has shop/job.yaml of bbbbbbb"},
 		{"data alone", func(_ *lab, spec *v1alpha1.RestoreSpec) { spec.Only = v1alpha1.OnlyData }, v1alpha1.PhaseComplete, badOne, ""},
 		{"configuration alone", func(_ *lab, spec *v1alpha1.RestoreSpec) { spec.Only = v1alpha1.OnlyConfig }, v1alpha1.PhaseComplete, goodOne, "git still has"},
 		{"it is not healthy", func(l *lab, spec *v1alpha1.RestoreSpec) {
 			l.engine.state.Healthy, l.engine.state.Message, spec.GitOps.Settle = false, "web crashes", "10ms"
 		}, v1alpha1.PhaseIncomplete, goodOne, "web crashes"},
 		{"it cannot be deployed", func(l *lab, _ *v1alpha1.RestoreSpec) { l.engine.refuses = goodOne }, v1alpha1.PhaseFailed, badOne, ""},
-		{"git has lost it", func(l *lab, _ *v1alpha1.RestoreSpec) { l.engine.lost = true }, v1alpha1.PhaseComplete, badOne, "out of the point"},
+		{"git has lost it", func(l *lab, _ *v1alpha1.RestoreSpec) { l.engine.lost = true }, v1alpha1.PhaseComplete, badOne, "git cannot be read"},
 		{"another name", func(_ *lab, spec *v1alpha1.RestoreSpec) { spec.GitOps.Deployment = "test/engine/other" }, v1alpha1.PhaseFailed, badOne, ""},
 		{"a source was added", func(l *lab, _ *v1alpha1.RestoreSpec) { l.engine.state.Sources = make([]gitops.Source, 2) }, v1alpha1.PhaseFailed, badOne, ""},
 	} {
