@@ -181,16 +181,16 @@ func (a Application) Owner() (kind, name string) {
 // ApplicationOf is the name of the Application that an object is of, as Argo CD tracks it; empty for none. An annotation that names another
 // object is a copy, and means nothing.
 func ApplicationOf(o metav1.Object) string {
-	name, _ := tracking(o)
+	name, _ := tracking(o, labelInstance)
 	return name.Name
 }
 
 // tracking is what Argo CD wrote on an object: the Application that it is of, and whether an annotation says so, which names the object,
 // or a label, which others write too. The namespace is empty for an Application in Argo CD's own.
-func tracking(o metav1.Object) (of types.NamespacedName, sure bool) {
+func tracking(o metav1.Object, label string) (of types.NamespacedName, sure bool) {
 	id := o.GetAnnotations()[annotationTracking]
 	if id == "" {
-		return qualified(o.GetLabels()[labelInstance]), false
+		return qualified(o.GetLabels()[label]), false
 	}
 	name, object, found := strings.Cut(id, ":")
 	if !found {

@@ -173,6 +173,56 @@ func TestSuspensions(t *testing.T) {
 	}
 }
 
+func TestLabelOfOnesOwn(t *testing.T) {
+	l := newLab(t)
+	l.add("AppProject", "default", `{spec: {}}`)
+	l.add("Application", "shop", `{metadata: {labels: {argo.example/app: all, app.kubernetes.io/instance: shop}}, spec: {project: default}}`)
+	l.add("Application", "all", `{spec: {project: default}, status: {resources: [{group: argoproj.io, kind: Application, namespace: NS, name: shop}]}}`)
+	err := l.Create(t.Context(), object(t, `{apiVersion: v1, kind: ConfigMap, metadata: {name: argocd-cm, namespace: `+l.namespace+`},
+		data: {application.instanceLabelKey: argo.example/app}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := l.deployment("shop").Suspensions(t.Context())
+	if err != nil || len(all) != 1 || !slices.Equal(all[0].Of, []string{"all", "shop"}) {
+		t.Errorf("held off by %+v, %v; want all and shop", all, err)
+	}
+}
+
+// Whatever an Application looks like, it is read without a panic, and an operation for it is one that Argo CD can read.
+func FuzzApplication(f *testing.F) {
+	for _, text := range []string{
+		`{"spec":{"sources":[{"repoURL":"u"}],"syncPolicy":{"automated":{"prune":true},"syncOptions":["a"]}},"status":{"history":[{"revisions":["a"],"sources":[{}]}]}}`,
+		`{"operation":{"sync":{"revision":"a"},"info":[{"name":"backstay.io/restore","value":"x"}]},"status":{"operationState":{"phase":"Running"},"conditions":[7,{}]}}`,
+		`{"metadata":{"annotations":{"argocd.argoproj.io/tracking-id":"a_b:argoproj.io/Application:x/y"},"labels":{"app.kubernetes.io/instance":"_"}},"spec":[]}`,
+	} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		u := &unstructured.Unstructured{}
+		if json.Unmarshal(text, &u.Object) != nil || u.Object == nil {
+			return
+		}
+		a := Application{u}
+		s := a.State()
+		operation, err := a.rollback(s.Live, "me")
+		if err == nil && restoreOf(operation) != "me" {
+			t.Errorf("operation %v", operation)
+		}
+		if err != nil && !errors.Is(err, fault.ErrInvalid) {
+			t.Error(err)
+		}
+		a.Has(u)
+		a.controlPlane()
+		tracking(u, labelInstance)
+		windows, _ := a.field("spec", "syncWindows").([]any)
+		others, _ := divide(windows, "me")
+		if w := window(others, []string{"a"}, "me"); !isWindow(w, []string{"a"}) {
+			t.Errorf("window %v", w)
+		}
+	})
+}
+
 func TestApplicationsInAnyNamespace(t *testing.T) {
 	l := newLab(t)
 	teams := kubetest.Namespace(t, kubetest.Start(t))

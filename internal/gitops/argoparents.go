@@ -1,11 +1,13 @@
 package gitops
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/kube"
 )
 
 // parentsLimit is how many Applications are held off for one, at most: more is a mistake, or meant to be endless.
@@ -72,7 +75,11 @@ func (p *parents) add(ctx context.Context, a Application) error {
 
 // addParent adds the Application that has an object in git, if one has.
 func (p *parents) addParent(ctx context.Context, object *unstructured.Unstructured, controlPlane string) error {
-	name, sure := tracking(object)
+	label, err := p.label(ctx, controlPlane)
+	if err != nil {
+		return err
+	}
+	name, sure := tracking(object, label)
 	if name.Name == "" {
 		return nil
 	}
@@ -91,6 +98,16 @@ func (p *parents) addParent(ctx context.Context, object *unstructured.Unstructur
 		return nil
 	}
 	return p.add(ctx, parent)
+}
+
+// label is the one by which an Argo CD knows objects, where it does so by label.
+func (p *parents) label(ctx context.Context, controlPlane string) (string, error) {
+	var settings corev1.ConfigMap
+	err := p.client.Get(ctx, types.NamespacedName{Namespace: controlPlane, Name: "argocd-cm"}, &settings)
+	if client.IgnoreNotFound(err) != nil {
+		return "", fault.Wrap("read the settings of Argo CD", kube.ClassOf(err), err, "")
+	}
+	return cmp.Or(settings.Data["application.instanceLabelKey"], labelInstance), nil
 }
 
 // set is the ApplicationSet that made an Application, nil for none.
