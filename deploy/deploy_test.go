@@ -123,6 +123,10 @@ func TestChart(t *testing.T) {
 		}, "", false},
 		{[]string{"metrics.serviceMonitor=true,metrics.annotations=null"}, []string{"kind: ServiceMonitor"}, "prometheus.io", false},
 		{[]string{"controller.tolerations[0].key=backup,controller.priorityClassName=high"}, []string{"- key: backup", "priorityClassName: high"}, "", false},
+		{[]string{"gate.webhook.enabled=true"}, []string{
+			"--webhook-listen=:9443", "kind: ValidatingWebhookConfiguration", "name: backstay-webhook, namespace: elsewhere", "failurePolicy: Ignore",
+		}, "", false},
+		{[]string{"gate.webhook.enabled=false"}, nil, "name: backstay-webhook", false},
 		{[]string{"controler.replicas=2"}, []string{"controler"}, "", true},
 		{[]string{"clusterName=Not A Name"}, []string{"clusterName"}, "", true},
 		{[]string{"metrics.port=80"}, []string{"port"}, "", true},

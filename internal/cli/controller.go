@@ -65,6 +65,7 @@ func newControllerCommand(a *app) *cobra.Command {
 	flags.BoolVar(&o.run.LeaderElect, "leader-elect", true, "work only while holding the Lease backstay-controller")
 	flags.StringVar(&o.run.Metrics, "metrics-listen", "", "serve metrics at http://`HOST:PORT`/metrics")
 	flags.StringVar(&o.run.Health, "health-listen", "", "serve /healthz and /readyz at `HOST:PORT`")
+	flags.StringVar(&o.run.Webhook, "webhook-listen", "", "answer the API server at https://`HOST:PORT` before syncs of Argo CD begin")
 	flags.StringVar(&o.cluster.kubeconfig, "kubeconfig", "", "reach the cluster as `FILE` says (default $KUBECONFIG, then ~/.kube/config, then the pod's own)")
 	flags.StringVar(&o.cluster.context, "context", "", "use the `CONTEXT` of that file")
 	return cmd

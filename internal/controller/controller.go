@@ -48,6 +48,7 @@ type Options struct {
 	LeaderElect       bool
 	Metrics           string // host:port that serves metrics; empty for none
 	Health            string // host:port that serves /healthz and /readyz; empty for none
+	Webhook           string // host:port at which the API server asks before syncs; empty for none
 	Now               func() time.Time
 	Log               *slog.Logger
 }
@@ -89,7 +90,7 @@ func Run(ctx context.Context, o Options) error {
 	c := &controller{Options: o, client: m.GetClient(), direct: m.GetAPIReader(), events: m.GetEventRecorderFor(eventSource), counted: &counted{}}
 	for _, add := range []func(manager.Manager) error{
 		c.addBackups, c.addRuns, c.addRestores, c.addLocations, c.addRestorePoints, c.addPolicies, c.addActionSets, c.addTidy, c.addFarewell,
-		c.addDeployments, c.addRecords, c.addGates, c.addFluxGates,
+		c.addDeployments, c.addWebhook, c.addRecords, c.addGates, c.addFluxGates,
 	} {
 		if err := add(m); err != nil {
 			return fmt.Errorf("start the controller: %w", err)

@@ -67,7 +67,13 @@ func (d deployments) ask(ctx context.Context, before, after *unstructured.Unstru
 			return "no point could be made: " + s.Message, nil
 		}
 	}
-	if dry {
+	busy, err := d.waiting(ctx, state.Name)
+	switch {
+	case err != nil:
+		return "", err
+	case busy:
+		return "a point is being made before another sync; try again in a few seconds", nil
+	case dry:
 		return "a point would be made first", nil
 	}
 	if err := d.begin(ctx, p, application, state.Namespace, sync); err != nil {
@@ -113,6 +119,17 @@ func (d deployments) held(ctx context.Context, sync *v1alpha1.Sync) ([]v1alpha1.
 	})
 	slices.SortFunc(of, func(a, b v1alpha1.Gate) int { return b.CreationTimestamp.Compare(a.CreationTimestamp.Time) })
 	return of, nil
+}
+
+// waiting reports whether a sync of a deployment is held at present: one at a time is, whoever asks.
+func (d deployments) waiting(ctx context.Context, deployment string) (bool, error) {
+	var gates v1alpha1.GateList
+	if err := d.direct.List(ctx, &gates, client.HasLabels{labelHeld}); err != nil {
+		return false, fmt.Errorf("list gates: %w", err)
+	}
+	return slices.ContainsFunc(gates.Items, func(g v1alpha1.Gate) bool {
+		return g.Spec.Deployment == deployment && !g.Status.Phase.Final() && d.Now().Sub(g.CreationTimestamp.Time) < heldFor
+	}), nil
 }
 
 // begin makes the Gate of a sync that is held.
@@ -182,14 +199,18 @@ func (d deployments) heldPoint(g *gate) func(context.Context) (answer, error) {
 
 // nudge has Argo CD look at an Application now: it asks for a sync of its own again when it looks next, which may be minutes.
 func (d deployments) nudge(ctx context.Context, u *unstructured.Unstructured) error {
-	return d.mark(ctx, u, func() {
-		annotations := u.GetAnnotations()
-		if annotations == nil {
-			annotations = map[string]string{}
-		}
-		annotations[refreshBy] = "normal"
-		u.SetAnnotations(annotations)
-	})
+	before := u.DeepCopy()
+	annotations := u.GetAnnotations()
+	if annotations == nil {
+		annotations = map[string]string{}
+	}
+	annotations[refreshBy] = "normal"
+	u.SetAnnotations(annotations)
+	err := d.client.Patch(ctx, u, client.MergeFrom(before)) // whatever else is written meanwhile
+	if apierrors.IsForbidden(err) {                         // a right that comes with the webhook
+		return nil
+	}
+	return client.IgnoreNotFound(err)
 }
 
 // used notes that a sync that was held has begun: its Gate lets no other through. It reports whether there was one.
