@@ -37,7 +37,8 @@ e2e: debian build ## the built program against Gitea, sshd, stock kopia, the kil
 
 e2e-long: debian build ## what of the cluster's tests takes its time: every phase killed, 500 namespaces, tenants, a second cluster
 	@test/servers/build.sh $(SERVERS) argocd >/dev/null
-	eval "$$(test/servers/build.sh $(SERVERS) argocd)" && \
+	@test/servers/flux/build.sh >/dev/null
+	eval "$$(test/servers/build.sh $(SERVERS) argocd; test/servers/flux/build.sh)" && \
 		BACKSTAY_TEST_BINARY=$(CURDIR)/bin/backstay $(GO) test -tags e2e,long -count=1 -timeout 90m -run Cluster ./test/e2e; \
 		status=$$?; for name in backstay elsewhere; do test/cluster/down.sh $$name; done; exit $$status
 
