@@ -131,6 +131,7 @@ const (
 	GateFailed      = "BackupFailed"
 	GateDeadline    = "DeadlineExceeded"
 	GateNotStarted  = "HookNotStarted" // closed: the hook's pod does not start
+	GateSuperseded  = "Superseded"     // closed: another revision came while it waited
 	GateSelfHeal    = "SelfHeal"       // ungated, as the next ones
 	GateSelective   = "Selective"
 	GateRollback    = "Rollback"

@@ -102,6 +102,9 @@ func (c *controller) reconcileFluxGate(ctx context.Context, r reconcile.Request)
 		return reconcile.Result{}, c.sayFlux(ctx, f, metav1.ConditionTrue, string(v1alpha1.GateOpen), "revision "+next+" may be applied")
 	}
 	o, err := c.fluxGate(ctx, f)
+	if err == nil {
+		err = c.passOver(ctx, o)
+	}
 	if err != nil {
 		return reconcile.Result{}, err
 	}
@@ -160,6 +163,29 @@ func (c *controller) fluxGate(ctx context.Context, f *gitops.FluxGate) (*v1alpha
 		}
 		key.Name = fmt.Sprintf("%s-%d", first, try)
 	}
+}
+
+// passOver closes the Gates of revisions that will not be applied any more, as another came while they waited.
+func (c *controller) passOver(ctx context.Context, by *v1alpha1.Gate) error {
+	var all v1alpha1.GateList
+	if err := c.client.List(ctx, &all, client.InNamespace(by.Namespace)); err != nil {
+		return fmt.Errorf("list gates: %w", err)
+	}
+	for i := range all.Items {
+		o := &all.Items[i]
+		if o.Spec.Deployment != by.Spec.Deployment || o.Name == by.Name || o.Status.Phase != v1alpha1.GateWaiting {
+			continue
+		}
+		err := c.save(ctx, o, func() {
+			s, now := &o.Status, metav1.NewMicroTime(c.Now())
+			s.Phase, s.Reason, s.Message, s.Ended = v1alpha1.GateClosed, v1alpha1.GateSuperseded, "another revision came while it waited", &now
+			judge(&s.Conditions, o.Generation, now.Time, verdict{metav1.ConditionFalse, false, false, s.Reason, s.Message})
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // askFlux decides whether a sync may go on, as it is decided for hooks.

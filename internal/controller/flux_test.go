@@ -181,6 +181,15 @@ func TestGateBeforeAKustomization(t *testing.T) {
 	k.annotate("reconcile.fluxcd.io/requestedAt", w.clock.now().Add(time.Minute).Format(time.RFC3339Nano)) // flux reconcile
 	k.complete(k.asked(3))
 	k.says("True/Stored ccc")
+
+	k.applies("ccc")
+	w.clock.forward(time.Minute)
+	k.pushes("ddd")
+	k.says("Unknown/Waiting ccc")
+	w.clock.forward(time.Minute)
+	k.pushes("eee")
+	w.recorded(k.namespace, v1alpha1.GateSuperseded)
+	k.says("Unknown/Waiting ccc")
 }
 
 // annotate changes what people change.
