@@ -31,7 +31,7 @@ const (
 	fileKnownHosts = "known_hosts"
 )
 
-func (a *app) deployedRepository(r worker.Repository, secrets *notify.Secrets) (worker.RepositorySource, error) {
+func (a *app) deployedRepository(r worker.Repository, secrets *notify.Secrets) (*deployedRepository, error) {
 	for _, s := range []fault.Secret{r.Password, r.SSHKey} {
 		secrets.Add(s)
 	}
@@ -67,13 +67,27 @@ func (r *deployedRepository) Capture(ctx context.Context, to point.Sink) (err er
 	if len(r.files) == 0 {
 		return r.Source.Capture(ctx, to)
 	}
+	o, remove, err := r.laid()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, remove()) }()
+	source, err := git.NewSource(r.url, o)
+	if err != nil {
+		return err
+	}
+	return source.Capture(ctx, to)
+}
+
+// laid writes what git and ssh read from files, until remove is called.
+func (r *deployedRepository) laid() (o git.SourceOptions, remove func() error, _ error) {
 	const op = "open a repository"
 	dir, err := os.MkdirTemp("", "backstay-git-*") // mode 0700
 	if err != nil {
-		return fault.Wrap(op, fault.ErrRefused, err, "")
+		return o, nil, fault.Wrap(op, fault.ErrRefused, err, "")
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	o := r.options
+	remove = func() error { return os.RemoveAll(dir) }
+	o = r.options
 	for name, at := range map[string]*string{fileCA: &o.CAFile, fileKey: &o.KeyFile, fileKnownHosts: &o.KnownHostsFile} {
 		content, has := r.files[name]
 		if !has {
@@ -81,12 +95,42 @@ func (r *deployedRepository) Capture(ctx context.Context, to point.Sink) (err er
 		}
 		*at = filepath.Join(dir, name)
 		if err := os.WriteFile(*at, []byte(content), 0o600); err != nil {
-			return fault.Wrap(op, fault.ErrRefused, err, "")
+			return o, nil, errors.Join(fault.Wrap(op, fault.ErrRefused, err, ""), remove())
 		}
 	}
-	source, err := git.NewSource(r.url, o)
+	return o, remove, nil
+}
+
+// history is a repository that was fetched, and knows where it came from.
+type history struct {
+	*git.History
+	url     string
+	options git.Options
+	remove  func() error // of the files that the options name
+}
+
+func (h history) Push(ctx context.Context, branch, commit string) error {
+	return h.History.Push(ctx, h.url, branch, commit, h.options)
+}
+
+func (h history) Close() {
+	h.History.Close()
+	_ = h.remove() // scratch, in a pod of its own
+}
+
+// fetch fetches a repository that an application is deployed from.
+func (a *app) fetch(ctx context.Context, r worker.Repository, secrets *notify.Secrets, revisions []string) (worker.History, error) {
+	source, err := a.deployedRepository(r, secrets)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return source.Capture(ctx, to)
+	o, remove, err := source.laid()
+	if err != nil {
+		return nil, err
+	}
+	h, err := git.FetchHistory(ctx, r.URL, o.Options, "", git.Limits{}, revisions...)
+	if err != nil {
+		return nil, errors.Join(err, remove())
+	}
+	return history{h, r.URL, o.Options, remove}, nil
 }

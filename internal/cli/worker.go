@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -166,21 +165,15 @@ func (a *app) newWorker(ctx context.Context, o workerOptions) (*worker.Worker, e
 			}
 			return b.run(ctx, p, s, log)
 		},
-		Git: func(ctx context.Context, g worker.GitAccess, revisions ...string) (worker.History, error) {
-			secrets.Add(g.Password)
-			o := git.Options{Username: g.Username, Password: g.Password, NetrcFile: os.DevNull}
-			h, err := git.FetchHistory(ctx, g.URL, o, "", git.Limits{}, revisions...)
-			if err != nil {
-				return nil, err
-			}
-			return fetched{h, g.URL, o}, nil
+		Git: func(ctx context.Context, r worker.Repository, revisions ...string) (worker.History, error) {
+			return a.fetch(ctx, r, secrets, revisions)
 		},
 		StoredGit: func(ctx context.Context, stored point.Reader) (worker.History, error) {
 			h, err := git.OpenHistory(ctx, stored, "", git.Limits{})
 			if err != nil {
 				return nil, err
 			}
-			return fetched{History: h}, nil
+			return history{History: h, remove: func() error { return nil }}, nil
 		},
 		Repository: func(r worker.Repository) (worker.RepositorySource, error) { return a.deployedRepository(r, secrets) },
 		Maintain: func(ctx context.Context, s worker.Store) error {
@@ -195,17 +188,6 @@ func (a *app) newWorker(ctx context.Context, o workerOptions) (*worker.Worker, e
 			return err
 		},
 	}), nil
-}
-
-// fetched is a repository that knows where it came from.
-type fetched struct {
-	*git.History
-	url     string
-	options git.Options
-}
-
-func (f fetched) Push(ctx context.Context, branch, commit string) error {
-	return f.History.Push(ctx, f.url, branch, commit, f.options)
 }
 
 // openCarried opens the vault at a location that comes with its secrets. With create it is made where there is none.

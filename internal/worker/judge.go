@@ -10,22 +10,13 @@ import (
 	"slices"
 	"strings"
 
-	corev1 "k8s.io/api/core/v1"
-	"sigs.k8s.io/controller-runtime/pkg/client"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/gitops"
-	"github.com/backstay/backstay/internal/kube"
 	"github.com/backstay/backstay/internal/protect"
 )
-
-// GitAccess says where a repository is, and how one gets in.
-type GitAccess struct {
-	URL      string
-	Username string
-	Password fault.Secret
-}
 
 // History is what a repository holds of its revisions.
 type History interface {
@@ -106,11 +97,11 @@ func named(files []string) string {
 
 // unmended are the files that the bad revision had changed, and that are at the head as they were in it.
 func (w *Worker) unmended(ctx context.Context, r *v1alpha1.Restore, source gitops.Source, of revisions, number int) ([]string, error) {
-	access, err := w.gitAccess(ctx, r.Status.GitOps.Deployment, source.URL)
+	repository, err := w.opened(ctx, r.Status.GitOps.Deployment, source.URL)
 	if err != nil {
 		return nil, err
 	}
-	h, err := w.Git(ctx, access, of.good, of.bad)
+	h, err := w.Git(ctx, repository, of.good, of.bad)
 	if err != nil {
 		return nil, err
 	}
@@ -201,11 +192,11 @@ func (t *transaction) revert(ctx context.Context) (problems []string, _ error) {
 }
 
 func (t *transaction) revertSource(ctx context.Context, source gitops.Source, of revisions) (branch string, _ error) {
-	access, err := t.gitAccess(ctx, t.object.Status.GitOps.Deployment, source.URL)
+	repository, err := t.opened(ctx, t.object.Status.GitOps.Deployment, source.URL)
 	if err != nil {
 		return "", err
 	}
-	h, err := t.Git(ctx, access, of.good)
+	h, err := t.Git(ctx, repository, of.good)
 	if err != nil {
 		return "", err
 	}
@@ -220,41 +211,29 @@ func (t *transaction) revertSource(ctx context.Context, source gitops.Source, of
 	return branch, h.Push(ctx, branch, commit)
 }
 
-// Labels of Argo CD's Secrets with credentials, of one repository and of all whose URLs begin so.
-const (
-	labelGitSecret = "argocd.argoproj.io/secret-type"
-	gitRepository  = "repository"
-	gitCredentials = "repo-creds"
-)
-
-// gitAccess is how the engine itself gets into a repository: the Secrets of Argo CD beside a deployment. Only http is spoken: anything else may
-// be a path or a program of Backstay's own pod.
-func (w *Worker) gitAccess(ctx context.Context, deployment, address string) (GitAccess, error) {
-	u, err := url.Parse(address)
-	if err != nil || u.Scheme != "https" && u.Scheme != "http" {
-		return GitAccess{}, fault.New("reach "+withoutUser(address), fault.ErrUnsupported, "only repositories by http are looked at", "")
+// opened is a repository as the engine itself opens it.
+func (w *Worker) opened(ctx context.Context, deployment, address string) (Repository, error) {
+	op := "reach " + withoutUser(address)
+	if !isGit(address) {
+		return Repository{}, fault.New(op, fault.ErrUnsupported, "it is no address of a git server", "")
 	}
-	access := GitAccess{URL: address}
-	engine, rest, _ := strings.Cut(deployment, "/")
-	namespace, _, _ := strings.Cut(rest, "/")
-	if engine != v1alpha1.EngineArgoCD {
-		return access, nil
+	b := &backup{Worker: w}
+	engine, name, _ := strings.Cut(deployment, "/")
+	namespace, called, _ := strings.Cut(name, "/")
+	access, known := map[string]func(context.Context, types.NamespacedName, string) (*Repository, error){
+		v1alpha1.EngineArgoCD: b.argoRepository, v1alpha1.EngineFlux: b.fluxRepository,
+	}[engine]
+	if !known {
+		return Repository{URL: address}, nil
 	}
-	var all corev1.SecretList
-	if err := w.Cluster.Client.List(ctx, &all, client.InNamespace(namespace), client.HasLabels{labelGitSecret}); err != nil {
-		return access, fault.Wrap("list the repositories of Argo CD", kube.ClassOf(err), err, "")
+	r, err := access(ctx, types.NamespacedName{Namespace: namespace, Name: called}, address)
+	if err != nil {
+		return Repository{}, err
 	}
-	longest := -1
-	for _, s := range all.Items {
-		at := strings.TrimSuffix(strings.TrimSuffix(string(s.Data["url"]), "/"), ".git")
-		same := strings.TrimSuffix(strings.TrimSuffix(address, "/"), ".git") == at
-		begins := s.Labels[labelGitSecret] == gitCredentials && strings.HasPrefix(address, at)
-		if (same && s.Labels[labelGitSecret] == gitRepository || begins) && len(at) > longest && len(s.Data["password"]) > 0 {
-			longest = len(at)
-			access.Username, access.Password = string(s.Data["username"]), fault.Secret(s.Data["password"])
-		}
+	if r == nil {
+		return Repository{}, fault.New(op, fault.ErrUnsupported, "it is no git", "")
 	}
-	return access, nil
+	return *r, nil
 }
 
 // withoutUser is a URL without what may be a password.

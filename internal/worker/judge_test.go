@@ -2,30 +2,26 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"strings"
 	"testing"
 
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/controller-runtime/pkg/client"
-
 	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/gitops"
-	"github.com/backstay/backstay/internal/kube/kubetest"
 )
 
 // history is a repository: the files of its revisions, with their contents.
 type history struct {
 	files    map[string]map[string]string
 	away     error
-	asked    []GitAccess
+	asked    []Repository
 	branches map[string]string
 }
 
-func (h *history) reached(a GitAccess) (History, error) {
-	h.asked = append(h.asked, a)
+func (h *history) reached(r Repository) (History, error) {
+	h.asked = append(h.asked, r)
 	return h, h.away
 }
 
@@ -90,7 +86,7 @@ func TestJudge(t *testing.T) {
 			change: func(s *gitops.State, _ *v1alpha1.TransactionStatus, _ *history) { s.Automated = false },
 		},
 		{
-			name: "no repository by http", want: "only repositories by http",
+			name: "no repository at a server", want: "no address of a git server",
 			change: func(s *gitops.State, _ *v1alpha1.TransactionStatus, _ *history) { s.Sources[0].URL = "/etc" },
 		},
 		{
@@ -119,7 +115,7 @@ func TestJudge(t *testing.T) {
 			if test.change != nil {
 				test.change(&s, j, h)
 			}
-			w := New(Options{Git: func(_ context.Context, a GitAccess, _ ...string) (History, error) { return h.reached(a) }})
+			w := New(Options{Git: func(_ context.Context, r Repository, _ ...string) (History, error) { return h.reached(r) }})
 			got := w.judge(t.Context(), &v1alpha1.Restore{Status: v1alpha1.RestoreStatus{GitOps: j}}, s)
 			if (got == "") != (test.want == "") || !strings.Contains(got, test.want) {
 				t.Errorf("%q, want %q", got, test.want)
@@ -159,31 +155,11 @@ func TestHeldTransactionIsReleasedByForce(t *testing.T) {
 	}
 }
 
-func TestGitAccessIsThatOfArgoCD(t *testing.T) {
-	l := newLab(t)
-	argo := kubetest.Namespace(t, l.config)
-	secret := func(name, kind, at, password string) client.Object {
-		return &corev1.Secret{
-			ObjectMeta: metav1.ObjectMeta{Namespace: argo, Name: name, Labels: map[string]string{labelGitSecret: kind}},
-			StringData: map[string]string{"url": at, "username": "git", "password": password},
-		}
-	}
-	l.create(secret("all", gitCredentials, "https://git.example.com/", "all"))
-	l.create(secret("team", gitCredentials, "https://git.example.com/team", "team"))
-	l.create(secret("one", gitRepository, "https://git.example.com/team/one", "one"))
-	l.create(secret("cluster", "cluster", "https://git.example.com/team/one/two", "none"))
-	for address, want := range map[string]string{
-		"https://git.example.com/team/one.git": "one", "https://git.example.com/team/two.git": "team", "https://git.example.com/x.git": "all",
-		"https://elsewhere.example.com/x.git": "", "https://git.example.com/team/one/two": "team",
-	} {
-		a, err := l.worker().gitAccess(t.Context(), "argocd/"+argo+"/shop", address)
-		if err != nil || string(a.Password) != want {
-			t.Errorf("%s: password %q, %v; want %q", address, string(a.Password), err, want)
-		}
-	}
-	for _, address := range []string{"/etc", "file:///etc", "ext::sh -c true", "git@git.example.com:x", "ssh://git.example.com/x"} {
-		if _, err := l.worker().gitAccess(t.Context(), "argocd/"+argo+"/shop", address); err == nil {
-			t.Errorf("%s is reached", address)
+func TestWhatIsNoGitServerIsNotOpened(t *testing.T) {
+	w := New(Options{})
+	for _, address := range []string{"/etc", "file:///etc", "ext::sh -c true", "../x", ""} {
+		if _, err := w.opened(t.Context(), "argocd/argocd/shop", address); !errors.Is(err, fault.ErrUnsupported) {
+			t.Errorf("%s: %v", address, err)
 		}
 	}
 }

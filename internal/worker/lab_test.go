@@ -108,7 +108,7 @@ func (l *lab) workerAt(c *kube.Cluster, s Store, now func() time.Time) *Worker {
 			}
 			return l.engine.open(name, nil)
 		},
-		Git:     func(_ context.Context, a GitAccess, _ ...string) (History, error) { return l.history.reached(a) },
+		Git:     func(_ context.Context, r Repository, _ ...string) (History, error) { return l.history.reached(r) },
 		Cluster: c, System: l.system, Name: clusterName, Now: now, Log: slog.New(slog.DiscardHandler),
 		Open: func(_ context.Context, _ volume.Location, create bool) (Store, error) {
 			l.mu.Lock()

@@ -48,7 +48,7 @@ type Options struct {
 	// Deployment finds what deploys an application out of git; nil for gitops.Open.
 	Deployment func(name string) (gitops.Deployment, error)
 	// Git fetches a repository, with revisions that no branch reaches where the server has them; StoredGit takes the copy in a point.
-	Git       func(ctx context.Context, a GitAccess, revisions ...string) (History, error)
+	Git       func(ctx context.Context, r Repository, revisions ...string) (History, error)
 	StoredGit func(ctx context.Context, stored point.Reader) (History, error)
 	// Repository makes the source of a git repository that an application is deployed from; nil to capture none.
 	Repository func(r Repository) (RepositorySource, error)
