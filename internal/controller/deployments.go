@@ -334,8 +334,10 @@ func (d deployments) gatesOfSync(ctx context.Context, sync *v1alpha1.Sync) ([]v1
 // earlyPoint has a point made of what is there, where the policy wants that and it is not too late, and says what becomes of it.
 func (d deployments) earlyPoint(ctx context.Context, status *v1alpha1.GateStatus, p *v1alpha1.Policy, application v1alpha1.Applications, s sighting) (string, error) {
 	switch {
-	case p.Spec.GitOps != nil && p.Spec.GitOps.Ungated == v1alpha1.UngatedRecord:
+	case p.Spec.GitOps.Ungated == v1alpha1.UngatedRecord:
 		return "no point is made, as the policy says", nil
+	case len(status.Sync.From) == 0 && s.reason == v1alpha1.GateNoHook:
+		return "it is the first, and there is nothing to protect yet", nil
 	case d.Now().Sub(status.Sync.Started.Time) > pointFor:
 		return "it was seen too late for a point", nil
 	}
