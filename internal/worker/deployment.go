@@ -196,7 +196,7 @@ func (b *backup) revisions(ctx context.Context, name string) (v1alpha1.DeployedS
 			s := state.Sources[i]
 			source = v1alpha1.DeployedSource{URL: withoutCredentials(s.URL), Path: s.Path, Chart: s.Chart}
 		}
-		source.From, source.To = at(from, i), at(to, i)
+		source.From, source.To = nth(from, i), nth(to, i)
 		status.Sources = append(status.Sources, source)
 	}
 	return status, nil
@@ -226,7 +226,7 @@ func (b *backup) gated(ctx context.Context, state gitops.State) (*v1alpha1.Sync,
 	return nil, nil //nolint:nilnil // there is none
 }
 
-func at(list []string, i int) string {
+func nth(list []string, i int) string {
 	if i < len(list) {
 		return list[i]
 	}
