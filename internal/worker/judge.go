@@ -81,11 +81,11 @@ func (w *Worker) judgeSource(ctx context.Context, r *v1alpha1.Restore, source gi
 	case len(left) == 0:
 		return ""
 	}
-	still := "git has " + head + ", where "
+	still := "git has " + head + ", with "
 	if of.head == of.bad {
 		still = "git still has "
 	}
-	return fmt.Sprintf("%s%s of %s as it was rolled back", still, named(left), bad)
+	return fmt.Sprintf("%s%s as in %s, which was rolled back", still, named(left), bad)
 }
 
 func named(files []string) string {

@@ -59,14 +59,14 @@ func TestJudge(t *testing.T) {
 		change func(s *gitops.State, j *v1alpha1.TransactionStatus, h *history)
 		want   string // a part of it; empty for nothing
 	}{
-		{name: "as it was rolled back", files: bad, want: "shop/app.yaml, shop/job.yaml, shop/old.yaml of bbbbbbb"},
+		{name: "as it was rolled back", files: bad, want: "shop/app.yaml, shop/job.yaml, shop/old.yaml as in bbbbbbb"},
 		{name: "reverted, with something new elsewhere", files: map[string]string{"shop/app.yaml": "1", "shop/old.yaml": "1", "other/app.yaml": "3"}},
 		{name: "mended", files: map[string]string{"shop/app.yaml": "3", "shop/job.yaml": "2", "shop/old.yaml": "1"}},
-		{name: "mended in part", files: map[string]string{"shop/app.yaml": "3", "shop/job.yaml": "1", "shop/old.yaml": "1"}, want: "shop/job.yaml of bbbbbbb"},
+		{name: "mended in part", files: map[string]string{"shop/app.yaml": "3", "shop/job.yaml": "1", "shop/old.yaml": "1"}, want: "shop/job.yaml as in bbbbbbb"},
 		{name: "mended by leaving it out", files: map[string]string{"shop/app.yaml": "1", "shop/old.yaml": "2"}},
 		{name: "what was deleted stays so", files: map[string]string{"shop/app.yaml": "1"}, want: "shop/old.yaml"},
 		{
-			name: "nothing of it is below the path", files: map[string]string{"base/app.yaml": "2"}, want: "base/app.yaml of bbbbbbb",
+			name: "nothing of it is below the path", files: map[string]string{"base/app.yaml": "2"}, want: "base/app.yaml as in bbbbbbb",
 			change: func(_ *gitops.State, _ *v1alpha1.TransactionStatus, h *history) {
 				h.files[goodOne], h.files[badOne] = map[string]string{"base/app.yaml": "1"}, map[string]string{"base/app.yaml": "2"}
 			},

@@ -155,7 +155,7 @@ func TestTransaction(t *testing.T) {
 		live   string
 		held   string // a part of why; empty for resumed
 	}{
-		{"git still has it", nil, v1alpha1.PhaseComplete, goodOne, "git still has shop/job.yaml of bbbbbbb"},
+		{"git still has it", nil, v1alpha1.PhaseComplete, goodOne, "git still has shop/job.yaml as in bbbbbbb"},
 		{"git was reverted", func(l *lab, _ *v1alpha1.RestoreSpec) { l.engine.state.Head = []string{goodOne} }, v1alpha1.PhaseComplete, goodOne, ""},
 		{"nothing is automated", func(l *lab, _ *v1alpha1.RestoreSpec) { l.engine.state.Automated = false }, v1alpha1.PhaseComplete, goodOne, ""},
 		{"to be held", func(l *lab, spec *v1alpha1.RestoreSpec) {
@@ -165,7 +165,7 @@ func TestTransaction(t *testing.T) {
 			l.engine.state.Live = []string{goodOne}
 			l.engine.state.Operation.Phase, l.engine.state.Operation.Message = "Failed", "the migration failed"
 			l.engine.held["somebody"] = "else" // it would try again
-		}, v1alpha1.PhaseComplete, goodOne, "git still has shop/job.yaml of bbbbbbb"},
+		}, v1alpha1.PhaseComplete, goodOne, "git still has shop/job.yaml as in bbbbbbb"},
 		{"data alone", func(_ *lab, spec *v1alpha1.RestoreSpec) { spec.Only = v1alpha1.OnlyData }, v1alpha1.PhaseComplete, badOne, ""},
 		{"configuration alone", func(_ *lab, spec *v1alpha1.RestoreSpec) { spec.Only = v1alpha1.OnlyConfig }, v1alpha1.PhaseComplete, goodOne, "git still has"},
 		{"it is not healthy", func(l *lab, spec *v1alpha1.RestoreSpec) {
