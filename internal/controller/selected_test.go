@@ -21,7 +21,10 @@ func TestRunsHaveABackupOfEachDeploymentAndOfThoseThatAreMissing(t *testing.T) {
 	}{
 		{"globs", v1alpha1.Applications{ArgoCD: []string{"*"}}, []kube.Application{shop, other}, false, "shop=argocd/shop teams.shop=teams/shop"},
 		{
-			"missing", v1alpha1.Applications{ArgoCD: []string{"shop", "gone", "argocd/away", "none-*"}}, []kube.Application{shop}, true,
+			"missing",
+			v1alpha1.Applications{ArgoCD: []string{"shop", "gone", "argocd/away", "none-*"}},
+			[]kube.Application{shop},
+			true,
 			"shop=argocd/shop gone=gone argocd.away=argocd/away",
 		},
 		{"both engines", v1alpha1.Applications{ArgoCD: []string{"shop"}, Flux: []string{"infra", "gone"}}, []kube.Application{shop, infra}, true, "shop=argocd/shop infra=flux:apps/infra gone=flux:gone"},

@@ -212,7 +212,7 @@ func pick(globs []string, all []Deployed) (chosen []Deployed, missing []string, 
 			if strings.Contains(glob, "/") {
 				name = namespace + "/" + name
 			}
-			if is, _ := path.Match(glob, name); !is { //nolint:errcheck // it is a pattern
+			if is, _ := path.Match(glob, name); !is {
 				continue
 			}
 			some = true
