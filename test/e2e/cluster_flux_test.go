@@ -419,9 +419,7 @@ spec: {schedule: {cron: "@daily"}, location: main, retention: {daily: 14}, sourc
 	k.stays(t, "after the rollback", "two", 15*time.Second)
 
 	// A commit without the migration lets go by itself, or Backstay says that it holds, and why.
-	if err := exec.Command("git", "-C", k.app.work, "revert", "--no-edit", "HEAD").Run(); err != nil {
-		t.Fatal(err)
-	}
+	git(t, k.app.work, "revert", "--no-edit", "HEAD")
 	git(t, k.app.work, "push", "--quiet", "origin", "main")
 	k.deployed(t, k.app.head(t))
 	if is := k.spec(t); is != spec {
