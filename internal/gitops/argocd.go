@@ -89,7 +89,11 @@ func (a Application) State() State {
 		if failed {
 			says = append(says, "sync: "+o.Message)
 		}
-		s.Lost = failed && unreadable(o.Message) || s.Lost && o.Restore == "" // HEAD may be gone, and what a Restore asks for be there
+		if o.Restore == "" {
+			s.Lost = s.Lost || failed && unreadable(o.Message)
+		} else { // HEAD may be gone, and what a Restore asks for be there; a forge may be back at the next attempt
+			s.Lost = failed && o.Ended() && unreadable(o.Message)
+		}
 	}
 	s.Message = strings.Join(says, "; ")
 	return s

@@ -604,6 +604,16 @@ func TestState(t *testing.T) {
 			text: `{status: {sync: {status: Unknown}, health: {status: Healthy}, conditions: [{type: ComparisonError, message: "unable to resolve 'main' to a commit SHA"}],
 				operationState: {phase: Succeeded, operation: {sync: {revision: aaa}, info: [{name: backstay.io/restore, value: me}]}}}}`,
 		},
+		{
+			name: "a forge that is away", message: "Synced, Progressing; sync: failed to list refs: no route. Retrying attempt #1 at 11:50AM.", synced: true,
+			text: `{status: {sync: {status: Synced}, health: {status: Progressing}, operationState: {phase: Running, message: "failed to list refs: no route. Retrying attempt #1 at 11:50AM.",
+				operation: {sync: {revision: aaa}, info: [{name: backstay.io/restore, value: me}]}}}}`,
+		},
+		{
+			name: "a revision that is gone", message: "sync: fatal: remote error: upload-pack: not our ref aaa (retried 3 times).", synced: true, healthy: true, lost: true,
+			text: `{status: {sync: {status: Synced}, health: {status: Healthy}, operationState: {phase: Error, message: "fatal: remote error: upload-pack: not our ref aaa (retried 3 times).",
+				operation: {sync: {revision: aaa}, info: [{name: backstay.io/restore, value: me}]}}}}`,
+		},
 		{name: "hostile", text: `{status: {sync: 7, health: [], conditions: {}, operationState: [], history: 1}, spec: {sources: x}, operation: []}`, message: ", "},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -248,7 +248,9 @@ func TestClusterArgoStopsInAnyMoment(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	moves := func() string { return fmt.Sprint(version(t, app), ", hooks: ", len(app.list(t, "-n", app.namespace, "jobs"))) }
+	moves := func() string {
+		return fmt.Sprint(version(t, app), ", hooks: ", len(app.list(t, "-n", app.namespace, "jobs")))
+	}
 	for i := range rounds {
 		app.commit(t, "another", map[string]string{"settings.yaml": engineFiles(fmt.Sprint("v", i))["settings.yaml"]})
 		app.refresh(t)
