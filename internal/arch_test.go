@@ -124,7 +124,7 @@ var table = map[string]row{
 		tests: "internal/kube/kubetest " + kubernetes, // what the API server says to the same documents
 	},
 	"internal/convert": { // other tools' documents as ours; it speaks to nothing
-		ours: "api/v1alpha1 internal/config internal/fault", foreign: "k8s.io/apimachinery sigs.k8s.io/yaml",
+		ours: "api/v1alpha1 internal/config internal/fault deploy/argocd", foreign: "k8s.io/apimachinery sigs.k8s.io/yaml",
 		tests: "internal/kube/kubetest " + kubernetes, // what the API server says to what is written
 	},
 	"internal/controller": {
@@ -146,7 +146,8 @@ var table = map[string]row{
 	},
 
 	// Not part of the product: they drive the built program from outside.
-	"bench": {foreign: "os/exec github.com/minio/minio-go/v7 golang.org/x/sync/errgroup"}, // how fast the server itself is
+	"bench":         {foreign: "os/exec github.com/minio/minio-go/v7 golang.org/x/sync/errgroup"}, // how fast the server itself is
+	"deploy/argocd": {},                                                                           // manifests that convert writes
 	"deploy": { // the chart, rendered by helm, and what an API server says to it; Blueprints
 		tests: "os/exec internal/kube/kubetest internal/blueprint internal/blueprint/function " + kubernetes,
 	},
