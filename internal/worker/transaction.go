@@ -392,8 +392,13 @@ func (t *transaction) await(ctx context.Context) (lagging []string, _ error) {
 			settle = d
 		}
 	}
-	if t.objects != nil {
-		return t.awaitObjects(ctx, settle)
+	// What was stopped, and only then the engine: it may say how it was with nothing running.
+	lagging, err := t.awaitObjects(ctx, settle)
+	if err != nil || len(lagging) > 0 {
+		return lagging, err
+	}
+	if t.object.Status.GitOps.FromPoint { // an engine that cannot read git says nothing of what runs
+		return nil, t.settled(ctx)
 	}
 	patience, cancel := context.WithTimeout(ctx, settle)
 	defer cancel()
@@ -415,21 +420,19 @@ func (t *transaction) await(ctx context.Context) (lagging []string, _ error) {
 	}
 }
 
-// awaitObjects waits until the point's own objects run. An engine that cannot read git says nothing of them.
+// awaitObjects waits until what uses the volumes runs, or what came out of the point.
 func (t *transaction) awaitObjects(ctx context.Context, settle time.Duration) (lagging []string, _ error) {
-	behind, err := t.objects.Ready(ctx, settle)
-	if err != nil {
-		return nil, err
+	plan := cmp.Or(t.objects, t.plan)
+	if plan == nil { // an undo has none
+		return nil, nil
 	}
+	behind, err := plan.Ready(ctx, settle)
 	for _, n := range behind {
 		if !n.Before {
 			lagging = append(lagging, n.Object+" is not ready: "+n.Why)
 		}
 	}
-	if len(lagging) > 0 {
-		return lagging, nil
-	}
-	return nil, t.settled(ctx)
+	return lagging, err
 }
 
 // settled writes down that application and data are back, and how long that took.
