@@ -71,7 +71,9 @@ func TestWhatIsSaidAfterARollback(t *testing.T) {
 		}},
 		{"data alone", func(r *v1alpha1.Restore) { r.Spec.Only = v1alpha1.OnlyData }, []string{"rows are back after 41s"}},
 		{"out of the point", func(r *v1alpha1.Restore) { r.Status.GitOps.FromPoint = true }, []string{"git does not have it any more"}},
-		{"with a branch", func(r *v1alpha1.Restore) { r.Status.GitOps.Reverts = []string{"https://git.example.com/shop.git backstay/revert-2222222"} }, []string{
+		{"with a branch", func(r *v1alpha1.Restore) {
+			r.Status.GitOps.Reverts = []string{"https://git.example.com/shop.git backstay/revert-2222222"}
+		}, []string{
 			"pushed https://git.example.com/shop.git backstay/revert-2222222: merge it",
 		}},
 	} {

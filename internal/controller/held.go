@@ -2,16 +2,17 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/backstay/backstay/api/v1alpha1"
+	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/gitops"
 )
 
@@ -77,8 +78,11 @@ func (c *controller) moved(ctx context.Context, r *v1alpha1.Restore) (bool, erro
 		return false, err
 	}
 	s, err := engine.State(ctx)
+	if errors.Is(err, fault.ErrNotFound) { // what was held off is no more, but for what held it
+		return true, nil
+	}
 	if err != nil {
-		return false, client.IgnoreNotFound(err)
+		return false, err
 	}
 	return len(s.Head) > 0 && !slices.Equal(s.Head, r.Status.GitOps.HeldAt), nil
 }

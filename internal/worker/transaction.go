@@ -586,14 +586,12 @@ func (w *Worker) Release(ctx context.Context, namespace, name string, force bool
 		return err
 	}
 	s, err := engine.State(ctx)
-	if errors.Is(err, fault.ErrNotFound) {
-		return w.tellResumed(ctx, &r) // there is nothing to let go
-	}
-	if err != nil {
+	gone := errors.Is(err, fault.ErrNotFound)
+	if err != nil && !gone {
 		return err
 	}
 	why := ""
-	if !force {
+	if !force && !gone {
 		why = w.judge(ctx, &r, s)
 	}
 	if why == "" {
