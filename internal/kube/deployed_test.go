@@ -49,6 +49,7 @@ func TestFindDeployments(t *testing.T) {
 	defineKind(t, c, "argoproj.io", "v1alpha1", "applications", "Application")
 	defineKind(t, c, "kustomize.toolkit.fluxcd.io", "v1", "kustomizations", "Kustomization")
 	one, other, third := kubetest.Namespace(t, c.Config), kubetest.Namespace(t, c.Config), kubetest.Namespace(t, c.Config)
+	one, other = min(one, other), max(one, other) // of what is made in one second, the first by name has its name alone
 	create(t, c, one, application("shop", third, "apps/Deployment/"+other+"/web", "/Namespace//"+third, "/Secret/no-such-namespace/s")+"\n---\n"+
 		application("empty", other)+"\n---\n"+application("unborn", "no-such-namespace")+"\n---\n"+
 		`{apiVersion: argoproj.io/v1alpha1, kind: Application, metadata: {name: far}, spec: {destination: {namespace: x, server: "https://far.example"}}}`+"\n---\n"+
