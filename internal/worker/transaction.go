@@ -303,7 +303,7 @@ func (t *transaction) configuration(ctx context.Context) (problems []string, _ e
 
 // deploy has the engine deploy revisions, and waits until it has. An error for which git is the reason is marked lost.
 func (t *transaction) deploy(ctx context.Context, to []string) (lost bool, _ error) {
-	if err := t.engine.Deploy(ctx, to, t.by); err != nil {
+	if err := t.ask(ctx, to); err != nil {
 		return errors.Is(err, fault.ErrNotFound), err
 	}
 	op := "deploy " + strings.Join(shortened(to), ", ")

@@ -137,8 +137,8 @@ func TestClusterRollbackOfWhatGitHasLost(t *testing.T) {
 	if got := s.data(t); got != "one, rows" {
 		t.Errorf("after the rollback: %s", got)
 	}
-	if j := s.rolled(t).Status.GitOps; !strings.Contains(j.Held, "git cannot be read") {
-		t.Errorf("held: %q", j.Held)
+	if j := s.rolled(t).Status.GitOps; j.Held == "" { // Argo CD may have a copy of the revision; what git has now nobody knows
+		t.Error("syncs are not held")
 	}
 	s.asItWas(t)
 	i.backstay(t, "rollback", "lost", "--release", "--force")
