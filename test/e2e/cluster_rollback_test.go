@@ -88,6 +88,7 @@ func below(dir string, files map[string]string) map[string]string {
 // deployed waits until a revision runs.
 func (s *shop) deployed(t *testing.T, revision string, automated bool) {
 	t.Helper()
+	s.wait(t, s.name+" is there", patience, func() (bool, string) { is := s.stands(t); return is.Spec != nil, is.String() }) // a parent makes it
 	s.refresh(t)
 	if !automated {
 		s.sync(t, revision)
