@@ -384,6 +384,18 @@ func (a *application) well(t *testing.T, revision string) {
 	})
 }
 
+// calm fails unless the Application is well at a revision, and stays so without an operation while Argo CD looks at it again.
+func (a *application) calm(t *testing.T, revision string) {
+	t.Helper()
+	a.well(t, revision)
+	operations := len(a.stands(t).Status.History)
+	for end := time.Now().Add(6 * time.Second); time.Now().Before(end); time.Sleep(500 * time.Millisecond) {
+		if s := a.stands(t); s.Status.Sync.Status != "Synced" || s.Status.Health.Status != "Healthy" || len(s.Status.History) != operations {
+			t.Fatalf("%s does not stay well: %s", a.name, s)
+		}
+	}
+}
+
 // seen waits until Argo CD has compared the cluster with a revision.
 func (a *application) seen(t *testing.T, revision string) {
 	t.Helper()
