@@ -154,6 +154,12 @@ func (b *backup) application(ctx context.Context) error {
 	if err := b.prepare(ctx); err != nil {
 		return err
 	}
+	// Parts of two points of one subject must not come to lie among each other in the vault, also where the application is lent before.
+	return b.holding(ctx, []string{"points of " + b.subject().Name}, string(b.object.UID), b.onApplication)
+}
+
+// onApplication makes the point, and keeps others off the application while it must.
+func (b *backup) onApplication(ctx context.Context) error {
 	var rest func(context.Context) error // what needs nothing of the application any more
 	err := b.holding(ctx, b.app.Namespaces, string(b.object.UID), func(ctx context.Context) (err error) {
 		rest, err = b.work(ctx)
