@@ -12,6 +12,7 @@ import (
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -60,13 +61,32 @@ func holding(t *testing.T) (w *world, stop func()) {
 // asks asks for a sync as argocd-server and Argo CD's controller do.
 func (w *world) asks(a *unstructured.Unstructured, operation string) error {
 	w.Helper()
-	if err := w.get(a); err != nil {
-		w.Fatal(err)
+	for {
+		if err := w.get(a); err != nil {
+			w.Fatal(err)
+		}
+		if err := unstructured.SetNestedMap(a.Object, w.parse(operation).Object, "operation"); err != nil {
+			w.Fatal(err)
+		}
+		if err := w.admin.Update(w.Context(), a); !apierrors.IsConflict(err) { // the controller annotates it
+			return err
+		}
 	}
-	if err := unstructured.SetNestedMap(a.Object, w.parse(operation).Object, "operation"); err != nil {
-		w.Fatal(err)
-	}
-	return w.admin.Update(w.Context(), a)
+}
+
+// noted writes the annotations of an Application.
+func (w *world) noted(a *unstructured.Unstructured, annotations map[string]string) {
+	w.Helper()
+	w.eventually("annotate", func() string {
+		if err := w.get(a); err != nil {
+			return err.Error()
+		}
+		a.SetAnnotations(annotations)
+		if err := w.admin.Update(w.Context(), a); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
 }
 
 // denied waits until a sync is denied with words: the API server takes a moment to know of a webhook.
@@ -183,23 +203,11 @@ func TestWhatTheWebhookLetsThrough(t *testing.T) {
 	})
 	through("a sync with hooks", full)
 	through("a dry run", `{sync: {revision: bbb, dryRun: true, syncStrategy: {apply: {}}}}`)
-	w.eventually("break glass", func() string {
-		if err := w.get(a); err != nil {
-			return err.Error()
-		}
-		a.SetAnnotations(map[string]string{v1alpha1.AnnotationBreakGlass: "on fire"})
-		if err := w.admin.Update(t.Context(), a); err != nil {
-			return err.Error()
-		}
-		return ""
-	})
+	w.noted(a, map[string]string{v1alpha1.AnnotationBreakGlass: "on fire"})
 	through("break glass", rollsBack)
-	a.SetAnnotations(nil)
-	if err := w.admin.Update(t.Context(), a); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.asks(a, rollsBack); err == nil {
-		t.Error("a rollback is let through before the policy changes")
+	w.noted(a, nil)
+	if err := w.asks(a, selective); err == nil {
+		t.Error("a sync is let through before the policy changes")
 	}
 	w.eventually("policy", func() string {
 		if err := w.get(p); err != nil {
@@ -212,7 +220,7 @@ func TestWhatTheWebhookLetsThrough(t *testing.T) {
 		return ""
 	})
 	w.eventually("a policy that holds nothing", func() string {
-		if err := w.asks(a, rollsBack); err != nil {
+		if err := w.asks(a, selective); err != nil {
 			return err.Error()
 		}
 		return ""
