@@ -31,7 +31,7 @@ func (f *fixture) addDeployed(t *testing.T, application, live, next string) stri
 		Name: "argocd/argocd/" + application, Images: []string{"r.example/web@sha256:11"}, Manifests: "5af5",
 		Sources: []point.DeployedSource{{URL: "https://git.example/a.git", Path: "deploy", From: live, To: next, Part: "git/git.example/a.git"}},
 	}
-	draft.(point.Revised).Deployed(&d, d.Revisions()) //nolint:errcheck,forcetypeassert // the store in memory can be told
+	draft.(point.Revised).Deployed(&d, d.Revisions()) //nolint:forcetypeassert // the store in memory can be told
 	_, err = w.Put(t.Context(), point.Entry{Name: "f", Time: epoch}, strings.NewReader("text"), point.Text)
 	if err := errors.Join(err, w.Store(t.Context(), point.Part{})); err != nil {
 		t.Fatal(err)

@@ -28,7 +28,7 @@ type startingServer struct {
 const silence = 15 * time.Second
 
 func awaitStart(next http.RoundTripper) http.RoundTripper {
-	return &startingServer{next: next, now: time.Now}
+	return &startingServer{next: next, now: time.Now} //nolint:forbidigo // the server is away by the real clock
 }
 
 // RoundTrip makes a request.

@@ -18,7 +18,6 @@ type shop struct {
 	*application
 	installed *installed
 	good, bad string // revisions
-	point     string // of the good one
 	spec      string // of the Application
 }
 
