@@ -1,14 +1,18 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
 	"slices"
 	"time"
 
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
 	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/kube"
 	"github.com/backstay/backstay/internal/point"
 	"github.com/backstay/backstay/internal/policy"
 	"github.com/backstay/backstay/internal/protect"
@@ -43,6 +47,35 @@ func (w *Worker) expire(ctx context.Context, store Store, namespace, location st
 	return err
 }
 
+// syncKept is how long the point before a sync is kept, whatever retention says: what the sync did may show late, and the points made
+// after it have that in them.
+const syncKept = 24 * time.Hour
+
+// needed are points that are not to go now, by their ids, each with the reason.
+func (w *Worker) needed(ctx context.Context, namespace string) (map[string]string, error) {
+	var points v1alpha1.RestorePointList
+	if err := w.Cluster.Client.List(ctx, &points, client.InNamespace(namespace)); err != nil {
+		return nil, fault.Wrap("list restore points", kube.ClassOf(err), err, "")
+	}
+	var restores v1alpha1.RestoreList
+	if err := w.Cluster.Client.List(ctx, &restores, client.InNamespace(namespace)); err != nil {
+		return nil, fault.Wrap("list restores", kube.ClassOf(err), err, "")
+	}
+	all, ids := map[string]string{}, map[string]string{}
+	for _, p := range points.Items {
+		ids[p.Name] = p.Spec.Point
+		if len(p.Spec.NextRevisions) > 0 && w.Now().Sub(p.Spec.Time.Time) < syncKept {
+			all[p.Spec.Point] = "made before a sync, less than a day ago"
+		}
+	}
+	for _, r := range restores.Items {
+		if j := r.Status.GitOps; !r.Status.Phase.Final() || j != nil && j.Held != "" {
+			all[cmp.Or(r.Status.Point, ids[r.Spec.RestorePoint])] = "restore " + r.Name + " needs it"
+		}
+	}
+	return all, nil
+}
+
 // expireOf deletes points of one policy, and returns how many.
 func (w *Worker) expireOf(ctx context.Context, store Store, p *v1alpha1.Policy, of []*backup) (deleted int, _ error) {
 	kept, err := w.Retention(p.Spec.Retention)
@@ -64,6 +97,15 @@ func (w *Worker) expireOf(ctx context.Context, store Store, p *v1alpha1.Policy, 
 		subjects[b.subject()] = true
 	}
 	points = slices.DeleteFunc(points, func(p point.Point) bool { return !subjects[p.Subject] })
+	needed, err := w.needed(ctx, of[0].object.Namespace)
+	if err != nil {
+		return 0, err
+	}
+	for i := range points {
+		if why := needed[points[i].ID]; why != "" {
+			points[i].Holds = append(points[i].Holds, point.Hold{Reason: why, Time: w.Now()})
+		}
+	}
 	expired, err := protect.Expire(ctx, letting{store, w, of[0].object.Namespace, of[0].secrets}, points, protect.Expiry{Retention: kept, Now: w.Now(), Zone: zone})
 	if errors.Is(err, fault.ErrLocked) {
 		err = nil // the store lets them go later

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/fault"
@@ -83,4 +84,51 @@ func TestPointsExpireOnceARun(t *testing.T) {
 	if said != 1 {
 		t.Errorf("%d Backups say that points could not be deleted, want one: %q", said, l.statusOf("third-"+apps[0]).Problems)
 	}
+}
+
+// TestPointsBeforeSyncsAndOfRestoresStay: retention lets neither the point before a sync go at once, nor one that a Restore is to bring back.
+func TestPointsBeforeSyncsAndOfRestoresStay(t *testing.T) {
+	l := newLab(t)
+	app := l.application()
+	l.create(&v1alpha1.Policy{
+		ObjectMeta: l.named("nightly"),
+		Spec: v1alpha1.PolicySpec{
+			Location: "main", Retention: &v1alpha1.Retention{Last: 1}, Parallel: 1,
+			Sources: []v1alpha1.Source{{Applications: &v1alpha1.Applications{Namespaces: []string{app}}}},
+		},
+	})
+	run := func(name string, later time.Duration) string {
+		t.Helper()
+		l.backup(name, app, func(b *v1alpha1.Backup) { b.Spec.Policy, b.Labels[v1alpha1.LabelRun] = "nightly", name })
+		w := l.workerAt(l.cluster, open{l.store}, func() time.Time { return time.Now().Add(later) })
+		if err := w.Backup(l.Context(), l.system, name); err != nil {
+			t.Fatal(err)
+		}
+		return l.statusOf(name).Point
+	}
+	left := func(want ...string) {
+		t.Helper()
+		var ids []string
+		for _, p := range l.points() {
+			ids = append(ids, p.ID)
+		}
+		slices.Sort(ids)
+		slices.Sort(want)
+		if !slices.Equal(ids, want) {
+			t.Errorf("there are %q, want %q", ids, want)
+		}
+	}
+	before := run("sync", 0)
+	var o v1alpha1.RestorePoint
+	l.get(l.statusOf("sync").RestorePoint, &o)
+	o.Spec.NextRevisions = []string{"bbbbbbb"}
+	if err := l.cluster.Client.Update(t.Context(), &o); err != nil {
+		t.Fatal(err)
+	}
+	second := run("second", time.Minute)
+	left(before, second)
+	l.create(&v1alpha1.Restore{ObjectMeta: l.named("back"), Spec: v1alpha1.RestoreSpec{RestorePoint: l.statusOf("second").RestorePoint}})
+	third := run("third", 2*time.Minute)
+	left(before, second, third)
+	left(second, run("a-day-later", syncKept+time.Hour))
 }
