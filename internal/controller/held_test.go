@@ -4,6 +4,7 @@ import (
 	"slices"
 	"testing"
 
+	batchv1 "k8s.io/api/batch/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/backstay/backstay/api/v1alpha1"
@@ -51,10 +52,16 @@ func TestHeldSyncsGoWithTheirRestore(t *testing.T) {
 	w.start()
 	r := w.held("back")
 	w.remove(r)
-	j := w.job("release")
-	if got := j.Spec.Template.Spec.Containers[0].Args[3]; got != "--force=true" {
-		t.Errorf("argument %q", got)
-	}
+	var j *batchv1.Job
+	w.eventually("a Job that lets them go", func() string { // one that only looks may have begun before
+		for _, one := range w.jobs("release") {
+			if one.Spec.Template.Spec.Containers[0].Args[3] == "--force=true" {
+				j = &one
+				return ""
+			}
+		}
+		return "there is none"
+	})
 	if err := w.get(r); err != nil {
 		t.Fatalf("it is gone before syncs were let go: %v", err)
 	}

@@ -238,14 +238,7 @@ func (a Application) list(fields ...string) []any {
 
 // field reads what is below fields, nil for nothing.
 func field(object map[string]any, fields ...string) any {
-	var v any = object
-	for _, f := range fields {
-		m, is := v.(map[string]any)
-		if !is {
-			return nil
-		}
-		v = m[f]
-	}
+	v, _, _ := unstructured.NestedFieldNoCopy(object, fields...) // what has another type than it should is as if it were not there
 	return v
 }
 

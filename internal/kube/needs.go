@@ -164,16 +164,9 @@ func podSpecs(u *unstructured.Unstructured) []map[string]any {
 	return specs
 }
 
-// field reads what is below fields, nil for nothing. Unlike the functions of unstructured it copies nothing.
+// field reads what is below fields, nil for nothing. It copies nothing.
 func field(object map[string]any, fields ...string) any {
-	var v any = object
-	for _, f := range fields {
-		m, ok := v.(map[string]any)
-		if !ok {
-			return nil
-		}
-		v = m[f]
-	}
+	v, _, _ := unstructured.NestedFieldNoCopy(object, fields...)
 	return v
 }
 
