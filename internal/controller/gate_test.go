@@ -338,8 +338,15 @@ func TestAGateThatWaitsTooLong(t *testing.T) {
 	s := w.shop(func(g *v1alpha1.GitOps) { g.Deadline = "5m" })
 	g := w.knocks(s.pod)
 	b := w.waited(g)
-	w.clock.forward(5 * time.Minute)
 	w.status(b, func() { b.Status.Phase = v1alpha1.PhaseQuiescing })
+	w.eventually("what it waits for", func() string {
+		if err := w.get(g); err != nil || !strings.Contains(g.Status.Message, "snapshots are taken") {
+			return "it says: " + g.Status.Message
+		}
+		return ""
+	})
+	w.clock.forward(5 * time.Minute)
+	w.status(b, func() { b.Status.Problems = []string{"the gate looks again"} })
 	w.answered(g, "Closed/DeadlineExceeded")
 	if cause := w.cause(s.job); !strings.Contains(cause, "it took longer than 5m0s: backup "+w.system+"/"+b.Name+": snapshots are taken") {
 		t.Errorf("cause %q", cause)
