@@ -21,7 +21,6 @@ const argoGroup = "argoproj.io"
 const (
 	annotationTracking = "argocd.argoproj.io/tracking-id"
 	labelInstance      = "app.kubernetes.io/instance"
-	annotationSkip     = "argocd.argoproj.io/skip-reconcile"
 	annotationRefresh  = "argocd.argoproj.io/refresh" // Argo CD takes it away when it has
 )
 
@@ -115,16 +114,11 @@ func (a Application) Compared() []string {
 // Operation is the sync that is asked for or under way; the last one where there is none, nil before the first.
 func (a Application) Operation() *Operation {
 	state, _ := a.field("status", "operationState").(map[string]any)
-	asked, isAsked := a.field("operation").(map[string]any)
-	if !isAsked && state == nil {
+	waits := a.waits()
+	if !waits && state == nil {
 		return nil
 	}
-	of := asked
-	begun := field(state, "operation")
-	running := text(state, "phase") == "Running" || text(state, "phase") == "Terminating"
-	if !isAsked || running {
-		of, _ = begun.(map[string]any)
-	}
+	of := a.current()
 	o := &Operation{
 		Automated: field(of, "initiatedBy", "automated") == true, User: text(of, "initiatedBy", "username"),
 		Applies: field(of, "sync", "syncStrategy", "apply") != nil,
@@ -134,7 +128,7 @@ func (a Application) Operation() *Operation {
 	o.Resources = len(only)
 	m, _ := field(of, "sync").(map[string]any)
 	o.Revisions = revisions(m)
-	if isAsked && !running {
+	if waits {
 		return o
 	}
 	if result, is := field(state, "syncResult").(map[string]any); is && len(o.Revisions) == 0 {

@@ -24,20 +24,13 @@ import (
 // the deployment has objects in. A hook of none is fault.ErrNotFound.
 func OfHook(ctx context.Context, r client.Reader, hook metav1.Object) (string, error) {
 	op := "find the Application of hook " + hook.GetName()
-	if ApplicationOf(hook) == "" {
+	of, _ := tracking(hook, labelInstance)
+	if of.Name == "" {
 		return "", fault.New(op, fault.ErrNotFound, "it has no annotation or label of Argo CD", "a gate is a hook of an Application, not a Job of its own")
-	}
-	name := hook.GetLabels()[labelInstance]
-	if id := hook.GetAnnotations()[annotationTracking]; id != "" {
-		name, _, _ = strings.Cut(id, ":")
-	}
-	home, name, found := strings.Cut(name, "_") // of Applications in any namespace
-	if !found {
-		home, name = "", home
 	}
 	all := &unstructured.UnstructuredList{}
 	all.SetGroupVersionKind(argoKind("ApplicationList"))
-	err := r.List(ctx, all, client.InNamespace(home), client.MatchingFieldsSelector{Selector: fields.OneTermEqualSelector(metav1.ObjectNameField, name)})
+	err := r.List(ctx, all, client.InNamespace(of.Namespace), client.MatchingFieldsSelector{Selector: fields.OneTermEqualSelector(metav1.ObjectNameField, of.Name)})
 	if meta.IsNoMatchError(err) {
 		return "", fault.New(op, fault.ErrNotFound, "the cluster has no Argo CD", "")
 	}
@@ -54,7 +47,7 @@ func OfHook(ctx context.Context, r client.Reader, hook metav1.Object) (string, e
 	case 1:
 		return names[0], nil
 	case 0:
-		return "", fault.New(op, fault.ErrNotFound, fmt.Sprintf("no Application %s deploys into namespace %s", name, hook.GetNamespace()), "")
+		return "", fault.New(op, fault.ErrNotFound, fmt.Sprintf("no Application %s deploys into namespace %s", of.Name, hook.GetNamespace()), "")
 	}
 	return "", fault.New(op, fault.ErrInvalid, "it may be of "+strings.Join(names, " or "), "give the Applications names of their own")
 }

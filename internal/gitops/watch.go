@@ -94,13 +94,18 @@ func (a Application) Applying() bool {
 
 // current is the operation under way, asked for, or last, as Operation takes it.
 func (a Application) current() map[string]any {
-	asked, isAsked := a.field("operation").(map[string]any)
-	phase := a.text("status", "operationState", "phase")
-	if isAsked && phase != "Running" && phase != "Terminating" {
-		return asked
+	at := []string{"status", "operationState", "operation"}
+	if a.waits() {
+		at = []string{"operation"}
 	}
-	begun, _ := a.field("status", "operationState", "operation").(map[string]any)
-	return begun
+	return asMap(a.field(at...))
+}
+
+// waits reports whether an operation is asked for that has not begun.
+func (a Application) waits() bool {
+	_, asked := a.field("operation").(map[string]any)
+	phase := a.text("status", "operationState", "phase")
+	return asked && phase != "Running" && phase != "Terminating"
 }
 
 // Trim takes out of an Application what nobody here reads of one that is watched: most of it, where thousands are.
@@ -141,16 +146,11 @@ func Trim(u *unstructured.Unstructured) {
 }
 
 func trimOperation(operation any) {
-	sync, is := field(operationMap(operation), "sync").(map[string]any)
+	sync, is := field(asMap(operation), "sync").(map[string]any)
 	if is {
 		delete(sync, "manifests") // of a sync from somebody's disk
 		trimSources(sync)
 	}
-}
-
-func operationMap(operation any) map[string]any {
-	m, _ := operation.(map[string]any)
-	return m
 }
 
 // trimSources leaves of sources where they are.

@@ -133,10 +133,13 @@ func (w *Worker) repository(ctx context.Context, deployment, address string) (*R
 	engine, name, _ := strings.Cut(deployment, "/")
 	namespace, called, _ := strings.Cut(name, "/")
 	key := types.NamespacedName{Namespace: namespace, Name: called}
-	if engine == v1alpha1.EngineArgoCD {
+	switch engine {
+	case v1alpha1.EngineArgoCD:
 		return w.argoRepository(ctx, key, address)
+	case v1alpha1.EngineFlux:
+		return w.fluxRepository(ctx, key, address)
 	}
-	return w.fluxRepository(ctx, key, address)
+	return &Repository{URL: address}, nil
 }
 
 // capture writes the repository into the point.
@@ -154,7 +157,7 @@ func (o origin) capture(ctx context.Context, to point.Sink) error {
 // argoRepository is a repository as Argo CD opens it: by the Secret of the repository, else by that of the longest beginning of its URL. Nil
 // for what is no git.
 func (w *Worker) argoRepository(ctx context.Context, application types.NamespacedName, address string) (*Repository, error) {
-	op := "find the credentials of " + address
+	op := "find the credentials of " + withoutCredentials(address)
 	namespace, project, err := w.argoHome(ctx, application)
 	if err != nil {
 		return nil, fault.Wrap(op, nil, err, "")
@@ -327,7 +330,7 @@ func (w *Worker) argoTrust(ctx context.Context, namespace string, r *Repository)
 
 // fluxRepository is a repository as Flux opens it: by the Secret that its GitRepository names. Nil for what is no git.
 func (w *Worker) fluxRepository(ctx context.Context, kustomization types.NamespacedName, address string) (*Repository, error) {
-	op := "find the credentials of " + address
+	op := "find the credentials of " + withoutCredentials(address)
 	k, repository := &unstructured.Unstructured{}, &unstructured.Unstructured{}
 	k.SetGroupVersionKind(schema.GroupVersionKind{Group: "kustomize.toolkit.fluxcd.io", Version: "v1", Kind: "Kustomization"})
 	repository.SetGroupVersionKind(schema.GroupVersionKind{Group: "source.toolkit.fluxcd.io", Version: "v1", Kind: "GitRepository"})

@@ -6,11 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/url"
 	"slices"
 	"strings"
-
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/fault"
@@ -185,7 +182,7 @@ func (t *transaction) revert(ctx context.Context) (problems []string, _ error) {
 		if err != nil {
 			problems = append(problems, err.Error())
 		} else if branch != "" {
-			pushed = append(pushed, withoutUser(source.URL)+" "+branch)
+			pushed = append(pushed, withoutCredentials(source.URL)+" "+branch)
 		}
 	}
 	return problems, t.journal(ctx, func(j *v1alpha1.TransactionStatus) { j.Reverts = pushed })
@@ -213,20 +210,11 @@ func (t *transaction) revertSource(ctx context.Context, source gitops.Source, of
 
 // opened is a repository as the engine itself opens it.
 func (w *Worker) opened(ctx context.Context, deployment, address string) (Repository, error) {
-	op := "reach " + withoutUser(address)
+	op := "reach " + withoutCredentials(address)
 	if !isGit(address) {
 		return Repository{}, fault.New(op, fault.ErrUnsupported, "it is no address of a git server", "")
 	}
-	b := &backup{Worker: w}
-	engine, name, _ := strings.Cut(deployment, "/")
-	namespace, called, _ := strings.Cut(name, "/")
-	access, known := map[string]func(context.Context, types.NamespacedName, string) (*Repository, error){
-		v1alpha1.EngineArgoCD: b.argoRepository, v1alpha1.EngineFlux: b.fluxRepository,
-	}[engine]
-	if !known {
-		return Repository{URL: address}, nil
-	}
-	r, err := access(ctx, types.NamespacedName{Namespace: namespace, Name: called}, address)
+	r, err := w.repository(ctx, deployment, address)
 	if err != nil {
 		return Repository{}, err
 	}
@@ -234,14 +222,4 @@ func (w *Worker) opened(ctx context.Context, deployment, address string) (Reposi
 		return Repository{}, fault.New(op, fault.ErrUnsupported, "it is no git", "")
 	}
 	return *r, nil
-}
-
-// withoutUser is a URL without what may be a password.
-func withoutUser(address string) string {
-	u, err := url.Parse(address)
-	if err != nil {
-		return "the repository"
-	}
-	u.User = nil
-	return u.String()
 }
