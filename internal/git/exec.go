@@ -156,8 +156,12 @@ type programError struct {
 }
 
 func (e *programError) Error() string {
-	if e.said == "" {
+	var exit *exec.ExitError
+	switch {
+	case e.said == "":
 		return e.program + ": " + e.err.Error()
+	case errors.As(e.err, &exit) && !exit.Exited(): // by a signal, of which the program could say nothing
+		return e.program + ": " + e.err.Error() + ": " + e.said
 	}
 	return e.program + ": " + e.said
 }

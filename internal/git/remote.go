@@ -216,12 +216,12 @@ func (r *Remote) Fetch(ctx context.Context, wants, haves []string, pack io.Write
 	return out.n, fault.Wrap("fetch from "+r.url.String(), nil, err, "")
 }
 
-// converse runs f under a watch, hangs up when it fails, and gives its error a class.
+// converse runs f under a watch, hangs up when it fails or ctx has ended, and gives its error a class.
 func (r *Remote) converse(ctx context.Context, f func(ctx context.Context, w *watch) error) error {
 	watched, w := newWatch(ctx, r.opt.IdleTimeout)
 	defer w.stop()
 	err := w.explain(watched, f(watched, w))
-	if err == nil {
+	if err == nil && watched.Err() == nil { // one that ended may have killed what answered, to its last word
 		return nil
 	}
 	r.server = nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -507,4 +508,30 @@ func TestSilentServerEndsTheCall(t *testing.T) {
 	if !errors.Is(err, fault.ErrUnavailable) || len(fault.Hints(err)) == 0 || time.Since(began) > 10*time.Second {
 		t.Errorf("after %s: %v", time.Since(began), err)
 	}
+}
+
+// A fetch that was called off as its last bytes arrived has what it wanted, and who answered it may be killed all the same.
+func TestFetchAfterOneCalledOffAtItsEnd(t *testing.T) {
+	r := dialTest(t, sampleRepo(t), testOptions())
+	list, err := r.ListRefs(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	if _, err := r.Fetch(ctx, oidsOf(list), nil, callingOff(cancel)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Fetch(t.Context(), oidsOf(list), nil, io.Discard); err != nil {
+		t.Errorf("the next fetch: %v", err)
+	}
+}
+
+// callingOff is a writer that calls a context off when all has been sent, and waits for what that brings.
+type callingOff context.CancelFunc
+
+func (cancel callingOff) Write(p []byte) (int, error) {
+	time.Sleep(50 * time.Millisecond)
+	cancel()
+	time.Sleep(50 * time.Millisecond)
+	return len(p), nil
 }
