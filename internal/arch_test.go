@@ -31,6 +31,9 @@ var doors = []string{"os/exec", "plugin", "unsafe", "C"}
 const kubernetes = "k8s.io/api k8s.io/apimachinery k8s.io/client-go sigs.k8s.io/controller-runtime sigs.k8s.io/yaml " +
 	"github.com/kubernetes-csi/external-snapshotter/client/v8"
 
+// providers is what each provider of forges may import.
+const providers = "internal/fault internal/forge internal/forge/archive internal/forge/neutral"
+
 // table is the architecture: docs/design.md, "The house". Arrows point down. A change here is a commit of its own, with its reason.
 var table = map[string]row{
 	"cmd/backstay": {ours: "internal/cli", tests: "github.com/rogpeppe/go-internal/testscript"},
@@ -63,21 +66,23 @@ var table = map[string]row{
 		tests:   "internal/protect internal/point/memory",
 	},
 
-	"internal/forge": {ours: "internal/fault internal/point internal/git", foreign: "golang.org/x/sync", tests: "internal/protect internal/point/memory internal/forge/forgetest"},
+	"internal/forge/archive": {ours: "internal/fault internal/point"}, // what a forge answered, in a part
+	"internal/forge/neutral": {ours: "internal/fault"},                // what all forges' answers come down to
+	"internal/forge":         {ours: "internal/fault internal/point internal/git internal/forge/archive internal/forge/neutral", foreign: "golang.org/x/sync", tests: "internal/protect internal/point/memory internal/forge/forgetest"},
 	"internal/forge/forgetest": { // test support: what every provider must pass, and a git server, which runs git
 		ours: "internal/fault internal/forge", foreign: "os/exec",
 	},
 	"internal/forge/github": {
-		ours: "internal/fault internal/forge", tests: "internal/forge/forgetest internal/forge/github/githubtest",
+		ours: providers, tests: "internal/forge/forgetest internal/forge/github/githubtest internal/point/memory",
 	},
 	"internal/forge/github/githubtest": { // test support: a GitHub
 		ours: "internal/forge/forgetest",
 	},
-	"internal/forge/gitea":     {ours: "internal/fault internal/forge", tests: "internal/forge/forgetest"},
-	"internal/forge/gitlab":    {ours: "internal/fault internal/forge", tests: "internal/forge/forgetest"},
-	"internal/forge/bitbucket": {ours: "internal/fault internal/forge", tests: "internal/forge/forgetest"},
-	"internal/forge/onedev":    {ours: "internal/fault internal/forge", tests: "internal/forge/forgetest"},
-	"internal/forge/sourcehut": {ours: "internal/fault internal/forge", tests: "internal/forge/forgetest"},
+	"internal/forge/gitea":     {ours: providers, tests: "internal/forge/forgetest internal/point/memory"},
+	"internal/forge/gitlab":    {ours: providers, tests: "internal/forge/forgetest internal/point/memory"},
+	"internal/forge/bitbucket": {ours: providers, tests: "internal/forge/forgetest internal/point/memory"},
+	"internal/forge/onedev":    {ours: providers, tests: "internal/forge/forgetest internal/point/memory"},
+	"internal/forge/sourcehut": {ours: providers, tests: "internal/forge/forgetest internal/point/memory"},
 	"internal/export": {
 		ours:    "internal/fault internal/point",
 		foreign: "golang.org/x/sync golang.org/x/sys github.com/minio/minio-go/v7 github.com/Azure/azure-sdk-for-go/sdk github.com/studio-b12/gowebdav",

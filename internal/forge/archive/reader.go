@@ -1,0 +1,312 @@
+package archive
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/point"
+)
+
+// Limits of what is read: segments are written by us, but may have been damaged or made by others.
+const (
+	maxLine    = 96 << 20 // bytes of one record; an answer of a forge is at most 64 MiB
+	maxRecords = 50_000_000
+	maxHeader  = 1 << 20 // bytes of archive.json
+)
+
+// line is a Record as it stands in a segment.
+type line struct {
+	Collection       string          `json:"c"`
+	ID               string          `json:"id"`
+	ParentCollection string          `json:"pc,omitempty"`
+	ParentID         string          `json:"p,omitempty"`
+	Updated          time.Time       `json:"updated,omitzero"`
+	Seen             time.Time       `json:"seen,omitzero"`
+	Gone             time.Time       `json:"gone,omitzero"`
+	Raw              json.RawMessage `json:"raw"`
+}
+
+// Append adds a record to a segment.
+func Append(segment []byte, r Record) ([]byte, error) {
+	var compact bytes.Buffer
+	if err := json.Compact(&compact, r.Raw); err != nil {
+		return segment, fmt.Errorf("record %s: %w", r.Key, err)
+	}
+	text, err := json.Marshal(line{
+		r.Collection, r.ID, r.Parent.Collection, r.Parent.ID, r.Updated, r.Seen, r.Gone, compact.Bytes(),
+	})
+	if err != nil {
+		return segment, fmt.Errorf("record %s: %w", r.Key, err)
+	}
+	return append(append(segment, text...), '\n'), nil
+}
+
+func (k Key) String() string { return k.Collection + "/" + k.ID }
+
+// IsZero reports whether the key names nothing.
+func (k Key) IsZero() bool { return k == Key{} }
+
+// at is where the newest state of a record is.
+type at struct {
+	segment int
+	offset  int64
+	length  int
+	parent  Key
+	updated time.Time
+	gone    bool
+}
+
+// Reader reads an archive. It holds where each record is, some 150 bytes, and a few segments. Safe for concurrent use.
+type Reader struct {
+	from     point.Reader
+	header   Header
+	segments []string
+	index    map[Key]at
+	sorted   map[string][]Key         // living, by collection
+	children map[Key]map[string][]Key // living, by parent and collection
+
+	mu     sync.Mutex
+	recent []loaded // the last one read first
+}
+
+// loaded is a segment in memory.
+type loaded struct {
+	segment int
+	bytes   []byte
+}
+
+// keptSegments is how many segments are held in memory.
+const keptSegments = 8
+
+// Open reads where everything is in the archive that is the part from is opened on.
+// Errors: fault.ErrNotFound, ErrCorrupt, ErrUnsupported for one that a newer build wrote.
+func Open(ctx context.Context, from point.Reader) (*Reader, error) {
+	header, err := readHeader(ctx, from)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := from.List(ctx, SegmentDir)
+	if err != nil && !errors.Is(err, fault.ErrNotFound) {
+		return nil, fault.Wrap("read archive", nil, err, "")
+	}
+	r := &Reader{from: from, header: header, index: map[Key]at{}}
+	for _, e := range entries {
+		r.segments = append(r.segments, e.Name)
+	}
+	slices.Sort(r.segments)
+	for i := range r.segments {
+		if err := r.scan(ctx, i); err != nil {
+			return nil, fault.Wrap("read archive of "+header.Host+"/"+header.Repository, nil, err, "")
+		}
+	}
+	r.arrange()
+	return r, nil
+}
+
+// Of is an archive in memory, of the records in their order.
+func Of(h Header, records ...Record) (*Reader, error) {
+	var segment []byte
+	for _, record := range records {
+		var err error
+		if segment, err = Append(segment, record); err != nil {
+			return nil, err
+		}
+	}
+	r := &Reader{header: h, index: map[Key]at{}, segments: []string{"memory"}, recent: []loaded{{0, segment}}}
+	if err := r.note(0, bytes.NewReader(segment)); err != nil {
+		return nil, err
+	}
+	r.arrange()
+	return r, nil
+}
+
+func readHeader(ctx context.Context, from point.Reader) (h Header, err error) {
+	const op = "read archive"
+	f, err := from.Open(ctx, HeaderFile)
+	if err != nil {
+		return h, fault.Wrap(op, nil, err, "")
+	}
+	defer f.Close() //nolint:errcheck // only read from
+	raw, err := io.ReadAll(io.LimitReader(f, maxHeader))
+	if err != nil {
+		return h, fault.Wrap(op, nil, err, "")
+	}
+	if err := json.Unmarshal(raw, &h); err != nil {
+		return h, fault.Wrap(op, fault.ErrCorrupt, fmt.Errorf("%s: %w", HeaderFile, err), "")
+	}
+	if h.Version > Version {
+		return h, fault.New(op, fault.ErrUnsupported, fmt.Sprintf("it has version %d, and this build reads %d", h.Version, Version), "use a newer backstay")
+	}
+	return h, nil
+}
+
+// scan notes the records of a segment.
+func (r *Reader) scan(ctx context.Context, segment int) error {
+	f, err := r.from.Open(ctx, path.Join(SegmentDir, r.segments[segment]))
+	if err != nil {
+		return err
+	}
+	defer f.Close() //nolint:errcheck // only read from
+	return r.note(segment, f)
+}
+
+func (r *Reader) note(segment int, from io.Reader) error {
+	lines := bufio.NewScanner(from)
+	lines.Buffer(make([]byte, 0, 64<<10), maxLine)
+	var offset int64
+	for lines.Scan() {
+		text := lines.Bytes()
+		record, err := parse(text)
+		if err != nil {
+			return fault.Wrap("", fault.ErrCorrupt, fmt.Errorf("segment %s at %d: %w", r.segments[segment], offset, err), "")
+		}
+		if r.index[record.Key] = (at{segment, offset, len(text), record.Parent, record.Updated, !record.Gone.IsZero()}); len(r.index) > maxRecords {
+			return fault.New("", fault.ErrUnsupported, fmt.Sprintf("it has more than %d records", maxRecords), "")
+		}
+		offset += int64(len(text)) + 1
+	}
+	return lines.Err()
+}
+
+func parse(text []byte) (Record, error) {
+	var l line
+	if err := json.Unmarshal(text, &l); err != nil {
+		return Record{}, err
+	}
+	if l.Collection == "" || l.ID == "" {
+		return Record{}, errors.New("a record without a name")
+	}
+	return Record{
+		Key: Key{l.Collection, l.ID}, Parent: Key{l.ParentCollection, l.ParentID}, Updated: l.Updated, Seen: l.Seen, Gone: l.Gone, Raw: l.Raw,
+	}, nil
+}
+
+// arrange sorts what is living.
+func (r *Reader) arrange() {
+	r.sorted, r.children = map[string][]Key{}, map[Key]map[string][]Key{}
+	for key, where := range r.index {
+		if !where.gone {
+			r.sorted[key.Collection] = append(r.sorted[key.Collection], key)
+		}
+	}
+	for collection, keys := range r.sorted {
+		slices.SortFunc(keys, byNumber)
+		for _, key := range keys {
+			parent := r.index[key].parent
+			if parent.IsZero() {
+				continue
+			}
+			if r.children[parent] == nil {
+				r.children[parent] = map[string][]Key{}
+			}
+			r.children[parent][collection] = append(r.children[parent][collection], key)
+		}
+	}
+}
+
+// byNumber sorts numbers as numbers, and everything else behind them.
+func byNumber(a, b Key) int {
+	m, errA := strconv.ParseInt(a.ID, 10, 64)
+	n, errB := strconv.ParseInt(b.ID, 10, 64)
+	switch {
+	case errA == nil && errB == nil:
+		return cmp.Compare(m, n)
+	case errA == nil:
+		return -1
+	case errB == nil:
+		return 1
+	}
+	return strings.Compare(a.ID, b.ID)
+}
+
+// Header says what the archive is of.
+func (r *Reader) Header() Header { return r.header }
+
+// Count is how many living records a collection has.
+func (r *Reader) Count(collection string) int { return len(r.sorted[collection]) }
+
+// All yields the living records of a collection, those with numbers first and in their order.
+func (r *Reader) All(ctx context.Context, collection string) iter.Seq2[Record, error] {
+	return r.each(ctx, r.sorted[collection])
+}
+
+// Children yields the living records of a collection that belong to parent.
+func (r *Reader) Children(ctx context.Context, parent Key, collection string) iter.Seq2[Record, error] {
+	return r.each(ctx, r.children[parent][collection])
+}
+
+func (r *Reader) each(ctx context.Context, keys []Key) iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		for _, key := range keys {
+			record, err := r.Get(ctx, key)
+			if !yield(record, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// Get returns the newest state of a record, of one that is gone the last. fault.ErrNotFound where there is none.
+func (r *Reader) Get(ctx context.Context, key Key) (Record, error) {
+	where, ok := r.index[key]
+	if !ok {
+		return Record{}, fault.New("read archive", fault.ErrNotFound, "it has no "+key.String(), "")
+	}
+	segment, err := r.load(ctx, where.segment)
+	if err != nil {
+		return Record{}, fault.Wrap("read archive", nil, err, "")
+	}
+	if end := where.offset + int64(where.length); end > int64(len(segment)) {
+		return Record{}, fault.New("read archive", fault.ErrCorrupt, "segment "+r.segments[where.segment]+" has changed", "")
+	}
+	return parse(segment[where.offset : where.offset+int64(where.length)])
+}
+
+// load returns the bytes of a segment.
+func (r *Reader) load(ctx context.Context, segment int) ([]byte, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	i := slices.IndexFunc(r.recent, func(l loaded) bool { return l.segment == segment })
+	if i < 0 {
+		f, err := r.from.Open(ctx, path.Join(SegmentDir, r.segments[segment]))
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close() //nolint:errcheck // only read from
+		raw, err := io.ReadAll(f)
+		if err != nil {
+			return nil, err
+		}
+		r.recent = append(r.recent, loaded{segment, raw})
+		i = len(r.recent) - 1
+	}
+	l := r.recent[i]
+	r.recent = slices.Insert(slices.Delete(r.recent, i, i+1), 0, l)
+	r.recent = r.recent[:min(len(r.recent), keptSegments)]
+	return l.bytes, nil
+}
+
+// OpenFile opens an asset or attachment by its SHA-256 in hexadecimal digits.
+func (r *Reader) OpenFile(ctx context.Context, sha256 string) (io.ReadSeekCloser, error) {
+	if r.from == nil || len(sha256) != 64 {
+		return nil, fault.New("read archive", fault.ErrNotFound, "it has no such file", "")
+	}
+	return r.from.Open(ctx, FilePath(sha256))
+}
+
+// FilePath is where a file is in the part.
+func FilePath(sha256 string) string { return path.Join(FileDir, sha256[:2], sha256) }

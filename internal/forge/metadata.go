@@ -1,0 +1,84 @@
+package forge
+
+import (
+	"context"
+	"io"
+	"iter"
+	"time"
+
+	"github.com/backstay/backstay/internal/forge/archive"
+	"github.com/backstay/backstay/internal/forge/neutral"
+)
+
+// MetadataReader reads what a forge knows of a repository beside its code.
+type MetadataReader interface {
+	// Dialect names how its records are read: "github".
+	Dialect() string
+	// Collections says what can be read of the repository, parents before their children. What a forge cannot give is not in it.
+	Collections(r Repository) []Collection
+}
+
+// Collection is one sort of thing that a repository has. Read is required.
+type Collection struct {
+	Name string // "issues", "comments", "reviews": of the table in docs/metadata.md
+	// Of names the collection whose records have these: they are read for those of its records that changed. "" for what is read of
+	// the repository as a whole.
+	Of string
+	// Batch is how many parents Read takes at once, where Of is set; 0 for one.
+	Batch int
+	// Read yields records, with Key, Parent, Updated and Raw filled in. Where Since is set, those that changed since Query.Since, the
+	// oldest change first; else all there are, and what is not among them is gone.
+	Read  func(ctx context.Context, q Query) iter.Seq2[archive.Record, error]
+	Since bool
+	// Keys yields all that the forge has, with Raw nil, for sweeps: cheaper than Read where a forge can do that. Nil reads all.
+	Keys func(ctx context.Context, q Query) iter.Seq2[archive.Record, error]
+	// Requests is about how many requests reading n records costs, for estimates; nil for one for each hundred, or each parent.
+	Requests func(n int64) int64
+}
+
+// Query says what of a collection is read.
+type Query struct {
+	Repository Repository
+	Since      time.Time        // zero for everything
+	Parents    []archive.Record // with Collection.Of, at most Batch
+}
+
+// MetadataCounter tells how many records of each collection a repository has, in a request or two. A collection that it does not name
+// is not counted.
+type MetadataCounter interface {
+	Totals(ctx context.Context, r Repository) (map[string]int64, error)
+}
+
+// MetadataMarker tells in bulk, for many repositories in a request, whether something changed: a word for each repository, by ID,
+// that is another one whenever a record was added, edited or removed, as far as the forge tells.
+type MetadataMarker interface {
+	MetadataMarks(ctx context.Context, all []Repository) (map[string]string, error)
+}
+
+// FileGetter fetches release assets and attachments: with credentials where an address is the forge's own, without elsewhere.
+type FileGetter interface {
+	// FileURLs finds addresses of files in a record, in its bodies and as assets. Only what is the forge's own or of its store is
+	// named: addresses of other hosts are never asked.
+	FileURLs(r archive.Record) []archive.File
+	// GetFile fetches one. The reader ends with an error where fewer bytes came than were said, or more than limit.
+	GetFile(ctx context.Context, r Repository, f archive.File, limit int64) (io.ReadCloser, error)
+}
+
+// Decoder reads the records of one dialect as the neutral model.
+type Decoder func(r *archive.Reader) (neutral.Source, error)
+
+// MetadataTarget restores into a repository of a forge. Its methods write one thing each and return what the forge made of it. What
+// they write has a provenance mark (neutral.Mark) wherever the forge keeps text.
+type MetadataTarget interface {
+	// Keeps says what the forge keeps of each field when it is restored by API.
+	Keeps() neutral.Fidelity
+	// Begin readies the repository, and finds what an earlier restore left there.
+	Begin(ctx context.Context, r Repository) (neutral.Restored, error)
+	// Write makes one thing: *neutral.Settings, *neutral.Label, *neutral.Milestone, *neutral.Item, *neutral.Comment, *neutral.Review,
+	// *neutral.Release, *neutral.Asset, *neutral.Rule. One that the forge has not is fault.ErrUnsupported.
+	Write(ctx context.Context, r Repository, thing neutral.Thing) (neutral.Written, error)
+	// Upload stores a file that bodies refer to, and returns the address to put in its place.
+	Upload(ctx context.Context, r Repository, f archive.File, content io.Reader) (string, error)
+	// Finish does what can be done only when all is there: closes, locks, publishes, protects.
+	Finish(ctx context.Context, r Repository) error
+}
