@@ -67,18 +67,30 @@ type FileGetter interface {
 // Decoder reads the records of one dialect as the neutral model.
 type Decoder func(r *archive.Reader) (neutral.Source, error)
 
-// MetadataTarget restores into a repository of a forge. Its methods write one thing each and return what the forge made of it. What
-// they write has a provenance mark (neutral.Mark) wherever the forge keeps text.
+// MetadataTarget restores into a repository of a forge. Its methods write one thing each and return what the forge made of it. Texts
+// come with their provenance marks (neutral.Mark) in them, and with their references rewritten: a target writes them as they are.
 type MetadataTarget interface {
-	// Keeps says what the forge keeps of each field when it is restored by API.
+	// Keeps says what the forge keeps of each field when it is restored by API. A field that it does not name is lost.
 	Keeps() neutral.Fidelity
-	// Begin readies the repository, and finds what an earlier restore left there.
+	// Begin readies the repository, and finds what is there: by marks in texts that the target's own account wrote, else by name.
 	Begin(ctx context.Context, r Repository) (neutral.Restored, error)
 	// Write makes one thing: *neutral.Settings, *neutral.Label, *neutral.Milestone, *neutral.Item, *neutral.Comment, *neutral.Review,
-	// *neutral.Release, *neutral.Asset, *neutral.Rule. One that the forge has not is fault.ErrUnsupported.
+	// *neutral.Release, *neutral.Asset, *neutral.Rule, *neutral.Hook, *neutral.DeployKey. One that the forge has not is
+	// fault.ErrUnsupported, and what has a text is then written as a comment. Items are written open and releases as drafts, without
+	// comments, reviews and assets: those come by themselves, with the Item that they are on by the target's number, and then a
+	// *neutral.State. An Asset's bytes are in its Content.
 	Write(ctx context.Context, r Repository, thing neutral.Thing) (neutral.Written, error)
-	// Upload stores a file that bodies refer to, and returns the address to put in its place.
+	// Upload stores a file that a text refers to, and returns the address to put in its place. fault.ErrUnsupported where a file
+	// belongs to an item (MetadataAttacher), or there is no place for it.
 	Upload(ctx context.Context, r Repository, f archive.File, content io.Reader) (string, error)
-	// Finish does what can be done only when all is there: closes, locks, publishes, protects.
+	// Finish does what is left when all is there.
 	Finish(ctx context.Context, r Repository) error
+}
+
+// MetadataAttacher is a target whose files belong to an issue or a comment, which must be there first.
+type MetadataAttacher interface {
+	// Attach stores a file at what was written, unless that has it, and returns its address.
+	Attach(ctx context.Context, r Repository, to neutral.Written, f archive.File, content io.Reader) (string, error)
+	// Rewrite puts another text in the place of the one that was written.
+	Rewrite(ctx context.Context, r Repository, w neutral.Written, text string) error
 }

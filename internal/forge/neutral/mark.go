@@ -12,9 +12,11 @@ import (
 // Mark is the provenance of a thing that was restored by API, as it stands in the thing's text: for people in its first paragraph, and
 // for the next restore in an HTML comment at its end. It makes restores idempotent, and keeps the first origin over any number of them.
 type Mark struct {
-	Sort   string `json:"sort"`             // of Sorts
-	Number int64  `json:"number,omitempty"` // at the origin, of what has one
+	Sort string `json:"sort"` // "item", "comment", "review", "review-comment", "release", "placeholder"
 	Origin
+	In string `json:"in,omitempty"` // ID of the review that a comment is of, or of the comment that it answers
+	// Pending says that the text is not yet what it is to be: files that it refers to are not there.
+	Pending bool `json:"pending,omitempty"`
 	// More is what else the thing was and the forge has no place for: an object of the thing's fields, for Fill.
 	More json.RawMessage `json:"more,omitempty"`
 	// Notes are said to people below the first line; Unmark does not give them back.
@@ -132,8 +134,26 @@ func Unmark(marked string) (text string, m Mark, ok bool) {
 	return rest, m, true
 }
 
-// ThingKey names a thing by its first origin: "comment github.com 1234". It is the key of Restored.Things.
-func (m Mark) ThingKey() string { return m.Sort + " " + m.Forge + " " + m.ID }
+// Key names a thing by its first origin: "comment github.com 1234".
+func (m Mark) Key() string { return m.Sort + " " + m.Forge + " " + m.ID }
+
+// KeyOf names a thing that bears no mark by what the repository has only one of.
+func KeyOf(t Thing) string {
+	switch t := t.(type) {
+	case *Label:
+		return "label " + strings.ToLower(t.Name)
+	case *Milestone:
+		return "milestone " + t.Title
+	case *Asset:
+		return "asset " + t.Release + " " + t.Name
+	case *Rule:
+		if t.Tags {
+			return "rule tags " + t.Pattern
+		}
+		return "rule " + t.Pattern
+	}
+	return ""
+}
 
 var (
 	marks   = regexp.MustCompile(`<!-- backstay( *):`)

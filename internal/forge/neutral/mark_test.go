@@ -102,7 +102,7 @@ func FuzzMark(f *testing.F) {
 		if len(id)+len(name) > maxMark/16 {
 			return
 		}
-		if !ok || back.ID != m.ID || back.ThingKey() != m.ThingKey() {
+		if !ok || back.ID != m.ID || back.Key() != m.Key() {
 			t.Fatalf("the mark is lost: %q", m.Write(text))
 		}
 		if got != text {

@@ -53,6 +53,7 @@ type Origin struct {
 	Forge   string    `json:"forge"`         // host: "github.com"
 	URL     string    `json:"url,omitempty"` // of the thing's page
 	ID      string    `json:"id"`            // unique on that forge for that sort of thing
+	Was     int64     `json:"was,omitempty"` // the number it had there; 0 for what has none, and where it still has it
 	Author  User      `json:"author"`
 	Created time.Time `json:"created"`
 	Updated time.Time `json:"updated,omitzero"`
@@ -217,6 +218,7 @@ type Asset struct {
 	Label     string
 	Downloads int64
 	Created   time.Time
+	Content   io.Reader `json:"-"` // its bytes, while it is written
 }
 
 // File is an asset or an attachment.
@@ -264,7 +266,16 @@ type Collaborator struct {
 	Permission string // "read", "triage", "write", "maintain", "admin"
 }
 
+// State is what an item or a release becomes once all that belongs to it is there: closed, locked, pinned, published. Writing it
+// again changes nothing.
+type State struct {
+	Written Written  // what it is of
+	Item    *Item    // one of both is set
+	Release *Release // as it is to be
+}
+
 func (*Settings) thing()  {}
+func (*State) thing()     {}
 func (*Label) thing()     {}
 func (*Milestone) thing() {}
 func (*Item) thing()      {}
@@ -273,18 +284,26 @@ func (*Review) thing()    {}
 func (*Release) thing()   {}
 func (*Asset) thing()     {}
 func (*Rule) thing()      {}
+func (*Hook) thing()      {}
+func (*DeployKey) thing() {}
 
-// Restored is what an earlier restore left in a repository, so that none of it is made again.
+// Restored is what is in a repository before a restore, so that none of it is made again.
 type Restored struct {
 	Empty  bool               // nothing was there but what a new repository has
-	Things map[string]Written // by ThingKey
+	Things map[string]Written // by KeyOf, or the Mark's Key of what bears one
+	// Next is the number that the next item gets, where the forge gives them out in order. 0 where an item gets the number that is
+	// asked for.
+	Next int64
 }
 
 // Written is what a target made of a thing.
 type Written struct {
-	ID     string // the target's
-	Number int64  // of an item
-	URL    string
+	ID      string // the target's
+	Number  int64  // of an item
+	URL     string
+	Ref     string // how a text there refers to it: "!5"; "" for "#" and the number
+	Pending bool   // its text is not yet what it is to be (Mark.Pending)
+	State   string // of an item "closed" or "locked", of a release "published", as far as Begin saw; "" for what State is to be written of
 }
 
 // Fidelity says what becomes of each field of the model at a target, by "sort.field": "item.author".
