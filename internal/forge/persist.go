@@ -37,19 +37,28 @@ type throttled struct {
 func (t *throttled) Unwrap() error { return t.error }
 
 // persist makes a call until it succeeds, or fails for good.
-func (c *Client) persist(ctx context.Context, l call) (*Response, error) {
+func (c *Client) persist(ctx context.Context, l call) (r *Response, err error) {
+	err = c.again(ctx, l, func() (err error) {
+		r, err = c.try(ctx, l)
+		return err
+	})
+	return r, err
+}
+
+// again tries until it succeeds, or fails for good, as the forge allows it.
+func (c *Client) again(ctx context.Context, l call, try func() error) error {
 	failed, putOff := 0, 0
 	for {
 		if err := c.admit(ctx, l.resource); err != nil {
-			return nil, fault.Wrap(l.op, nil, err, "")
+			return fault.Wrap(l.op, nil, err, "")
 		}
-		r, err := c.try(ctx, l)
+		err := try()
 		if err == nil {
 			c.account.relax()
-			return r, nil
+			return nil
 		}
 		if ctx.Err() != nil {
-			return nil, fault.Wrap(l.op, nil, ctx.Err(), "")
+			return fault.Wrap(l.op, nil, ctx.Err(), "")
 		}
 		var limit *throttled
 		var passes *passing
@@ -64,12 +73,12 @@ func (c *Client) persist(ctx context.Context, l call) (*Response, error) {
 			failed++
 			if failed < tries {
 				if err := c.o.Sleep(ctx, pauseBefore(failed)); err != nil {
-					return nil, fault.Wrap(l.op, nil, err, "")
+					return fault.Wrap(l.op, nil, err, "")
 				}
 				continue
 			}
 		}
-		return nil, fault.Wrap(l.op, nil, err, "")
+		return fault.Wrap(l.op, nil, err, "")
 	}
 }
 
