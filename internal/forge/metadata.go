@@ -32,6 +32,10 @@ type Collection struct {
 	Since bool
 	// Keys yields all that the forge has, with Raw nil, for sweeps: cheaper than Read where a forge can do that. Nil reads all.
 	Keys func(ctx context.Context, q Query) iter.Seq2[archive.Record, error]
+	// Also names other collections whose records Read yields along with its own: a request that answers for several. It reads all
+	// that they have where it reads all of its own, or all that belongs to Query.Parents and to what it yields. They have no
+	// Collection of their own.
+	Also []string
 	// Requests is about how many requests reading n records costs, for estimates; nil for one for each hundred, or each parent.
 	Requests func(n int64) int64
 }
@@ -50,7 +54,9 @@ type MetadataCounter interface {
 }
 
 // MetadataMarker tells in bulk, for many repositories in a request, whether something changed: a word for each repository, by ID,
-// that is another one whenever a record was added, edited or removed, as far as the forge tells.
+// that is another one whenever a record was added, edited or removed, as far as the forge tells. A word may tell it of each collection:
+// "issues=2026-01-02T10:00:00Z/17 releases=0". Then only the roots (Collection.Of "") whose words changed are read, and all
+// the others, those it does not name too, once in AccountOptions.Recheck.
 type MetadataMarker interface {
 	MetadataMarks(ctx context.Context, all []Repository) (map[string]string, error)
 }

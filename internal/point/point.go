@@ -21,6 +21,8 @@ const (
 	KindDir     = "dir"     // a directory tree with attributes
 	KindListing = "listing" // what a forge says of the repositories of an account, as it answered
 	KindIssues  = "issues"  // the issues of a repository, as its forge answered
+	// KindMetadata is what a forge knows of a repository beside its code: an archive, as package forge/archive has it.
+	KindMetadata = "metadata"
 	KindObjects = "objects" // Kubernetes objects of one namespace, or of the cluster, one file each
 	KindVolume  = "volume"  // the file tree in a Kubernetes volume, as KindDir
 	KindBlock   = "block"   // the bytes of a Kubernetes volume in block mode: one file, image
@@ -361,6 +363,12 @@ type PartWriter interface {
 	Store(ctx context.Context, p Part) error
 	// Fail ends the part as failed. Where there is a Prior, it is carried in its place with its date. What was put is dropped.
 	Fail(ctx context.Context, reason error) error
+}
+
+// Saver is a PartWriter that can make what was put and kept so far last, as Store would, and go on: the next run has it as its Prior
+// where this one is cut short. In a published point it never shows: there, the part is what it was when it was ended.
+type Saver interface {
+	Save(ctx context.Context, p Part) error
 }
 
 // Draft is a point being made. It is invisible until Commit, but checkpointed while it grows: the next run on the same subject

@@ -2,6 +2,7 @@ package vault
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -12,8 +13,9 @@ import (
 	"github.com/backstay/backstay/internal/point"
 )
 
-// checkpoints is what a draft has made last so far. Its parts are in up to two checkpoints, each an unlisted snapshot: the base, and
-// the recent ones. A checkpoint after every part, of all parts, would write the record of an account as often as it has repositories.
+// checkpoints is what a draft has made last so far. Its parts are in up to three checkpoints, each an unlisted snapshot: the base, the
+// recent ones, and those that are open, as they were last saved. A checkpoint after every part, of all parts, would write the record of
+// an account as often as it has repositories.
 type checkpoints struct {
 	names  []string // of parts that were ended, in that order
 	inBase int      // of names
@@ -21,6 +23,8 @@ type checkpoints struct {
 	count  int      // checkpoints so far
 	base   manifest.ID
 	recent manifest.ID // "" for none
+	open   manifest.ID // "" for none
+	moved  bool        // what is saved of open parts is not what open has
 	last   time.Time   // when the last one began
 }
 
@@ -41,7 +45,7 @@ func (c *checkpoints) ended(p *point.Part) {
 
 // manifests are those that are there.
 func (c *checkpoints) manifests() []manifest.ID {
-	return slices.DeleteFunc([]manifest.ID{c.base, c.recent}, func(id manifest.ID) bool { return id == "" })
+	return slices.DeleteFunc([]manifest.ID{c.base, c.recent, c.open}, func(id manifest.ID) bool { return id == "" })
 }
 
 // plan decides what the next checkpoint holds: the parts that are not in the base, or all parts, as a new base. With the square root
@@ -58,7 +62,7 @@ func (c *checkpoints) plan() (names []string, rebase bool) {
 func (c *checkpoints) made(id manifest.ID, n int, rebase bool) (replaced []manifest.ID) {
 	c.count++
 	if rebase {
-		replaced = c.manifests()
+		replaced = []manifest.ID{c.base, c.recent}
 		c.base, c.recent, c.inBase = id, "", n
 		return replaced
 	}
@@ -66,6 +70,13 @@ func (c *checkpoints) made(id manifest.ID, n int, rebase bool) (replaced []manif
 		replaced = []manifest.ID{c.recent}
 	}
 	c.recent = id
+	return replaced
+}
+
+// madeOpen notes a checkpoint of the open parts, "" for none of them, and returns the manifest that it stands in for.
+func (c *checkpoints) madeOpen(id manifest.ID) (replaced []manifest.ID) {
+	c.count++
+	replaced, c.open = []manifest.ID{c.open}, id
 	return replaced
 }
 
@@ -126,29 +137,39 @@ func (d *draft) flush(ctx context.Context) error {
 	c := &d.checkpoints
 	c.last, c.atRisk = d.v.now(), 0
 	names, rebase := c.plan()
-	closed, all := d.closed, len(c.names)
-	record, parts := d.record(names)
+	closed, all, moved := d.closed, len(c.names), c.moved
+	record, parts := d.record(names, d.ended)
+	open, saved := d.record(slices.Sorted(maps.Keys(d.saved)), d.saved)
+	c.moved = false
 	d.mu.Unlock()
-	if closed || len(parts) == 0 {
+	if closed || len(parts) == 0 && !moved {
 		return nil
 	}
 	ctx = countWritten(ctx, &d.written)
-	m, _, err := d.snapshot(ctx, record, parts, draftPoint)
+	id, err := d.unlisted(ctx, record, parts)
 	if err != nil {
 		return fault.Wrap(op, nil, err, "")
+	}
+	var idOpen manifest.ID
+	if moved {
+		if idOpen, err = d.unlisted(ctx, open, saved); err != nil {
+			return fault.Wrap(op, nil, err, "")
+		}
 	}
 	shared, err := d.takeFresh(ctx)
 	if err != nil {
 		return fault.Wrap(op, nil, err, "")
 	}
-	m.IncompleteReason = "checkpoint"
-	id, err := snapshot.SaveSnapshot(ctx, d.w, m)
-	if err != nil {
-		return storageFault(op, err)
-	}
 	d.mu.Lock()
-	replaced := c.made(id, all, rebase)
+	var replaced []manifest.ID
+	if id != "" {
+		replaced = c.made(id, all, rebase)
+	}
+	if moved {
+		replaced = append(replaced, c.madeOpen(idOpen)...)
+	}
 	d.mu.Unlock()
+	replaced = slices.DeleteFunc(replaced, func(id manifest.ID) bool { return id == "" })
 	if err := deleteManifests(ctx, d.w, d.v, replaced); err != nil {
 		return fault.Wrap(op, nil, err, "")
 	}
@@ -156,4 +177,18 @@ func (d *draft) flush(ctx context.Context) error {
 		return storageFault(op, err)
 	}
 	return d.v.putLeaf(ctx, newSumsLeaf(), leaf{Shared: shared})
+}
+
+// unlisted writes the snapshot of a checkpoint and returns its manifest; "" for one of no parts.
+func (d *draft) unlisted(ctx context.Context, record *point.Record, parts []ended) (manifest.ID, error) {
+	if len(parts) == 0 {
+		return "", nil
+	}
+	m, _, err := d.snapshot(ctx, record, parts, draftPoint)
+	if err != nil {
+		return "", err
+	}
+	m.IncompleteReason = "checkpoint"
+	id, err := snapshot.SaveSnapshot(ctx, d.w, m)
+	return id, storageFault("write manifest", err)
 }

@@ -29,7 +29,7 @@ const (
 	maxAtRisk       = 16        // parts that wait for a checkpoint while others are begun
 	trusted         = time.Hour // what was there when a draft began is there: maintenance waits longer before it takes anything
 	lookBack        = 8         // points of a policy in which the last good copy of a part is sought
-	draftsBack      = 64        // checkpoints in which it is sought: a run that is killed leaves up to two
+	draftsBack      = 64        // checkpoints in which it is sought: a run that is killed leaves up to three
 	maxHolds        = 4         // that one draft puts on a point: the point is kept, and each finding is in the record
 	maxRecord       = 256 << 20
 )
@@ -59,6 +59,7 @@ type draft struct {
 	renamed     map[string]string  // new names of parts to old ones
 	open        map[string]bool
 	ended       map[string]ended
+	saved       map[string]ended // of parts that are open, as Save left them
 	failures    []error
 	warnings    []string
 	held        map[string]int              // holds by point
@@ -107,6 +108,7 @@ func (v *Vault) Begin(ctx context.Context, s point.Subject, policy string) (poin
 		v: v, w: w, checkpoints: checkpoints{last: now},
 		point: point.Point{ID: randomID(), Subject: s, Policy: policy, Time: now}, began: now,
 		named: map[string]bool{}, open: map[string]bool{}, renamed: map[string]string{}, ended: map[string]ended{},
+		saved: map[string]ended{},
 		checked: map[object.ID]bool{}, held: map[string]int{},
 		packs: packs{lost: map[blob.ID]bool{}}, warnings: warnings,
 		settled: now, holes: map[point.Content]object.ID{}, ranges: make(chan struct{}, rangeWriters),
@@ -192,8 +194,22 @@ func (d *draft) end(e ended) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.open, e.part.Name)
+	if _, saved := d.saved[e.part.Name]; saved {
+		delete(d.saved, e.part.Name)
+		d.checkpoints.moved = true
+	}
 	d.ended[e.part.Name] = e
 	d.checkpoints.ended(&e.part)
+}
+
+// save notes how an open part is to be found by the next run.
+func (d *draft) save(e ended) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.open[e.part.Name] {
+		d.saved[e.part.Name] = e
+		d.checkpoints.moved = true
+	}
 }
 
 // takeFresh copies the metadata that no leaf has a copy of. Where the leaf cannot be written, the run fails altogether.
@@ -205,14 +221,15 @@ func (d *draft) takeFresh(ctx context.Context) ([]metaCopy, error) {
 	return copyMeta(ctx, d.w, fresh)
 }
 
-// record returns the record of the parts of names that were ended so far, and these parts, outer before inner. The caller holds mu.
-func (d *draft) record(names []string) (*point.Record, []ended) {
+// record returns the record of the parts of names that are among those of ended, and these parts, outer before inner. The caller
+// holds mu.
+func (d *draft) record(names []string, among map[string]ended) (*point.Record, []ended) {
 	p := d.point
 	p.Revisions = map[string]string{}
 	maps.Copy(p.Revisions, d.point.Revisions)
 	var parts []ended
 	for _, name := range names {
-		e, ok := d.ended[name]
+		e, ok := among[name]
 		if !ok {
 			continue
 		}
@@ -328,7 +345,7 @@ func (d *draft) Commit(ctx context.Context) (*point.Receipt, error) {
 	defer d.flushing.Unlock()
 	d.mu.Lock()
 	closed, open, failures := d.closed, slices.Sorted(maps.Keys(d.open)), d.failures
-	record, parts := d.record(d.order)
+	record, parts := d.record(d.order, d.ended)
 	d.closed = d.closed || len(open) == 0
 	d.mu.Unlock()
 	switch {

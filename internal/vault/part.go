@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	iofs "io/fs"
+	"slices"
 	"strings"
 	"sync"
 
@@ -253,6 +254,39 @@ func (p *part) Store(ctx context.Context, q point.Part) error {
 	q.Bytes, q.NewBytes, q.Notes = size(&n.entry), max(q.NewBytes, p.newBytes), append(q.Notes, p.notes...)
 	p.d.end(ended{q, n})
 	return p.d.secureEnded(ctx)
+}
+
+// Save makes what was put and kept so far last, as a part that is stored; it stays open.
+func (p *part) Save(ctx context.Context, q point.Part) error {
+	op := "save part " + p.name
+	n, err := p.copy(ctx, op)
+	if err != nil {
+		return err
+	}
+	q.Name, q.Kind, q.State, q.CarriedFrom = p.name, p.kind, point.Stored, nil
+	q.Bytes = size(&n.entry)
+	p.mu.Lock()
+	q.NewBytes, q.Notes = p.newBytes, append(slices.Clone(q.Notes), p.notes...)
+	p.mu.Unlock()
+	p.d.save(ended{q, n})
+	return fault.Wrap(op, nil, p.d.Checkpoint(ctx), "")
+}
+
+// copy writes the directories of the part's tree as it is, and returns a copy of that.
+func (p *part) copy(ctx context.Context, op string) (*node, error) {
+	ctx, done, err := p.d.v.operation(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ended {
+		return nil, fmt.Errorf("%s: it has ended already", op)
+	}
+	n := p.root.copy()
+	_, err = n.write(countWritten(ctx, &p.d.written), p.d.w, p.d.wrote)
+	return n, fault.Wrap(op, nil, err, "")
 }
 
 // Fail ends the part as failed, or carries its prior copy.

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"maps"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -209,6 +210,7 @@ type partWriter struct {
 	files   tree
 	written int64
 	notes   []string
+	saved   *ended // nil for nothing
 }
 
 func (w *partWriter) Prior() *point.Prior {
@@ -307,12 +309,31 @@ func (w *partWriter) Store(ctx context.Context, p point.Part) error {
 	return nil
 }
 
+// Save keeps what was put and kept so far for the next run.
+func (w *partWriter) Save(ctx context.Context, p point.Part) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.done {
+		return fmt.Errorf("save part %s: it has ended", w.name)
+	}
+	p.Name, p.Kind, p.State, p.CarriedFrom = w.name, w.kind, point.Stored, nil
+	p.Bytes, p.NewBytes = w.files.bytes(), w.written
+	p.Notes = append(slices.Clone(p.Notes), w.notes...)
+	w.saved = &ended{part: p, files: maps.Clone(w.files), time: w.draft.point.Time}
+	w.draft.store.checkpoint(w.draft.point, w.saved)
+	return nil
+}
+
 func (w *partWriter) Fail(_ context.Context, reason error) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err := w.finish(); err != nil {
 		return err
 	}
+	w.draft.store.forget(w.draft.point, w.saved)
 	w.draft.mu.Lock()
 	w.draft.failures = append(w.draft.failures, fmt.Errorf("%s: %w", w.name, reason))
 	w.draft.mu.Unlock()

@@ -291,6 +291,19 @@ func (s *Store) checkpoint(of point.Point, e *ended) {
 	}
 }
 
+// forget drops what was saved of a part that then failed.
+func (s *Store) forget(of point.Point, saved *ended) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if saved == nil {
+		return
+	}
+	at := place{of.Subject, of.Policy, saved.part.Name}
+	if s.checkpoints[at] == saved {
+		delete(s.checkpoints, at)
+	}
+}
+
 // publish lists a point; checkpoints that it makes superfluous go.
 func (s *Store) publish(p *saved) {
 	s.mu.Lock()

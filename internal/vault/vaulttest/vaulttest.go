@@ -57,6 +57,9 @@ func Run(t *testing.T, makeStore func(t *testing.T, clock func() time.Time) prot
 		{"nothing stored", (*suite).nothing},
 		{"parts not ended", (*suite).notEnded},
 		{"checkpoint", (*suite).checkpoint},
+		{"save", (*suite).save},
+		{"save, then end", (*suite).saveAndEnd},
+		{"save, then fail", (*suite).saveAndFail},
 		{"abandon", (*suite).abandon},
 		{"last", (*suite).lastParts},
 		{"last after a run cut short", (*suite).lastCutShort},
@@ -683,6 +686,85 @@ func (s *suite) checkpoint() {
 	_, r := s.open(s.commit(d).Point.ID)
 	s.equal(s.read(r, repo+"/HEAD"), "checkpointed")
 	s.equal(len(s.points(point.Filter{})), 2)
+}
+
+// saver is the part as one that can be saved.
+func (s *suite) saver(w point.PartWriter) point.Saver {
+	s.Helper()
+	saver, ok := w.(point.Saver)
+	if !ok {
+		s.Fatalf("a %T cannot be saved", w)
+	}
+	return saver
+}
+
+func (s *suite) save() {
+	s.point(api, "old")
+	d := s.begin(api)
+	open := s.part(d, repo)
+	s.must(open.Keep(s.Context(), "HEAD"))
+	s.put(open, "segments/1", "one")
+	s.must(s.saver(open).Save(s.Context(), point.Part{ID: "1"}))
+	s.put(open, "segments/1", "one and more")
+	s.put(open, "segments/2", "two")
+	s.must(s.saver(open).Save(s.Context(), point.Part{ID: "1"}))
+	s.put(open, "segments/3", "lost")
+	other := s.part(d, "git/other.git")
+	s.put(other, "HEAD", "other")
+	s.end(other)
+	s.must(d.Checkpoint(s.Context()))
+	s.equal(len(s.points(point.Filter{})), 1)
+
+	// The run is killed here, and the next one is, too: what was saved lasts.
+	s.must(s.begin(api).Abandon(s.Context()))
+	d = s.begin(api)
+	s.equal(s.last(d), []string{"git/example.com/acme/api.git stored", "git/other.git stored"})
+	w := s.part(d, repo)
+	if w.Prior() == nil {
+		s.Fatal("what was saved is not found")
+	}
+	s.equal(w.Prior().Part.ID, "1")
+	s.equal(w.Prior().Part.Kind, point.KindGit)
+	s.equal(s.names(w.Prior(), "segments"), []string{"1", "2"})
+	s.equal(s.read(w.Prior(), "HEAD"), "old")
+	s.equal(s.read(w.Prior(), "segments/1"), "one and more")
+	s.must(w.Keep(s.Context(), "."))
+	s.end(w)
+	_, r := s.open(s.commit(d).Point.ID)
+	s.equal(s.read(r, repo+"/segments/2"), "two")
+}
+
+func (s *suite) saveAndEnd() {
+	d := s.begin(api)
+	w := s.part(d, repo)
+	s.put(w, "HEAD", "saved")
+	s.must(s.saver(w).Save(s.Context(), point.Part{}))
+	s.put(w, "HEAD", "ended")
+	s.end(w)
+	if err := s.saver(w).Save(s.Context(), point.Part{}); err == nil {
+		s.Error("a part was saved that had ended")
+	}
+	_, r := s.open(s.commit(d).Point.ID)
+	s.equal(s.read(r, repo+"/HEAD"), "ended")
+	d = s.begin(api)
+	s.equal(s.read(s.part(d, repo).Prior(), "HEAD"), "ended")
+	s.must(d.Abandon(s.Context()))
+}
+
+func (s *suite) saveAndFail() {
+	s.point(api, "old")
+	d := s.begin(api)
+	w := s.part(d, repo)
+	s.put(w, "HEAD", "saved")
+	s.must(s.saver(w).Save(s.Context(), point.Part{}))
+	s.must(w.Fail(s.Context(), errSource))
+	other := s.part(d, "git/other.git")
+	s.end(other)
+	_, r := s.open(s.commit(d).Point.ID)
+	s.equal(s.read(r, repo+"/HEAD"), "old")
+	d = s.begin(api)
+	s.equal(s.read(s.part(d, repo).Prior(), "HEAD"), "old")
+	s.must(d.Abandon(s.Context()))
 }
 
 func (s *suite) abandon() {
