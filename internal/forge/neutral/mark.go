@@ -12,7 +12,7 @@ import (
 // Mark is the provenance of a thing that was restored by API, as it stands in the thing's text: for people in its first paragraph, and
 // for the next restore in an HTML comment at its end. It makes restores idempotent, and keeps the first origin over any number of them.
 type Mark struct {
-	Sort string `json:"sort"` // "item", "comment", "review", "review-comment", "release", "placeholder"
+	Sort string `json:"sort"`
 	Origin
 	In string `json:"in,omitempty"` // ID of the review that a comment is of, or of the comment that it answers
 	// Pending says that the text is not yet what it is to be: files that it refers to are not there.
@@ -21,7 +21,20 @@ type Mark struct {
 	More json.RawMessage `json:"more,omitempty"`
 	// Notes are said to people below the first line; Unmark does not give them back.
 	Notes []string `json:"-"`
+	Quote string   `json:"-"` // a piece of a diff, shown below the notes
 }
+
+// Sorts of what bears a mark.
+const (
+	SortIssue         = "issue"
+	SortPull          = "pull"
+	SortComment       = "comment"
+	SortReview        = "review"
+	SortReviewComment = "review-comment"
+	SortDiscussion    = "discussion"
+	SortRelease       = "release"
+	SortPlaceholder   = "placeholder" // an item that only takes a number
+)
 
 // What of a text is the mark.
 const (
@@ -79,7 +92,21 @@ func (m Mark) head() string {
 	for _, note := range m.Notes {
 		head += "\n" + noteBegin + strings.Join(strings.Fields(note), " ")
 	}
+	if m.Quote != "" {
+		head += "\n>\n" + quote(m.Quote)
+	}
 	return head
+}
+
+// quote shows lines of a diff, the last ones of a long one, in a block that they cannot end.
+func quote(diff string) string {
+	fence := "```"
+	for strings.Contains(diff, fence) {
+		fence += "`"
+	}
+	lines := strings.FieldsFunc(diff, func(r rune) bool { return r == '\n' || r == '\r' })
+	lines = lines[max(0, len(lines)-12):]
+	return "> " + fence + "diff\n> " + strings.Join(lines, "\n> ") + "\n> " + fence
 }
 
 var webAddress = regexp.MustCompile(`^https?://[!-;=?-~]{1,1000}$`)

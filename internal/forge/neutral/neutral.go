@@ -150,6 +150,9 @@ type Comment struct {
 	Answer    bool       // of a discussion
 	// Code is what a review's comment, or a commit's, is on; nil for others.
 	Code *Code
+
+	On   Written // as the target made the item it is on, while it is restored
+	mark Mark    // that Recall found
 }
 
 // Code is a place in a diff.
@@ -173,6 +176,7 @@ type Review struct {
 	OID      string // commit
 	Body     string
 	Comments []*Comment // with Code
+	On       Written    // as Comment has it
 }
 
 // Event is something that happened to an item: Kind is GitHub's word for it ("labeled", "closed", "renamed"); Data is the forge's own.

@@ -1,0 +1,175 @@
+package neutral
+
+import (
+	"encoding/json"
+	"reflect"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Of returns what becomes of a field: of "item.author", else of all of "item". What a Fidelity does not name is lost.
+func (f Fidelity) Of(field string) Fate {
+	if fate, ok := f[field]; ok {
+		return fate
+	}
+	sort, _, _ := strings.Cut(field, ".")
+	if fate, ok := f[sort]; ok {
+		return fate
+	}
+	return Fate{Lost, "the forge takes none by its API"}
+}
+
+// apart are fields that other things than the one they are in are made of, or that are not a matter of fidelity.
+var apart = map[string]bool{
+	"Forge": true, "URL": true, "ID": true, "Was": true, "Item": true, "Number": true, "Comments": true, "Reviews": true, "Replies": true,
+	"Pull": true, "Code": true, "Assets": true, "Release": true, "Content": true, "On": true, "SHA256": true, "Size": true, "Reason": true,
+}
+
+// Fields calls each with the name, "item.closedAt", and the value of every field that a thing has something in. thing is a pointer to
+// one of the model's structs.
+func Fields(sort string, thing any, each func(field string, value any)) {
+	eachField(reflect.ValueOf(thing).Elem(), func(name string, value reflect.Value) {
+		if _, isItem := thing.(*Item); !apart[name] || name == "Reason" && isItem {
+			each(sort+"."+lowerFirst(name), value.Interface())
+		}
+	})
+}
+
+func eachField(v reflect.Value, each func(name string, value reflect.Value)) {
+	for i := range v.NumField() {
+		field, value := v.Type().Field(i), v.Field(i)
+		switch {
+		case field.Anonymous && value.Kind() == reflect.Struct:
+			eachField(value, each)
+		case field.IsExported() && !value.IsZero() && !(value.Kind() == reflect.Slice && value.Len() == 0):
+			each(field.Name, value)
+		}
+	}
+}
+
+func lowerFirst(s string) string {
+	r, n := utf8.DecodeRuneInString(s)
+	if strings.ToUpper(s) == s {
+		return strings.ToLower(s)
+	}
+	return string(unicode.ToLower(r)) + s[n:]
+}
+
+// maxMore bounds what a mark says of a thing beside where it comes from, in bytes: bodies have limits, too.
+const maxMore = 12 << 10
+
+// More is what of a thing a target has no place for, for Mark.More. What a pull request has more than an issue is all in it, for a
+// target makes an issue of one whose branches are gone.
+func More(sort string, thing any, f Fidelity) json.RawMessage {
+	more := map[string]any{}
+	Fields(sort, thing, func(field string, value any) {
+		if f.Of(field).State != Kept && field != sort+".body" && field != sort+".author" && field != sort+".created" && field != sort+".updated" {
+			more[strings.TrimPrefix(field, sort+".")] = value
+		}
+	})
+	switch t := thing.(type) {
+	case *Item:
+		if t.Pull != nil {
+			pull := map[string]any{}
+			Fields("pull", t.Pull, func(field string, value any) { pull[strings.TrimPrefix(field, "pull.")] = value })
+			more["pull"] = pull
+		}
+	case *Comment:
+		if t.Code != nil {
+			more["code"] = t.Code
+		}
+	}
+	for _, longest := range []string{"", "events", "reactions", "code"} {
+		delete(more, longest)
+		if len(more) == 0 {
+			return nil
+		}
+		if raw, err := json.Marshal(more); err == nil && len(raw) <= maxMore {
+			return raw
+		}
+	}
+	return nil
+}
+
+// Recall gives an item back what it was before it was restored: wherever a text by account, whose credentials restored it, bears a
+// mark, the text before, the first origin, and what the forge had no place for. Reviews that became comments are reviews again.
+func Recall(item *Item, account string) {
+	recall(&item.Origin, &item.Body, account, item)
+	for _, c := range item.Comments {
+		recallComment(c, account)
+	}
+	if item.Pull == nil {
+		return
+	}
+	for _, r := range item.Pull.Reviews {
+		recall(&r.Origin, &r.Body, account, r)
+		for _, c := range r.Comments {
+			recallComment(c, account)
+		}
+	}
+	regroup(item)
+}
+
+// RecallRelease is Recall for a release.
+func RecallRelease(r *Release, account string) { recall(&r.Origin, &r.Body, account, r) }
+
+func recallComment(c *Comment, account string) {
+	if m, ok := recall(&c.Origin, &c.Body, account, c); ok {
+		c.mark = m
+	}
+	for _, reply := range c.Replies {
+		recallComment(reply, account)
+	}
+}
+
+// recall reads the mark of a text. thing gets what else the mark holds.
+func recall(o *Origin, body *string, account string, thing any) (Mark, bool) {
+	if account == "" || !strings.EqualFold(o.Author.Login, account) {
+		return Mark{}, false
+	}
+	text, m, ok := Unmark(*body)
+	if !ok {
+		return Mark{}, false
+	}
+	*body, *o = text, m.Origin
+	if len(m.More) > 0 {
+		_ = json.Unmarshal(m.More, thing) // a field that cannot be read stays as the forge has it
+	}
+	return m, true
+}
+
+// regroup makes reviews of what stands among the comments of a pull request and was one.
+func regroup(item *Item) {
+	var plain []*Comment
+	reviews, threads := map[string]*Review{}, map[string]*Comment{}
+	for _, r := range item.Pull.Reviews {
+		reviews[r.ID] = r
+		for _, c := range r.Comments {
+			threads[c.ID] = c
+		}
+	}
+	for _, c := range item.Comments {
+		if c.mark.Sort == SortReview {
+			r := &Review{Origin: c.Origin, Item: item.Number, Body: c.Body}
+			if len(c.mark.More) > 0 {
+				_ = json.Unmarshal(c.mark.More, r) // as in recall
+			}
+			reviews[r.ID] = r
+			item.Pull.Reviews = append(item.Pull.Reviews, r)
+		}
+	}
+	for _, c := range item.Comments {
+		switch thread, review := threads[c.mark.In], reviews[c.mark.In]; {
+		case c.mark.Sort == SortReview:
+		case c.mark.Sort == SortReviewComment && thread != nil:
+			thread.Replies = append(thread.Replies, c)
+		case c.mark.Sort == SortReviewComment && review != nil:
+			review.Comments = append(review.Comments, c)
+			threads[c.ID] = c
+		default:
+			plain = append(plain, c)
+		}
+	}
+	item.Comments = plain
+}
