@@ -9,7 +9,7 @@
 //	check:"name"    the value, or each of a list, is a: name, url, cron, zone, duration (30d, 1y6m: of the calendar),
 //	                span (90s, 8h: of the clock), count (not negative), pointer (/spec/replicas: a JSON Pointer), glob,
 //	                object (KIND.GROUP/NAME), objects (that, or KIND.GROUP), every (that, or *), kinds (PLURAL.GROUP, *.GROUP),
-//	                deployments (globs NAME or NAMESPACE/NAME)
+//	                deployments (globs NAME or NAMESPACE/NAME), size (2GiB), host (HOST or HOST:PORT)
 //	max:"N"         the value, or each of a list, may be longer on a cluster than text is otherwise
 //	cluster:"-"     not on a cluster: the definition of the custom resource refuses the field
 //	file:"-"        not in files: the controller's alone
@@ -237,6 +237,16 @@ type Forge struct {
 	Gists bool `json:"gists,omitempty"`
 	// Issues as the forge answers them, one file each.
 	Issues bool `json:"issues,omitempty"`
+	// What the forge knows of the repositories beside their code: issues and pull requests with all that belongs to them, discussions,
+	// releases, labels, rules and more (GitHub, GitLab, Gitea, Forgejo, Gogs).
+	Metadata bool `json:"metadata,omitempty"`
+	// With metadata, also release assets and attachments. Default true.
+	Files *bool `json:"files,omitempty"`
+	// The largest of these that is taken: 500MB, 4GiB. Default 2GiB. Larger ones are named as left out.
+	MaxFile string `json:"maxFile,omitempty" check:"size"`
+	// Where a forge of one's own keeps these, beside itself: minio.example.com:9000. Asked over https and without credentials. Hosts
+	// that it does not name here are not asked.
+	FileHosts []string `json:"fileHosts,omitempty" check:"host"`
 
 	// Globs over owner/name, or over the name alone where there is no slash, whatever the case: acme/*, *-archive. * stands for
 	// anything but a slash, ** for anything. Nothing said takes all; exclude beats include.

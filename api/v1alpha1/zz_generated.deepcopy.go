@@ -570,6 +570,16 @@ func (in *Forge) DeepCopyInto(out *Forge) {
 		*out = new(bool)
 		**out = **in
 	}
+	if in.Files != nil {
+		in, out := &in.Files, &out.Files
+		*out = new(bool)
+		**out = **in
+	}
+	if in.FileHosts != nil {
+		in, out := &in.FileHosts, &out.FileHosts
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
 	if in.Include != nil {
 		in, out := &in.Include, &out.Include
 		*out = make([]string, len(*in))

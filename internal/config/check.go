@@ -211,7 +211,23 @@ func (c *checker) forge(f *v1alpha1.Forge, kind, path string) {
 	if f.Issues && kind == "sourcehut" {
 		c.wrong(join(path, "issues"), "not read from Sourcehut")
 	}
+	c.metadata(f, kind, path)
 	c.names(f, path)
+}
+
+// metadata judges what goes with it.
+func (c *checker) metadata(f *v1alpha1.Forge, kind, path string) {
+	if f.Metadata && slices.Contains([]string{"bitbucket", "onedev", "sourcehut"}, kind) {
+		c.wrong(join(path, "metadata"), "only read from GitHub, GitLab, Gitea, Forgejo and Gogs")
+	}
+	for name, given := range map[string]bool{"files": f.Files != nil, "maxFile": f.MaxFile != "", "fileHosts": len(f.FileHosts) > 0} {
+		switch at := join(path, name); {
+		case given && !f.Metadata:
+			c.wrong(at, "it goes with metadata: true")
+		case given && name != "files" && f.Files != nil && !*f.Files:
+			c.wrong(at, "no files are taken: files is false")
+		}
+	}
 }
 
 // names judges the lists that choose repositories and owners.

@@ -147,6 +147,12 @@ func TestLoadRefuses(t *testing.T) {
 		{"app elsewhere", spec("  location: vault\n  sources: [{gitlab: {app: {id: 1, installationID: 2, privateKey: {file: k}}}}]\n"), `Apps are GitHub's`},
 		{"pull on github", spec(plainSpec + "  mirrors: [{github: {}, pull: true}]\n"), `only GitLab, Gitea, Forgejo and Gogs pull`},
 		{"empty heartbeat", spec(plainSpec + "  notify: {heartbeats: [{}]}\n"), `success, start or failure is missing`},
+		{"metadata elsewhere", spec("  location: vault\n  sources: [{sourcehut: {metadata: true}}]\n"), `:7:26: spec.sources[0].sourcehut.metadata: only read from GitHub`},
+		{"metadata as fields", spec("  location: vault\n  sources: [{github: {metadata: {files: true}}}]\n"), `spec.sources[0].github.metadata: fields where one value`},
+		{"files of nothing", spec("  location: vault\n  sources: [{github: {files: true}}]\n"), `spec.sources[0].github.files: it goes with metadata: true`},
+		{"a size of no files", spec("  location: vault\n  sources: [{github: {metadata: true, files: false, maxFile: 1GiB}}]\n"), `maxFile: no files are taken`},
+		{"size", spec("  location: vault\n  sources: [{github: {metadata: true, maxFile: 2 GB}}]\n"), `maxFile: a size is expected: 500MB, 2GiB`},
+		{"host", spec("  location: vault\n  sources: [{gitea: {metadata: true, fileHosts: ['https://a.example']}}]\n"), `fileHosts[0]: HOST or HOST:PORT is expected`},
 		{"two of a name", spec(plainSpec) + "---\n" + spec(plainSpec), `:13:3: metadata.name: Policy nightly is declared at`},
 		{"next version", "apiVersion: backstay.io/v2\nkind: Policy\n", `apiVersion: this program reads backstay.io/v1alpha1`},
 		{"unknown kind", "apiVersion: backstay.io/v1alpha1\nkind: Polcy\n", `kind: files declare Location, Policy, Backup, RestorePoint, Restore or Gate; did you mean Policy?`},
@@ -171,6 +177,18 @@ func TestLoadRefuses(t *testing.T) {
 				t.Errorf("the secret is told: %v", err)
 			}
 		})
+	}
+}
+
+func TestParseSize(t *testing.T) {
+	for text, want := range map[string]int64{
+		"500MB": 500e6, "2GiB": 2 << 30, "2Gi": 2 << 30, "1K": 1000, "3TiB": 3 << 40,
+		"": 0, "0GiB": 0, "1": 0, "1.5GiB": 0, "-1GiB": 0, "1PB": 0, "GiB": 0, "1 GiB": 0, "999999999TiB": 0,
+	} {
+		got, err := config.ParseSize(text)
+		if got != want || (err == nil) != (want > 0) {
+			t.Errorf("%q: %d, %v; want %d", text, got, err, want)
+		}
 	}
 }
 

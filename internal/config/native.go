@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/url"
 	"path"
 	"reflect"
@@ -198,6 +199,10 @@ func checks(name string) func(string) error {
 		return form(everyFormat, "KIND.GROUP/NAME is expected, KIND.GROUP for all of a kind, or * for every object")
 	case "kinds":
 		return form(kindsFormat, "PLURAL.GROUP is expected, or *.GROUP for all of a group: events.events.k8s.io, *.metrics.k8s.io")
+	case "size":
+		return func(text string) error { _, err := ParseSize(text); return err }
+	case "host":
+		return form(hostFormat, "HOST or HOST:PORT is expected: minio.example.com:9000")
 	case "deployments":
 		return form(deploymentsFormat, "NAME or NAMESPACE/NAME is expected, * for any characters: shop, team-*, argocd/*")
 	case "duration":
@@ -259,6 +264,9 @@ var (
 	everyFormat   = regexp.MustCompile(`^(\*|[^*/\s.][^*/\s]*(/[^/\s]+)?)$`)
 	kindsFormat   = regexp.MustCompile(`^(\*\.)?[^*/\s.][^*/\s]*$`)
 
+	sizeFormat = regexp.MustCompile(`^([1-9][0-9]{0,8})([KMGT])(i?)B?$`)
+	hostFormat = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?$`)
+
 	deploymentsFormat = regexp.MustCompile(`^[^/\s]+(/[^/\s]+)?$`)
 )
 
@@ -277,4 +285,27 @@ func checkSpan(text string) error {
 		return fmt.Errorf("a span of the clock is expected: 90s, 10m, 8h")
 	}
 	return nil
+}
+
+// ParseSize reads a number of bytes: 500MB is 500 million, 2GiB or 2Gi twice 1,073,741,824. Errors are fault.ErrInvalid.
+func ParseSize(text string) (int64, error) {
+	parts := sizeFormat.FindStringSubmatch(text)
+	if parts == nil {
+		return 0, fault.New("", fault.ErrInvalid, "a size is expected: 500MB, 2GiB", "")
+	}
+	n, err := strconv.ParseInt(parts[1], 10, 64)
+	if err != nil {
+		return 0, fault.Wrap("", fault.ErrInvalid, err, "")
+	}
+	base := int64(1000)
+	if parts[3] != "" {
+		base = 1024
+	}
+	for range strings.Index("KMGT", parts[2]) + 1 {
+		if n > math.MaxInt64/base {
+			return 0, fault.New("", fault.ErrInvalid, "too large", "")
+		}
+		n *= base
+	}
+	return n, nil
 }

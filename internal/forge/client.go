@@ -42,6 +42,7 @@ type ClientOptions struct {
 	UserAgent string                                              // "" for "backstay"
 	Transport http.RoundTripper                                   // nil for the default one
 	CAFile    string                                              // PEM file of certificate authorities trusted beside the system's
+	FileHosts []string                                            // HOST or HOST:PORT, where the forge keeps files beside those it is known for
 
 	Budget  *Budget                                          // shared by the clients of one host and account; nil for one of its own
 	Cache   *Cache                                           // answers kept for conditional requests; nil for none

@@ -34,14 +34,15 @@ type FileHosts struct {
 
 // FileClient downloads files of a forge. Safe for concurrent use.
 type FileClient struct {
-	c      *Client
-	own    []*url.URL
-	stores []string
-	direct http.RoundTripper // looks at the IP address before it connects
-	proxy  http.RoundTripper // for what goes through a proxy, which looks hosts up itself
-	via    func(*http.Request) (*url.URL, error)
-	idle   time.Duration
-	public func(netip.Addr) bool // whether a store may have the address
+	c       *Client
+	own     []*url.URL
+	stores  []string
+	trusted []*url.URL        // may be at any IP address: the forge, and what the user named
+	direct  http.RoundTripper // looks at the IP address before it connects
+	proxy   http.RoundTripper // for what goes through a proxy, which looks hosts up itself
+	via     func(*http.Request) (*url.URL, error)
+	idle    time.Duration
+	public  func(netip.Addr) bool // whether a store may have the address
 }
 
 // Files makes a client for the files of the forge, with the same credentials, certificate authorities and budget.
@@ -54,9 +55,13 @@ func (c *Client) Files(h FileHosts) (*FileClient, error) {
 		}
 		f.own = append(f.own, u)
 	}
-	for _, host := range h.Stores {
+	for _, host := range slices.Concat(h.Stores, c.o.FileHosts) {
 		f.stores = append(f.stores, strings.ToLower(host))
 	}
+	for _, host := range c.o.FileHosts {
+		f.trusted = append(f.trusted, &url.URL{Scheme: "https", Host: host})
+	}
+	f.trusted = append(f.trusted, f.own...)
 	return f, f.connect()
 }
 
@@ -80,7 +85,7 @@ func (f *FileClient) connect() error {
 	return nil
 }
 
-// dialer connects to the forge wherever that is, and to others by public addresses only: a name that leads into the network that this
+// dialer connects to the forge, and to what the user named, wherever they are, and to others by public addresses only: a name that leads into the network that this
 // runs in is found out here, after it was looked up.
 func (f *FileClient) dialer(own func(context.Context, string, string) (net.Conn, error)) func(context.Context, string, string) (net.Conn, error) {
 	if own == nil {
@@ -94,7 +99,7 @@ func (f *FileClient) dialer(own func(context.Context, string, string) (net.Conn,
 		return nil
 	}}
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		for _, u := range f.own {
+		for _, u := range f.trusted {
 			if strings.EqualFold(address, net.JoinHostPort(u.Hostname(), portOf(u))) {
 				return own(ctx, network, address)
 			}

@@ -78,6 +78,29 @@ func TestCredentialsStayAtTheForge(t *testing.T) {
 	}
 }
 
+func TestAStoreThatTheUserNamesMayBeAnywhere(t *testing.T) {
+	store := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "" {
+			t.Errorf("the store is sent %v", r.Header)
+		}
+		io.WriteString(w, "content")
+	}))
+	defer store.Close()
+	c, err := NewClient(ClientOptions{
+		Base: "https://git.example.com", FileHosts: []string{strings.TrimPrefix(store.URL, "https://")}, Transport: store.Client().Transport,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := c.Files(FileHosts{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := fetchFile(t, f, store.URL+"/x", 100); err != nil || got != "content" {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
 func TestAddressesThatAreNotTheForgesAreNeverAsked(t *testing.T) {
 	inside := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		t.Errorf("a server inside is asked for %s", r.URL)
