@@ -186,20 +186,43 @@ func (r *restoration) pointObject(ctx context.Context) (*v1alpha1.RestorePoint, 
 		}
 		return &all[i], nil
 	}
+	all = slices.DeleteFunc(all, func(p v1alpha1.RestorePoint) bool {
+		return p.Spec.Application != want.Application || want.AsOf != nil && p.Spec.Time.After(want.AsOf.Time)
+	})
 	newest := map[string]*v1alpha1.RestorePoint{} // of each cluster
+	if want.Revision != "" {
+		if newest, err = r.pointsOf(ctx, all, want.Revision); err != nil {
+			return nil, err
+		}
+		return chosen(op, newest, want, r.Name)
+	}
 	for i := range all {
 		p := &all[i]
-		if p.Spec.Application != want.Application || p.Spec.State != string(point.Complete) || want.AsOf != nil && p.Spec.Time.After(want.AsOf.Time) {
-			continue
-		}
-		if want.Revision != "" && !slices.ContainsFunc(p.Spec.Revisions, func(r string) bool { return point.SameRevision(r, want.Revision) }) {
-			continue
-		}
-		if known := newest[p.Spec.Cluster]; known == nil || known.Spec.Time.Before(&p.Spec.Time) {
+		if known := newest[p.Spec.Cluster]; p.Spec.State == string(point.Complete) && (known == nil || known.Spec.Time.Before(&p.Spec.Time)) {
 			newest[p.Spec.Cluster] = p
 		}
 	}
 	return chosen(op, newest, want, r.Name)
+}
+
+// pointsOf are the points that go with a revision, by the clusters that they were made on.
+func (r *restoration) pointsOf(ctx context.Context, all []v1alpha1.RestorePoint, revision string) (map[string]*v1alpha1.RestorePoint, error) {
+	of, err := ReadPast(ctx, r.Cluster.Client, r.object.Namespace, all)
+	if err != nil {
+		return nil, err
+	}
+	found := map[string]*v1alpha1.RestorePoint{}
+	for cluster, past := range of {
+		p, passed := past.PointOf(revision)
+		if p == nil {
+			continue
+		}
+		found[cluster] = p
+		for _, newer := range passed {
+			r.Log.Info("a newer point of the revision is passed over: another was tried or live before it", "point", newer.Name, "taken", p.Name)
+		}
+	}
+	return found, nil
 }
 
 // chosen is the point of the cluster that is wanted, else of this one, else of the only one.
@@ -655,8 +678,12 @@ func (r *restoration) phase(ctx context.Context, phase v1alpha1.Phase) error {
 	return r.save(ctx, func(s *v1alpha1.RestoreStatus) { s.Phase = phase })
 }
 
-func (r *restoration) end(ctx context.Context, phase v1alpha1.Phase, problems []string) error {
+// end ends a Restore, with what else its status is to say from then on.
+func (r *restoration) end(ctx context.Context, phase v1alpha1.Phase, problems []string, and ...func(*v1alpha1.RestoreStatus)) error {
 	err := r.save(ctx, func(s *v1alpha1.RestoreStatus) {
+		for _, change := range and {
+			change(s)
+		}
 		s.Problems = listed(problems)
 		endRestore(s, r.object.Generation, phase, string(phase), strings.Join(s.Problems, "; "), r.Now())
 	})

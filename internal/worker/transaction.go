@@ -74,10 +74,11 @@ func (r *restoration) transact(ctx context.Context) error {
 		return err
 	}
 	problems = slices.Concat(problems, failed, lagging, unpushed, r.lacks())
-	if err := t.letGo(ctx, lagging); err != nil {
+	journal, err := t.letGo(ctx, lagging)
+	if err != nil {
 		return err
 	}
-	return t.end(ctx, phaseOf(problems), problems)
+	return t.end(ctx, phaseOf(problems), problems, journal)
 }
 
 // begin finds what deploys the application, and writes down how it stands and what will be held off. That is decided once.
@@ -443,32 +444,29 @@ func (t *transaction) settled(ctx context.Context) error {
 	})
 }
 
-// letGo lets syncs go again, or says why they are still held off.
-func (t *transaction) letGo(ctx context.Context, lagging []string) error {
-	j := t.object.Status.GitOps
-	if j.Resumed != nil || j.Held != "" {
-		return nil
-	}
+// letGo lets syncs go again, or finds why they are still to be held off. What the journal says of it is written with the end: a transaction
+// that is held and has not ended would have its data taken back, and not its configuration, if it never did end.
+func (t *transaction) letGo(ctx context.Context, lagging []string) (journal func(*v1alpha1.RestoreStatus), _ error) {
 	s, err := t.engine.State(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	why := strings.Join(lagging, "; ")
 	if why == "" && t.undone == nil {
 		why = t.judge(ctx, t.object, s)
 	}
-	if why == "" {
-		if err := t.resume(ctx, t.engine, t.object); err != nil {
-			return err
-		}
-		if o := t.undone; o != nil && o.Status.GitOps.Held != "" {
-			if err := errors.Join(t.resume(ctx, t.engine, o), t.tellResumed(ctx, o)); err != nil {
-				return err
-			}
-		}
-		return t.journal(ctx, func(j *v1alpha1.TransactionStatus) { j.Resumed = t.micro() })
+	if why != "" {
+		return func(r *v1alpha1.RestoreStatus) { r.GitOps.Held, r.GitOps.HeldAt = shorten(why), s.Head }, nil
 	}
-	return t.journal(ctx, func(j *v1alpha1.TransactionStatus) { j.Held, j.HeldAt = shorten(why), s.Head })
+	if err := t.resume(ctx, t.engine, t.object); err != nil {
+		return nil, err
+	}
+	if o := t.undone; o != nil && o.Status.GitOps.Held != "" {
+		if err := errors.Join(t.resume(ctx, t.engine, o), t.tellResumed(ctx, o)); err != nil {
+			return nil, err
+		}
+	}
+	return func(r *v1alpha1.RestoreStatus) { r.GitOps.Resumed = t.micro() }, nil
 }
 
 // resume takes back what holds syncs off: what was suspended last first.

@@ -253,6 +253,9 @@ func TestTransactionThatIsKilledForGoodIsUndone(t *testing.T) {
 			}
 		}
 		held := r.Status.GitOps != nil && r.Status.GitOps.Held != ""
+		if held && !ended { // its volumes would be taken back, and nothing else
+			t.Errorf("killed after %d writes: syncs are held off by what has not ended: %+v", n, r.Status)
+		}
 		if err := l.worker().Tidy(t.Context()); err != nil {
 			t.Fatalf("killed after %d writes: %v", n, err)
 		}
