@@ -30,10 +30,19 @@ type fake struct {
 	languages map[int64]map[string]float64
 	deny      map[string]bool // groups that the token may not make
 	shift     func()          // called before each second page of a listing that is cut by number
+
+	shelves map[int64]shelf // what projects have beside their code
+	uploads map[string]string
+	hidden  map[string]bool // paths below a project that its role may not see
+	lastID  int64
+	tick    int // seconds that stamps are ahead
 }
 
 func newFake(w *forgetest.World) *fake {
-	return &fake{world: w, mirrors: map[int64]map[string]any{}, languages: map[int64]map[string]float64{}, deny: map[string]bool{}}
+	return &fake{
+		world: w, mirrors: map[int64]map[string]any{}, languages: map[int64]map[string]float64{}, deny: map[string]bool{},
+		shelves: map[int64]shelf{}, uploads: map[string]string{}, hidden: map[string]bool{}, lastID: 5000,
+	}
 }
 
 func (f *fake) handler() http.Handler {
@@ -56,6 +65,7 @@ func (f *fake) handler() http.Handler {
 		"POST /groups":                           f.makeGroup,
 		"GET /projects/{id}/mirror/pull":         f.mirror,
 		"PUT /projects/{id}/mirror/pull":         f.setMirror,
+		"GET /projects/{id}/{rest...}":           f.metadata,
 	} {
 		method, path, _ := strings.Cut(pattern, " ")
 		mux.HandleFunc(method+" /api/v4"+path, handle)
@@ -246,6 +256,11 @@ func (f *fake) projectLanguages(w http.ResponseWriter, r *http.Request) {
 }
 
 func (f *fake) issues(w http.ResponseWriter, r *http.Request) {
+	if r.FormValue("order_by") == "updated_at" {
+		r.SetPathValue("rest", "issues")
+		f.metadata(w, r)
+		return
+	}
 	repo, ok := f.find(w, r)
 	if !ok {
 		return
