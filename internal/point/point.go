@@ -23,9 +23,9 @@ const (
 	KindIssues  = "issues"  // the issues of a repository, as its forge answered
 	// KindMetadata is what a forge knows of a repository beside its code: an archive, as package forge/archive has it.
 	KindMetadata = "metadata"
-	KindObjects = "objects" // Kubernetes objects of one namespace, or of the cluster, one file each
-	KindVolume  = "volume"  // the file tree in a Kubernetes volume, as KindDir
-	KindBlock   = "block"   // the bytes of a Kubernetes volume in block mode: one file, image
+	KindObjects  = "objects" // Kubernetes objects of one namespace, or of the cluster, one file each
+	KindVolume   = "volume"  // the file tree in a Kubernetes volume, as KindDir
+	KindBlock    = "block"   // the bytes of a Kubernetes volume in block mode: one file, image
 )
 
 // Kinds of subjects.

@@ -108,7 +108,7 @@ func (v *Vault) Begin(ctx context.Context, s point.Subject, policy string) (poin
 		v: v, w: w, checkpoints: checkpoints{last: now},
 		point: point.Point{ID: randomID(), Subject: s, Policy: policy, Time: now}, began: now,
 		named: map[string]bool{}, open: map[string]bool{}, renamed: map[string]string{}, ended: map[string]ended{},
-		saved: map[string]ended{},
+		saved:   map[string]ended{},
 		checked: map[object.ID]bool{}, held: map[string]int{},
 		packs: packs{lost: map[blob.ID]bool{}}, warnings: warnings,
 		settled: now, holes: map[point.Content]object.ID{}, ranges: make(chan struct{}, rangeWriters),

@@ -41,6 +41,10 @@ type Header struct {
 	Repository string `json:"repository"`        // "acme/api", now
 	ID         string `json:"id,omitempty"`      // the forge's own
 	Account    string `json:"account,omitempty"` // whose credentials read it. Provenance marks (package neutral) that it wrote are believed
+	// Began is when the reading began that is under way: zero where the last one came to its end. What it has read by then is not read
+	// again. Mark is the forge's word for what there was at that moment.
+	Began time.Time `json:"began,omitzero"`
+	Mark  string    `json:"mark,omitempty"`
 	// Collections by their names. One that could not be read says why.
 	Collections map[string]Progress `json:"collections"`
 }
@@ -53,6 +57,8 @@ type Progress struct {
 	Living int64     `json:"living"`           // records that are not gone
 	Gone   int64     `json:"gone,omitempty"`
 	Total  int64     `json:"total"`            // that the forge says there are; -1 where it does not
+	Mark   string    `json:"mark,omitempty"`   // the forge's word for the state of it that was last read to its end
+	Read   time.Time `json:"read,omitzero"`    // when it was last read to its end
 	Reason string    `json:"reason,omitempty"` // why it is not there, or not whole: switched off, a missing scope
 }
 

@@ -1,7 +1,6 @@
 package archive
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
 	"context"
@@ -26,6 +25,7 @@ const (
 	maxLine    = 96 << 20 // bytes of one record; an answer of a forge is at most 64 MiB
 	maxRecords = 50_000_000
 	maxHeader  = 1 << 20 // bytes of archive.json
+	maxSegment = 1 << 32 // bytes
 )
 
 // line is a Record as it stands in a segment.
@@ -37,7 +37,7 @@ type line struct {
 	Updated          time.Time       `json:"updated,omitzero"`
 	Seen             time.Time       `json:"seen,omitzero"`
 	Gone             time.Time       `json:"gone,omitzero"`
-	Raw              json.RawMessage `json:"raw"`
+	Raw              json.RawMessage `json:"raw,omitempty"`
 }
 
 // Append adds a record to a segment.
@@ -46,13 +46,21 @@ func Append(segment []byte, r Record) ([]byte, error) {
 	if err := json.Compact(&compact, r.Raw); err != nil {
 		return segment, fmt.Errorf("record %s: %w", r.Key, err)
 	}
-	text, err := json.Marshal(line{
-		r.Collection, r.ID, r.Parent.Collection, r.Parent.ID, r.Updated, r.Seen, r.Gone, compact.Bytes(),
-	})
+	return appendCompact(segment, r, compact.Bytes())
+}
+
+// appendCompact adds a record whose raw is compact, as the forge wrote it: json.Marshal would write its letters another way.
+func appendCompact(segment []byte, r Record, raw []byte) ([]byte, error) {
+	if err := r.check(); err != nil {
+		return segment, err
+	}
+	text, err := json.Marshal(lineOf(r))
 	if err != nil {
 		return segment, fmt.Errorf("record %s: %w", r.Key, err)
 	}
-	return append(append(segment, text...), '\n'), nil
+	segment = append(segment, text[:len(text)-1]...)
+	segment = append(append(segment, `,"raw":`...), raw...)
+	return append(segment, "}\n"...), nil
 }
 
 func (k Key) String() string { return k.Collection + "/" + k.ID }
@@ -67,7 +75,7 @@ type at struct {
 	length  int
 	parent  Key
 	updated time.Time
-	gone    bool
+	gone    time.Time
 }
 
 // Reader reads an archive. It holds where each record is, some 150 bytes, and a few segments. Safe for concurrent use.
@@ -127,7 +135,7 @@ func Of(h Header, records ...Record) (*Reader, error) {
 		}
 	}
 	r := &Reader{header: h, index: map[Key]at{}, segments: []string{"memory"}, recent: []loaded{{0, segment}}}
-	if err := r.note(0, bytes.NewReader(segment)); err != nil {
+	if err := r.note(0, placesIn(bytes.NewReader(segment), parseLine)); err != nil {
 		return nil, err
 	}
 	r.arrange()
@@ -156,30 +164,24 @@ func readHeader(ctx context.Context, from point.Reader) (h Header, err error) {
 
 // scan notes the records of a segment.
 func (r *Reader) scan(ctx context.Context, segment int) error {
-	f, err := r.from.Open(ctx, path.Join(SegmentDir, r.segments[segment]))
-	if err != nil {
-		return err
-	}
-	defer f.Close() //nolint:errcheck // only read from
-	return r.note(segment, f)
+	return r.note(segment, places(ctx, r.from, r.segments[segment]))
 }
 
-func (r *Reader) note(segment int, from io.Reader) error {
-	lines := bufio.NewScanner(from)
-	lines.Buffer(make([]byte, 0, 64<<10), maxLine)
-	var offset int64
-	for lines.Scan() {
-		text := lines.Bytes()
-		record, err := parse(text)
+func (r *Reader) note(segment int, lines iter.Seq2[place, error]) error {
+	for p, err := range lines {
 		if err != nil {
-			return fault.Wrap("", fault.ErrCorrupt, fmt.Errorf("segment %s at %d: %w", r.segments[segment], offset, err), "")
+			return err
 		}
-		if r.index[record.Key] = (at{segment, offset, len(text), record.Parent, record.Updated, !record.Gone.IsZero()}); len(r.index) > maxRecords {
+		where := at{segment, p.offset, p.length, p.Parent, p.Updated, p.Gone}
+		if before, ok := r.index[p.Key]; ok && p.bare {
+			where = before
+			where.gone = p.Gone
+		}
+		if r.index[p.Key] = where; len(r.index) > maxRecords {
 			return fault.New("", fault.ErrUnsupported, fmt.Sprintf("it has more than %d records", maxRecords), "")
 		}
-		offset += int64(len(text)) + 1
 	}
-	return lines.Err()
+	return nil
 }
 
 func parse(text []byte) (Record, error) {
@@ -187,19 +189,14 @@ func parse(text []byte) (Record, error) {
 	if err := json.Unmarshal(text, &l); err != nil {
 		return Record{}, err
 	}
-	if l.Collection == "" || l.ID == "" {
-		return Record{}, errors.New("a record without a name")
-	}
-	return Record{
-		Key: Key{l.Collection, l.ID}, Parent: Key{l.ParentCollection, l.ParentID}, Updated: l.Updated, Seen: l.Seen, Gone: l.Gone, Raw: l.Raw,
-	}, nil
+	return l.record(), l.record().check()
 }
 
 // arrange sorts what is living.
 func (r *Reader) arrange() {
 	r.sorted, r.children = map[string][]Key{}, map[Key]map[string][]Key{}
 	for key, where := range r.index {
-		if !where.gone {
+		if where.gone.IsZero() {
 			r.sorted[key.Collection] = append(r.sorted[key.Collection], key)
 		}
 	}
@@ -273,7 +270,12 @@ func (r *Reader) Get(ctx context.Context, key Key) (Record, error) {
 	if end := where.offset + int64(where.length); end > int64(len(segment)) {
 		return Record{}, fault.New("read archive", fault.ErrCorrupt, "segment "+r.segments[where.segment]+" has changed", "")
 	}
-	return parse(segment[where.offset : where.offset+int64(where.length)])
+	record, err := parse(segment[where.offset : where.offset+int64(where.length)])
+	if err == nil && record.Key != key {
+		err = errors.New("another record is in its place")
+	}
+	record.Gone = where.gone
+	return record, fault.Wrap("read archive: segment "+r.segments[where.segment], fault.ErrCorrupt, err, "")
 }
 
 // load returns the bytes of a segment.
