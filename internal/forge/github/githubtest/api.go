@@ -5,6 +5,7 @@ import (
 	"crypto/rsa"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"slices"
@@ -29,6 +30,7 @@ type API struct {
 	FineGrained bool    // the token does not tell its scopes
 	SSO         string  // value of X-GitHub-SSO in listings
 	App         *App
+	Metadata    map[int64]*Metadata // of repositories that have any
 
 	mu     sync.Mutex
 	issued []string // tokens of the App's installation, and when they end
@@ -112,6 +114,13 @@ func (x *exchange) admit() bool {
 
 func (x *exchange) mux() *http.ServeMux {
 	mux := http.NewServeMux()
+	handle := func(pattern string, serve func()) {
+		mux.HandleFunc(pattern, func(_ http.ResponseWriter, r *http.Request) {
+			x.r = r // with the values of the pattern
+			serve()
+		})
+	}
+	x.routeMetadata(handle)
 	for pattern, serve := range map[string]func(){
 		"GET /user":                           x.self,
 		"GET /user/repos":                     x.ownRepositories,
@@ -138,10 +147,7 @@ func (x *exchange) mux() *http.ServeMux {
 		"POST /api/graphql":                   x.graphql,
 		"/":                                   x.notFound,
 	} {
-		mux.HandleFunc(pattern, func(_ http.ResponseWriter, r *http.Request) {
-			x.r = r // with the values of the pattern
-			serve()
-		})
+		handle(pattern, serve)
 	}
 	return mux
 }
@@ -348,6 +354,12 @@ func (x *exchange) issues() {
 		x.answer(http.StatusGone, map[string]any{"message": "Issues are disabled for this repo", "documentation_url": "https://docs.github.com/v3/issues/"})
 		return
 	}
+	if m := x.Metadata[r.ID]; m != nil {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		x.listItems(r, m)
+		return
+	}
 	items := []any{}
 	for _, i := range x.World.Issues(r.ID) {
 		if x.r.URL.Query().Get("state") == "all" || !i.Closed {
@@ -414,7 +426,15 @@ func (x *exchange) graphql() {
 		Query     string
 		Variables struct{ After, Login string }
 	}
-	if err := json.NewDecoder(x.r.Body).Decode(&body); err != nil || !strings.Contains(body.Query, "repositoriesContributedTo(first: 100,") {
+	content, err := io.ReadAll(x.r.Body)
+	if err == nil {
+		err = json.Unmarshal(content, &body)
+	}
+	if err == nil && !strings.Contains(body.Query, "repositoriesContributedTo(") {
+		x.query(content)
+		return
+	}
+	if err != nil || !strings.Contains(body.Query, "repositoriesContributedTo(first: 100,") {
 		x.answer(http.StatusOK, map[string]any{"errors": []any{map[string]any{"message": "Parse error on the query"}}})
 		return
 	}

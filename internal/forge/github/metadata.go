@@ -1,0 +1,176 @@
+package github
+
+import (
+	"encoding/json"
+	"fmt"
+	"iter"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/forge"
+	"github.com/backstay/backstay/internal/forge/archive"
+)
+
+// What GitHub tells of a repository beside its code.
+var (
+	_ forge.MetadataReader  = (*Provider)(nil)
+	_ forge.MetadataCounter = (*Provider)(nil)
+)
+
+const dialect = "github"
+
+// Dialect implements forge.MetadataReader.
+func (p *Provider) Dialect() string { return dialect }
+
+// records is what a collection is read as.
+type records = iter.Seq2[archive.Record, error]
+
+// metadata reads one repository.
+type metadata struct {
+	p  *Provider
+	r  forge.Repository
+	at string // "/repos/acme/api"
+}
+
+// Collections implements forge.MetadataReader.
+//
+// Issues and pull requests with their comments come from REST's lists of the whole repository, which know "since". What only GraphQL
+// has, and what it has in one request where REST takes one each, comes from there, with the fields named as REST names them.
+func (p *Provider) Collections(r forge.Repository) []forge.Collection {
+	if r.Class == forge.Gist || !plain(r.Owner) || !plain(r.Name) {
+		return nil
+	}
+	m := &metadata{p: p, r: r, at: "/repos/" + r.FullName()}
+	return []forge.Collection{
+		{Name: "settings", Also: []string{"labels", "milestones"}, Read: m.settings, Requests: once},
+		{Name: "issues", Read: m.issues, Since: true, Requests: bySince},
+		{Name: "comments", Read: m.comments, Since: true, Requests: bySince},
+		{Name: "review-comments", Read: m.reviewComments, Since: true, Requests: bySince},
+	}
+}
+
+// once is the price of what comes with one request.
+func once(int64) int64 { return 1 }
+
+// identity is what names an object, by the names of REST.
+type identity struct {
+	ID      int64      `json:"id"`
+	Number  int64      `json:"number"`
+	Updated *time.Time `json:"updated_at"`
+	Created *time.Time `json:"created_at"`
+}
+
+// when is the time of an object's newest state.
+func (o identity) when() time.Time {
+	switch {
+	case o.Updated != nil:
+		return *o.Updated
+	case o.Created != nil:
+		return *o.Created
+	}
+	return time.Time{}
+}
+
+// numbered makes a record of an object that people know by its number.
+func numbered(collection string, raw json.RawMessage) (archive.Record, error) {
+	var o struct {
+		identity
+		ID json.RawMessage `json:"id"` // GraphQL's is a word
+	}
+	if err := read(collection, raw, &o); err != nil {
+		return archive.Record{}, err
+	}
+	if o.Number <= 0 {
+		return archive.Record{}, fault.New(collection+" object", fault.ErrCorrupt, "it has no number", "")
+	}
+	return archive.Record{Key: keyOf(collection, o.Number), Updated: o.when(), Raw: raw}, nil
+}
+
+// counted makes a record of an object that has only GitHub's number of such objects.
+func counted(collection string, raw json.RawMessage) (archive.Record, error) {
+	var o identity
+	if err := read(collection, raw, &o); err != nil {
+		return archive.Record{}, err
+	}
+	if o.ID <= 0 {
+		return archive.Record{}, fault.New(collection+" object", fault.ErrCorrupt, "it has no id", "")
+	}
+	return archive.Record{Key: keyOf(collection, o.ID), Updated: o.when(), Raw: raw}, nil
+}
+
+// commented makes a record of a comment. Its address names what it is on: ".../issues/17".
+func commented(collection, parents, field string, raw json.RawMessage) (archive.Record, error) {
+	r, err := counted(collection, raw)
+	if err != nil {
+		return archive.Record{}, err
+	}
+	var o map[string]json.RawMessage
+	var address string
+	if err := read(collection, raw, &o); err != nil {
+		return archive.Record{}, err
+	}
+	if err := read(collection, o[field], &address); err != nil {
+		return archive.Record{}, err
+	}
+	on, err := strconv.ParseInt(address[strings.LastIndex(address, "/")+1:], 10, 64)
+	if err != nil || on <= 0 {
+		return archive.Record{}, fault.New(collection+" object", fault.ErrCorrupt, "it does not say what it is on", "")
+	}
+	r.Parent = keyOf(parents, on)
+	return r, nil
+}
+
+// worded makes a record of an object that a field of it names.
+func worded(collection, field string, raw json.RawMessage) (archive.Record, error) {
+	var o map[string]json.RawMessage
+	var times identity
+	var name string
+	if err := read(collection, raw, &o); err != nil {
+		return archive.Record{}, err
+	}
+	if err := read(collection, o[field], &name); err != nil || name == "" {
+		return archive.Record{}, fault.New(collection+" object", fault.ErrCorrupt, "it has no "+field, "")
+	}
+	delete(o, "id") // a number to REST, a word to GraphQL
+	for field, into := range map[string]**time.Time{"updated_at": &times.Updated, "created_at": &times.Created} {
+		if o[field] == nil {
+			continue
+		}
+		if err := read(collection, o[field], into); err != nil {
+			return archive.Record{}, err
+		}
+	}
+	return archive.Record{Key: archive.Key{Collection: collection, ID: name}, Updated: times.when(), Raw: raw}, nil
+}
+
+// read decodes what GitHub answered.
+func read(collection string, raw json.RawMessage, into any) error {
+	if err := json.Unmarshal(raw, into); err != nil {
+		return fault.Wrap(collection+" object", fault.ErrCorrupt, err, "")
+	}
+	return nil
+}
+
+func keyOf(collection string, number int64) archive.Key {
+	return archive.Key{Collection: collection, ID: strconv.FormatInt(number, 10)}
+}
+
+// each yields what a reading gives piece by piece, and its error at the end.
+func each(op string, reading func(yield func(archive.Record) bool) error) records {
+	return func(yield func(archive.Record, error) bool) {
+		stopped := false
+		err := reading(func(r archive.Record) bool {
+			stopped = !yield(r, nil)
+			return !stopped
+		})
+		if err != nil && !stopped {
+			yield(archive.Record{}, fault.Wrap(op, nil, err, ""))
+		}
+	}
+}
+
+func (m *metadata) op(collection string) string {
+	return fmt.Sprintf("%s of %s", collection, m.r.FullName())
+}
