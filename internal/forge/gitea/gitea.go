@@ -44,8 +44,9 @@ type Provider struct {
 	web    *url.URL // of the instance, without slash at its end
 	client *forge.Client
 
-	mu   sync.Mutex
-	self string // whose the credentials are, once asked for
+	mu      sync.Mutex
+	self    string // whose the credentials are, once asked for
+	perPage int    // items that the server puts on a page, once asked for
 }
 
 // Every ability that these forges have.
