@@ -1,8 +1,10 @@
 package neutral
 
 import (
+	"bytes"
 	"encoding/json"
 	"reflect"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -139,37 +141,58 @@ func recall(o *Origin, body *string, account string, thing any) (Mark, bool) {
 	return m, true
 }
 
-// regroup makes reviews of what stands among the comments of a pull request and was one.
+// regroup makes reviews of what stands among the comments of a pull request and was one, and threads of answers.
 func regroup(item *Item) {
-	var plain []*Comment
-	reviews, threads := map[string]*Review{}, map[string]*Comment{}
+	g := threads{reviews: map[string]*Review{}, heads: map[string]*Comment{}, pull: item.Pull}
 	for _, r := range item.Pull.Reviews {
-		reviews[r.ID] = r
-		for _, c := range r.Comments {
-			threads[c.ID] = c
+		g.reviews[r.ID] = r
+		all := r.Comments
+		r.Comments = nil
+		for _, c := range all {
+			if !g.take(c) {
+				r.Comments = append(r.Comments, c)
+				g.heads[c.ID] = c
+			}
 		}
 	}
 	for _, c := range item.Comments {
-		if c.mark.Sort == SortReview {
+		if c.mark.Sort == SortReviewText {
 			r := &Review{Origin: c.Origin, Item: item.Number, Body: c.Body}
 			if len(c.mark.More) > 0 {
 				_ = json.Unmarshal(c.mark.More, r) // as in recall
 			}
-			reviews[r.ID] = r
+			g.reviews[r.ID] = r
 			item.Pull.Reviews = append(item.Pull.Reviews, r)
 		}
 	}
-	for _, c := range item.Comments {
-		switch thread, review := threads[c.mark.In], reviews[c.mark.In]; {
-		case c.mark.Sort == SortReview:
-		case c.mark.Sort == SortReviewComment && thread != nil:
-			thread.Replies = append(thread.Replies, c)
-		case c.mark.Sort == SortReviewComment && review != nil:
-			review.Comments = append(review.Comments, c)
-			threads[c.ID] = c
-		default:
-			plain = append(plain, c)
-		}
+	item.Comments = slices.DeleteFunc(item.Comments, func(c *Comment) bool { return c.mark.Sort == SortReviewText || g.take(c) })
+}
+
+// threads are the reviews of a pull request and the comments on code that others answer.
+type threads struct {
+	reviews map[string]*Review
+	heads   map[string]*Comment
+	pull    *Pull
+}
+
+// take puts a comment of a review where it belongs.
+func (g threads) take(c *Comment) bool {
+	if c.mark.Sort != SortReviewComment {
+		return false
 	}
-	item.Comments = plain
+	if head := g.heads[c.mark.In]; head != nil {
+		if !bytes.Contains(c.mark.More, []byte(`"code":`)) {
+			c.Code = nil // it was an answer, and has its place from there
+		}
+		head.Replies = append(head.Replies, c)
+		g.heads[c.ID] = head
+		return true
+	}
+	review := g.reviews[c.mark.In]
+	if review == nil {
+		return false
+	}
+	review.Comments = append(review.Comments, c)
+	g.heads[c.ID] = c
+	return true
 }

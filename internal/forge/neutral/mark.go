@@ -30,6 +30,7 @@ const (
 	SortPull          = "pull"
 	SortComment       = "comment"
 	SortReview        = "review"
+	SortReviewText    = "review-text" // a review that became a comment
 	SortReviewComment = "review-comment"
 	SortDiscussion    = "discussion"
 	SortRelease       = "release"

@@ -151,7 +151,7 @@ type Comment struct {
 	// Code is what a review's comment, or a commit's, is on; nil for others.
 	Code *Code
 
-	On   Written // as the target made the item it is on, while it is restored
+	On   Written `json:"-"` // the item, as the target made it, while it is restored
 	mark Mark    // that Recall found
 }
 
@@ -176,7 +176,7 @@ type Review struct {
 	OID      string // commit
 	Body     string
 	Comments []*Comment // with Code
-	On       Written    // as Comment has it
+	On       Written    `json:"-"` // as Comment has it
 }
 
 // Event is something that happened to an item: Kind is GitHub's word for it ("labeled", "closed", "renamed"); Data is the forge's own.
@@ -222,6 +222,7 @@ type Asset struct {
 	Label     string
 	Downloads int64
 	Created   time.Time
+	On        Written   `json:"-"` // the release, as the target made it, while it is restored
 	Content   io.Reader `json:"-"` // its bytes, while it is written
 }
 
