@@ -32,7 +32,9 @@ var apart = map[string]bool{
 // one of the model's structs.
 func Fields(sort string, thing any, each func(field string, value any)) {
 	eachField(reflect.ValueOf(thing).Elem(), func(name string, value reflect.Value) {
-		if _, isItem := thing.(*Item); !apart[name] || name == "Reason" && isItem {
+		_, isItem := thing.(*Item)
+		_, isHook := thing.(*Hook)
+		if !apart[name] || name == "Reason" && isItem || name == "URL" && isHook {
 			each(sort+"."+lowerFirst(name), value.Interface())
 		}
 	})
