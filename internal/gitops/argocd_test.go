@@ -585,13 +585,13 @@ func yamlJSON(t *testing.T, text string) string {
 
 func TestState(t *testing.T) {
 	for _, test := range []struct {
-		name, text, message   string
-		synced, healthy, lost bool
+		name, text, message             string
+		synced, healthy, lost, headLost bool
 	}{
 		{name: "well", text: `{status: {sync: {status: Synced}, health: {status: Healthy}, operationState: {phase: Succeeded, message: synced}}}`, synced: true, healthy: true},
 		{name: "in a hook", text: `{status: {sync: {status: OutOfSync}, health: {status: Healthy}, operationState: {phase: Running, message: waiting}}}`, healthy: true, message: "OutOfSync, Healthy; sync: waiting"},
 		{
-			name: "its repository is gone", lost: true, message: "Unknown, Healthy; ComparisonError: Failed to load target state: failed to list refs: repository not found", healthy: true,
+			name: "its repository is gone", lost: true, headLost: true, message: "Unknown, Healthy; ComparisonError: Failed to load target state: failed to list refs: repository not found", healthy: true,
 			text: `{status: {sync: {status: Unknown}, health: {status: Healthy}, conditions: [{type: OrphanedResourceWarning, message: one},
 				{type: ComparisonError, message: "Failed to load target state: failed to list refs: repository not found"}]}}`,
 		},
@@ -600,7 +600,7 @@ func TestState(t *testing.T) {
 			text: `{status: {sync: {status: Unknown}, health: {status: Unknown}, conditions: [{type: ComparisonError, message: kustomize build failed}]}}`,
 		},
 		{
-			name: "HEAD is gone, and what a Restore asked for is there", message: "Unknown, Healthy; ComparisonError: unable to resolve 'main' to a commit SHA", healthy: true,
+			name: "HEAD is gone, and what a Restore asked for is there", headLost: true, message: "Unknown, Healthy; ComparisonError: unable to resolve 'main' to a commit SHA", healthy: true,
 			text: `{status: {sync: {status: Unknown}, health: {status: Healthy}, conditions: [{type: ComparisonError, message: "unable to resolve 'main' to a commit SHA"}],
 				operationState: {phase: Succeeded, operation: {sync: {revision: aaa}, info: [{name: backstay.io/restore, value: me}]}}}}`,
 		},
@@ -618,7 +618,7 @@ func TestState(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := application(t, test.text).State()
-			if s.Synced != test.synced || s.Healthy != test.healthy || s.Lost != test.lost || s.Message != test.message {
+			if s.Synced != test.synced || s.Healthy != test.healthy || s.Lost != test.lost || s.HeadLost != test.headLost || s.Message != test.message {
 				t.Errorf("got %+v", s)
 			}
 		})

@@ -143,6 +143,7 @@ func kustomizationState(name string, o, own, pin *unstructured.Unstructured, sus
 		s.Namespace = o.GetNamespace()
 	}
 	s.Synced = s.Healthy && same(artifact(used), s.Live)
+	s.HeadLost = own == nil || unfetched(own)
 	switch {
 	case used == nil:
 		s.Lost, s.Message = true, "there is no "+text(o.Object, "spec", "sourceRef", "kind")+" "+sourceName(o)
@@ -226,6 +227,7 @@ func releaseState(name string, o *unstructured.Unstructured) State {
 		s.Message = ready.message
 	}
 	s.Lost = ready.reason == "SourceNotReady" || ready.reason == "ArtifactFailed"
+	s.HeadLost = s.Lost
 	if s.Head == nil {
 		return s
 	}

@@ -270,7 +270,7 @@ func (l fluxLab) pinned(d Deployment, name string) {
 	}
 	l.must(unstructured.SetNestedSlice(pin.Object, []any{map[string]any{"type": "FetchFailed", "status": "True", "message": "no such commit"}}, "status", "conditions"))
 	l.must(l.Status().Update(l.Context(), pin))
-	if s, err = d.State(l.Context()); err != nil || !s.Lost || s.Message != "no such commit" || s.Operation.Phase != "Failed" {
+	if s, err = d.State(l.Context()); err != nil || !s.Lost || s.HeadLost || s.Message != "no such commit" || s.Operation.Phase != "Failed" {
 		l.Errorf("state %+v, %v", s, err)
 	}
 	l.must(unstructured.SetNestedSlice(pin.Object, []any{}, "status", "conditions"))

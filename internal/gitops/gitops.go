@@ -50,6 +50,7 @@ type State struct {
 	Healthy   bool
 	Message   string // why it is not Synced or Healthy, and what the engine complains of
 	Lost      bool   // the engine cannot read its sources, or what a Restore asked for: the repository is gone, or lacks the revision
+	HeadLost  bool   // the engine cannot read what its sources follow; Head is of before
 	// The sync that is asked for, under way, or ended last; nil before the first.
 	Operation *Operation
 }

@@ -36,7 +36,7 @@ func (w *Worker) judge(ctx context.Context, r *v1alpha1.Restore, s gitops.State)
 	switch g := r.Spec.GitOps; {
 	case g != nil && g.Resume == v1alpha1.ResumeHold && r.Annotations[v1alpha1.AnnotationRelease] == "":
 		return "gitops.resume is Hold"
-	case s.Lost || len(s.Head) == 0:
+	case s.HeadLost || len(s.Head) == 0:
 		return "git cannot be read: " + s.Message
 	case slices.Equal(s.Head, j.To):
 		return ""

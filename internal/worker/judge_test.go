@@ -10,6 +10,7 @@ import (
 	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/gitops"
+	"github.com/backstay/backstay/internal/point"
 )
 
 // history is a repository: the files of its revisions, with their contents.
@@ -79,7 +80,11 @@ func TestJudge(t *testing.T) {
 		},
 		{
 			name: "it cannot be read", want: "git cannot be read",
-			change: func(s *gitops.State, _ *v1alpha1.TransactionStatus, _ *history) { s.Lost = true },
+			change: func(s *gitops.State, _ *v1alpha1.TransactionStatus, _ *history) { s.HeadLost = true },
+		},
+		{
+			name: "what was rolled back to cannot be read, and what git has can", files: map[string]string{"shop/app.yaml": "3", "shop/job.yaml": "2", "shop/old.yaml": "1"},
+			change: func(s *gitops.State, j *v1alpha1.TransactionStatus, _ *history) { s.Lost, j.FromPoint = true, true },
 		},
 		{
 			name: "not automated", files: bad,
@@ -141,6 +146,70 @@ func TestHeldTransactionIsReleasedWhenGitIsMended(t *testing.T) {
 	}
 	if s = l.restoreStatus("rollback"); len(l.engine.held) > 0 || s.GitOps.Held != "" || s.GitOps.Resumed == nil {
 		t.Errorf("held %v, status %+v", l.engine.held, s.GitOps)
+	}
+}
+
+// TestGitHasLostTheGoodRevision: what it was is known from the copy in the point.
+func TestGitHasLostTheGoodRevision(t *testing.T) {
+	const head = "cccccccccccccccccccccccccccccccccccccccc"
+	good := map[string]string{"shop/app.yaml": "1"}
+	broken := fault.New("open the copy", fault.ErrCorrupt, "it is damaged", "")
+	for _, test := range []struct {
+		name   string
+		files  map[string]string // at the head
+		stored map[string]map[string]string
+		noPart bool
+		err    error
+		want   string // a part of why it stays held; empty for released
+	}{
+		{name: "as it was rolled back", files: map[string]string{"shop/app.yaml": "1", "shop/job.yaml": "1"}, want: "shop/job.yaml as in bbbbbbb"},
+		{name: "mended", files: map[string]string{"shop/app.yaml": "1", "shop/job.yaml": "2"}},
+		{name: "reverted", files: good},
+		{name: "a point without a copy", files: good, noPart: true, want: "neither git nor the point has it"},
+		{name: "a copy without the revision", files: good, stored: map[string]map[string]string{}, want: "is not known: find " + goodOne},
+		{name: "a copy that cannot be opened", files: good, err: broken, want: "is not known: open the copy: it is damaged"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			l, app := rolling(t)
+			record, _, err := l.store.Open(t.Context(), l.points()[0].ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			part := record.Point.Parts[0].Name // any will do
+			if !test.noPart {
+				l.deployed.Sources[0].Part = part
+			}
+			delete(l.history.files, goodOne)
+			if test.stored == nil {
+				test.stored = map[string]map[string]string{goodOne: good}
+			}
+			within := func() *Worker {
+				w := l.worker()
+				w.StoredGit = func(ctx context.Context, stored point.Reader) (History, error) {
+					if entries, err := stored.List(ctx, ""); err != nil || len(entries) == 0 {
+						t.Errorf("the reader is not of part %s: %v, %v", part, entries, err)
+					}
+					return &history{files: test.stored}, test.err
+				}
+				return w
+			}
+			l.restore("rollback", v1alpha1.RestoreSpec{Latest: latest(app), GitOps: &v1alpha1.Transaction{}})
+			if err := within().Restore(t.Context(), l.system, "rollback"); err != nil {
+				t.Fatal(err)
+			}
+			if held := l.restoreStatus("rollback").GitOps.Held; !strings.HasPrefix(held, "git still has") {
+				t.Fatalf("held: %q", held)
+			}
+			l.history.files[head] = test.files
+			l.engine.state.Head = []string{head}
+			if err := within().Release(t.Context(), l.system, "rollback", false); err != nil {
+				t.Fatal(err)
+			}
+			s := l.restoreStatus("rollback").GitOps
+			if (s.Held == "") != (test.want == "") || !strings.Contains(s.Held, test.want) || (s.Resumed == nil) != (test.want != "") || len(l.engine.held) > 0 != (test.want != "") {
+				t.Errorf("%q, want %q; held %v, resumed %v", s.Held, test.want, l.engine.held, s.Resumed)
+			}
+		})
 	}
 }
 

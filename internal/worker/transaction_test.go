@@ -172,7 +172,7 @@ func TestTransaction(t *testing.T) {
 			l.engine.state.Healthy, l.engine.state.Message, spec.GitOps.Settle = false, "web crashes", "10ms"
 		}, v1alpha1.PhaseIncomplete, goodOne, "web crashes"},
 		{"it cannot be deployed", func(l *lab, _ *v1alpha1.RestoreSpec) { l.engine.refuses = goodOne }, v1alpha1.PhaseFailed, badOne, ""},
-		{"git has lost it", func(l *lab, _ *v1alpha1.RestoreSpec) { l.engine.lost = true }, v1alpha1.PhaseComplete, badOne, "git cannot be read"},
+		{"git has lost it", func(l *lab, _ *v1alpha1.RestoreSpec) { l.engine.lost = true }, v1alpha1.PhaseComplete, badOne, "git still has shop/job.yaml as in bbbbbbb"},
 		{"another name", func(_ *lab, spec *v1alpha1.RestoreSpec) { spec.GitOps.Deployment = "test/engine/other" }, v1alpha1.PhaseFailed, badOne, ""},
 		{"a source was added", func(l *lab, _ *v1alpha1.RestoreSpec) { l.engine.state.Sources = make([]gitops.Source, 2) }, v1alpha1.PhaseFailed, badOne, ""},
 	} {
