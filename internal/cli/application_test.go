@@ -22,11 +22,13 @@ type catalogue struct {
 }
 
 func (c catalogue) List(_ context.Context, into client.ObjectList, _ ...client.ListOption) error {
-	list, is := into.(*v1alpha1.RestorePointList)
-	if !is {
+	switch list := into.(type) {
+	case *v1alpha1.RestorePointList:
+		list.Items = append(list.Items, c.points...)
+	case *v1alpha1.RestoreList, *v1alpha1.GateList: // there are none
+	default:
 		return errors.New("only restore points are known")
 	}
-	list.Items = append(list.Items, c.points...)
 	return nil
 }
 

@@ -15,14 +15,15 @@ import (
 	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/kube"
-	"github.com/backstay/backstay/internal/point"
+	"github.com/backstay/backstay/internal/worker"
 )
 
 const rollbackHelp = `
 Rollback brings data and configuration of an application back together, of one that Argo CD or Flux deploys out of git.
 
 APP is an application as ` + "`points app/NAME`" + ` names it, or what deploys it: NAME, NAMESPACE/NAME, argocd/NAMESPACE/NAME. --to is a revision, by its
-first 7 digits at least: then it is the newest complete point made while that revision was live; or a point.
+first 7 digits at least; or a point. Of a revision it is the newest complete point made while it was live, of data that no sync to another one
+has touched since: where an engine went back to a revision, or a sync away from it failed, what was done to the data is still in it.
 
 A point is made of the application as it is. Then syncs are held off, the one that is under way is ended, the volumes are exchanged, and the
 engine deploys the revision. When that runs, syncs go on as before, unless git still has what was rolled back: then they stay held until it is
@@ -116,10 +117,15 @@ func (s *site) rollback(ctx context.Context, name string, o rollbackOptions) err
 	if err != nil {
 		return err
 	}
-	p, err := rolledTo(name, points, o.to)
+	past, err := worker.ReadPast(ctx, s.client, s.namespace, points)
 	if err != nil {
 		return err
 	}
+	p, passed, err := rolledTo(name, points, past, o.to)
+	if err != nil {
+		return err
+	}
+	s.tellPassed(p, passed)
 	spec := v1alpha1.RestoreSpec{
 		RestorePoint: p.Name, PlanOnly: o.plan, GitOps: &v1alpha1.Transaction{NoUndoPoint: o.noUndoPoint, Revert: o.revert},
 	}
@@ -167,32 +173,49 @@ func isOf(name, application, deployment string) bool {
 	return name == application || deployment != "" && (name == deployment || strings.HasSuffix(deployment, "/"+name))
 }
 
-// rolledTo is the point that is meant: by its name, by the first digits of its id, or the newest complete one of a revision.
-func rolledTo(name string, points []v1alpha1.RestorePoint, to string) (*v1alpha1.RestorePoint, error) {
+// rolledTo is the point that is meant: by its name, by the first digits of its id, or the one that goes with a revision; then the newer
+// ones of that are passed over.
+func rolledTo(name string, points []v1alpha1.RestorePoint, past map[string]worker.Past, to string) (_ *v1alpha1.RestorePoint, passed []*v1alpha1.RestorePoint, _ error) {
 	op := "roll back " + name
 	hint := "`backstay points app/" + points[0].Spec.Application + "` lists points and their revisions"
-	var of *v1alpha1.RestorePoint // the newest
-	for i := range points {
-		p := &points[i]
-		if p.Name == to {
-			return p, nil
-		}
-		isComplete := p.Spec.State == string(point.Complete)
-		if of == nil && isComplete && slices.ContainsFunc(p.Spec.Revisions, func(r string) bool { return point.SameRevision(r, to) }) {
-			of = p
+	if i := slices.IndexFunc(points, func(p v1alpha1.RestorePoint) bool { return p.Name == to }); i >= 0 {
+		return &points[i], nil, nil
+	}
+	var of *v1alpha1.RestorePoint
+	for _, onCluster := range past {
+		p, newer := onCluster.PointOf(to)
+		if p != nil && (of == nil || of.Spec.Time.Before(&p.Spec.Time)) {
+			of, passed = p, newer
 		}
 	}
 	called, err := restorePointCalled(op, points, to, hint)
 	switch {
 	case of == nil && err != nil:
 		cause := fmt.Sprintf("no complete point was made while a revision %q was live, and none is called so", to)
-		return nil, fault.New(op, fault.ErrNotFound, cause, hint)
+		return nil, nil, fault.New(op, fault.ErrNotFound, cause, hint)
 	case of == nil:
-		return &points[slices.IndexFunc(points, func(p v1alpha1.RestorePoint) bool { return p.Name == called })], nil
+		return &points[slices.IndexFunc(points, func(p v1alpha1.RestorePoint) bool { return p.Name == called })], nil, nil
 	case err == nil && called != of.Name:
-		return nil, fault.New(op, fault.ErrInvalid, fmt.Sprintf("%q begins a revision and the id of point %s", to, called), "say more digits")
+		return nil, nil, fault.New(op, fault.ErrInvalid, fmt.Sprintf("%q begins a revision and the id of point %s", to, called), "say more digits")
 	}
-	return of, nil
+	return of, passed, nil
+}
+
+// tellPassed says which newer points of a revision are not taken.
+func (s *site) tellPassed(taken *v1alpha1.RestorePoint, passed []*v1alpha1.RestorePoint) {
+	if len(passed) == 0 {
+		return
+	}
+	const named = 3
+	var names []string
+	for _, p := range passed[:min(len(passed), named)] {
+		names = append(names, fmt.Sprintf("%s of %s", p.Name, stamp(p.Spec.Time.Time)))
+	}
+	if more := len(passed) - named; more > 0 {
+		names = append(names, fmt.Sprintf("%d more", more))
+	}
+	s.say("point %s of %s UTC is taken: it was made before another revision was tried or live", taken.Name, stamp(taken.Spec.Time.Time))
+	s.say("newer ones may hold what that did to the data: %s; --to POINT takes one all the same", strings.Join(names, ", "))
 }
 
 // tellRolledBack says what a transaction came to, and what is to be done next.

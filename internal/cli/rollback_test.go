@@ -11,6 +11,7 @@ import (
 
 	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/worker"
 )
 
 func deployedPoint(name, id string, day int, state, revision string) v1alpha1.RestorePoint {
@@ -46,11 +47,39 @@ func TestWhatIsRolledBackTo(t *testing.T) {
 		found, err := s.deployedPoints(t.Context(), test.app)
 		var got *v1alpha1.RestorePoint
 		if err == nil {
-			got, err = rolledTo(test.app, found, test.to)
+			past, _ := worker.ReadPast(t.Context(), s.client, s.namespace, found)
+			got, _, err = rolledTo(test.app, found, past, test.to)
 		}
 		if !errors.Is(err, test.class) || err == nil && got.Name != test.want {
 			t.Errorf("%s to %s: %v, %v", test.app, test.to, got, err)
 		}
+	}
+}
+
+func TestPointsThatAreNotRolledBackToAreTold(t *testing.T) {
+	const first, second = "1111111aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "2222222bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
+	points := []v1alpha1.RestorePoint{
+		deployedPoint("shop-4", "dddd", 4, "complete", first), deployedPoint("shop-3", "cccc", 3, "complete", first),
+		deployedPoint("shop-2", "bbbb", 2, "complete", second), deployedPoint("shop-1", "aaaa", 1, "complete", first),
+	}
+	var out bytes.Buffer
+	s := &site{app: &app{Process: Process{Stdout: &out}}, client: catalogue{points: points}, namespace: defaultNamespace}
+	past, err := worker.ReadPast(t.Context(), s.client, s.namespace, points)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, passed, err := rolledTo("shop", points, past, first)
+	if err != nil || p.Name != "shop-1" {
+		t.Fatalf("%+v, %v", p, err)
+	}
+	s.tellPassed(p, passed)
+	for _, want := range []string{"point shop-1 of 2026-01-01 00:00:00 UTC is taken", "shop-4 of 2026-01-04 00:00:00, shop-3 of 2026-01-03 00:00:00; --to POINT"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("it does not say %q:\n%s", want, out.String())
+		}
+	}
+	if p, passed, err = rolledTo("shop", points, past, "shop-4"); err != nil || p.Name != "shop-4" || len(passed) > 0 {
+		t.Errorf("by its name: %+v, %v, %v", p, passed, err)
 	}
 }
 
