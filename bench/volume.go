@@ -18,9 +18,14 @@ import (
 // volume: what a mover does to a volume, against stock kopia with its defaults on the same data, in turns; into a directory, and then
 // from an S3 server that answers 30 ms late.
 func (b *bench) volume(ctx context.Context) error {
+	large := files{name: "large", dirs: 1, each: 2, bytes: b.scaled(1 << 30)}
+	small := files{name: "small", dirs: b.scaled(1000), each: 100, bytes: 9000, vary: true}
+	sizes := fmt.Sprintf("%d MB in 2 files of random bytes", b.scaled(2048))
+	numbers := fmt.Sprintf("%d files of 100 B to 9 kB", small.count())
 	volumes := []*volume{
-		{name: "large", title: fmt.Sprintf("A volume of %d MB in 2 files of random bytes", b.scaled(2048)), dirs: 1, files: 2, bytes: b.scaled(1 << 30)},
-		{name: "small", title: fmt.Sprintf("A volume of %d files of 100 B to 9 kB", b.scaled(1000)*100), dirs: b.scaled(1000), files: 100, bytes: 9000, vary: true},
+		{name: "large", title: "A volume of " + sizes, files: []files{large}},
+		{name: "small", title: "A volume of " + numbers, files: []files{small}},
+		{name: "both", title: "A volume of " + sizes + " and " + numbers, files: []files{large, small}},
 	}
 	s3, err := b.serveS3(ctx)
 	if err != nil {
@@ -59,74 +64,97 @@ func (b *bench) volume(ctx context.Context) error {
 type volume struct {
 	name, title string
 	dir         string
-	dirs, files int // files in each directory
-	bytes       int // of a file; at most, where they vary
-	vary        bool
+	files       []files
 }
 
-func (v *volume) file(i int) string {
-	d := i / v.files
-	return filepath.Join(v.dir, fmt.Sprintf("d%02d", d/50), fmt.Sprintf("e%02d", d%50), fmt.Sprintf("f%03d", i%v.files))
+// files are a part of a volume: of one size, or of sizes up to one.
+type files struct {
+	name       string // of the directory they are in
+	dirs, each int    // each: files in a directory
+	bytes      int    // of a file; at most, where they vary
+	vary       bool
+}
+
+func (f files) count() int { return f.dirs * f.each }
+
+func (f files) path(dir string, i int) string {
+	d := i / f.each
+	return filepath.Join(dir, f.name, fmt.Sprintf("d%02d", d/50), fmt.Sprintf("e%02d", d%50), fmt.Sprintf("f%03d", i%f.each))
 }
 
 func (v *volume) make() error {
-	random := rand.New(rand.NewPCG(1, 2))
-	noise := rand.NewChaCha8([32]byte{7})
-	for i := range v.dirs * v.files {
-		size := v.bytes
-		if v.vary {
-			size = 100 + random.IntN(v.bytes-100)
-		}
-		if err := os.MkdirAll(filepath.Dir(v.file(i)), 0o755); err != nil {
-			return err
-		}
-		f, err := os.Create(v.file(i))
-		if err != nil {
-			return err
-		}
-		if _, err := io.CopyN(f, noise, int64(size)); err != nil {
-			return err
-		}
-		if err := f.Close(); err != nil {
+	for _, f := range v.files {
+		if err := f.make(v.dir); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// change writes over one hundredth of each large file, in the middle, and into one small file in a hundred. It returns the bytes of
-// what a backup must store: of small files the whole.
-func (v *volume) change() (int64, error) {
+func (f files) make(dir string) error {
+	random := rand.New(rand.NewPCG(1, 2))
+	noise := rand.NewChaCha8([32]byte{7})
+	for i := range f.count() {
+		size := f.bytes
+		if f.vary {
+			size = 100 + random.IntN(f.bytes-100)
+		}
+		if err := os.MkdirAll(filepath.Dir(f.path(dir, i)), 0o755); err != nil {
+			return err
+		}
+		file, err := os.Create(f.path(dir, i))
+		if err != nil {
+			return err
+		}
+		if _, err := io.CopyN(file, noise, int64(size)); err != nil {
+			return err
+		}
+		if err := file.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// change changes one part in a hundred and returns the bytes of what a backup must store.
+func (v *volume) change() (sum int64, err error) {
+	for _, f := range v.files {
+		n, err := f.change(v.dir)
+		if err != nil {
+			return 0, err
+		}
+		sum += n
+	}
+	return sum, nil
+}
+
+// change writes over one hundredth of each large file, in the middle, and into one small file in a hundred, which is to be stored whole.
+func (f files) change(dir string) (int64, error) {
 	noise := rand.NewChaCha8([32]byte{9})
 	var sum int64
-	for i := range v.dirs * v.files {
-		n := int64(v.bytes / 100)
-		if v.vary {
-			n = 100
+	for i := range f.count() {
+		n, at := int64(f.bytes/100), int64(f.bytes/2)
+		if f.vary {
+			n, at = 100, 0
 			if i%100 != 0 {
 				continue
 			}
 		}
-		f, err := os.OpenFile(v.file(i), os.O_WRONLY, 0)
+		file, err := os.OpenFile(f.path(dir, i), os.O_WRONLY, 0)
 		if err != nil {
 			return 0, err
 		}
-		if !v.vary {
-			if _, err := f.Seek(int64(v.bytes/2), io.SeekStart); err != nil {
-				return 0, err
-			}
-		}
-		if _, err := io.CopyN(f, noise, n); err != nil {
+		if _, err := io.Copy(io.NewOffsetWriter(file, at), io.LimitReader(noise, n)); err != nil {
 			return 0, err
 		}
-		info, err := f.Stat()
+		info, err := file.Stat()
 		if err != nil {
 			return 0, err
 		}
-		if err := f.Close(); err != nil {
+		if err := file.Close(); err != nil {
 			return 0, err
 		}
-		if v.vary {
+		if f.vary {
 			n = info.Size()
 		}
 		sum += n
@@ -361,7 +389,7 @@ func (b *bench) serveS3(ctx context.Context) (*s3, error) {
 
 func (s *s3) place(v *volume) place {
 	name, address, rounds := v.name, s.proxy.address(), 3
-	if v.vary {
+	if v.name != "large" {
 		rounds = 1 // kopia restores small files one by one, for minutes
 	}
 	return place{
