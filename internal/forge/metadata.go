@@ -93,10 +93,24 @@ type MetadataTarget interface {
 	Finish(ctx context.Context, r Repository) error
 }
 
+// MetadataRestorer is a provider whose repositories can be restored into.
+type MetadataRestorer interface {
+	// Target is for one repository at a time: it remembers what it finds there. Making it sends nothing.
+	Target() MetadataTarget
+}
+
 // MetadataAttacher is a target whose files belong to an issue or a comment, which must be there first.
 type MetadataAttacher interface {
 	// Attach stores a file at what was written, unless that has it, and returns its address.
 	Attach(ctx context.Context, r Repository, to neutral.Written, f archive.File, content io.Reader) (string, error)
 	// Rewrite puts another text in the place of the one that was written.
 	Rewrite(ctx context.Context, r Repository, w neutral.Written, text string) error
+}
+
+// MetadataForeseer is a target that does not number all items in one row, or makes issues of some pull requests: it says beforehand what
+// each of them is going to be, for texts refer to those that come later, too.
+type MetadataForeseer interface {
+	// Foresee takes what is to be written, in that order: of each item its number, and of pull requests the branches. It returns for
+	// each Number, Ref and URL.
+	Foresee(ctx context.Context, r Repository, items []*neutral.Item) ([]neutral.Written, error)
 }

@@ -83,7 +83,7 @@ func (r *restoring) run(ctx context.Context) (err error) {
 	if r.there, err = r.o.Target.Begin(ctx, r.o.To); err != nil {
 		return err
 	}
-	if err := r.number(); err != nil {
+	if err := r.number(ctx); err != nil {
 		return err
 	}
 	if err := r.listFiles(ctx); err != nil {
@@ -108,16 +108,22 @@ func (r *restoring) run(ctx context.Context) (err error) {
 }
 
 // number says which numbers items will have, for texts refer to those that come later, too.
-func (r *restoring) number() error {
+func (r *restoring) number(ctx context.Context) error {
 	r.refs = references{
 		pattern: referencePattern(r.o.Host, r.o.Repository), items: map[itemRef]neutral.Written{}, to: strings.TrimSuffix(r.o.To.WebURL, "/"),
 		from: "https://" + strings.ReplaceAll(r.o.Host, "_", ":") + "/" + r.o.Repository, same: true,
+	}
+	ahead, err := r.foresee(ctx)
+	if err != nil {
+		return err
 	}
 	next := r.there.Next
 	for _, n := range r.plan.numbers {
 		w, written := r.there.Things[n.key]
 		switch {
 		case written:
+		case len(ahead) > 0:
+			w, ahead = ahead[0], ahead[1:]
 		case r.there.Next == 0:
 			w = neutral.Written{Number: n.number}
 		case r.o.KeepNumbers && next > n.number:
@@ -131,9 +137,28 @@ func (r *restoring) number() error {
 		}
 		r.refs.items[itemRef{n.pull, n.number}] = w
 		r.refs.last = max(r.refs.last, n.number)
-		r.refs.same = r.refs.same && w.Number == n.number
+		r.refs.same = r.refs.same && w.Number == n.number && (w.Ref == "" || w.Ref == fmt.Sprintf("#%d", n.number))
 	}
 	return nil
+}
+
+// foresee asks a target that knows it what the items that are not there will be called.
+func (r *restoring) foresee(ctx context.Context) ([]neutral.Written, error) {
+	target, ok := r.o.Target.(MetadataForeseer)
+	if !ok {
+		return nil, nil
+	}
+	var items []*neutral.Item
+	for _, n := range r.plan.numbers {
+		if _, there := r.there.Things[n.key]; !there {
+			items = append(items, n.item)
+		}
+	}
+	ahead, err := target.Foresee(ctx, r.o.To, items)
+	if err == nil && len(ahead) != len(items) {
+		err = fmt.Errorf("%d items were foreseen, and there are %d", len(ahead), len(items))
+	}
+	return ahead, err
 }
 
 func (r *restoring) listFiles(ctx context.Context) error {
@@ -652,9 +677,18 @@ func (r *restoring) reviewMark(review *neutral.Review, sort string) neutral.Mark
 	return m
 }
 
-// review writes a review as one, with the comments on code that are its own.
+// review writes a review as one, with the comments on code that are its own. Files have no place in one where they hang on something.
 func (r *restoring) review(ctx context.Context, n *numberedItem, review *neutral.Review, on neutral.Written) error {
 	what := "review by " + review.Author.Login + " of " + n.what()
+	for _, text := range append(bodiesOf(review.Comments), review.Body) {
+		pending, err := r.upload(ctx, r.filesAmong(Links(text)))
+		if err != nil {
+			return fault.Wrap(what, nil, err, "")
+		}
+		if pending {
+			return fault.New(what, fault.ErrUnsupported, "it refers to files", "")
+		}
+	}
 	_, err := r.text(ctx, what, r.reviewMark(review, neutral.SortReview), review.Body, func(text string) neutral.Thing {
 		of := *review
 		of.Body, of.Item, of.On, of.Comments = text, on.Number, on, nil
@@ -666,6 +700,14 @@ func (r *restoring) review(ctx context.Context, n *numberedItem, review *neutral
 	return err
 }
 
+func bodiesOf(comments []*neutral.Comment) []string {
+	var all []string
+	for _, c := range comments {
+		all = append(append(all, c.Body), bodiesOf(c.Replies)...)
+	}
+	return all
+}
+
 // marked gives a comment on code, and the answers to it, which are at the same place, their marks.
 func (r *restoring) marked(c *neutral.Comment, at *neutral.Code, in string, on neutral.Written) []*neutral.Comment {
 	m := neutral.Mark{
@@ -674,7 +716,8 @@ func (r *restoring) marked(c *neutral.Comment, at *neutral.Code, in string, on n
 	}
 	of := *c
 	of.Code = cmp.Or(c.Code, at)
-	of.Body, of.Item, of.On, of.Replies = m.Write(r.refs.rewrite(c.Body)), on.Number, on, nil
+	text := r.refs.rewrite(c.Body)
+	of.Body, of.Item, of.On, of.Replies = m.Write(replaceAddresses(text, Links(text), r.addresses)), on.Number, on, nil
 	all := []*neutral.Comment{&of}
 	for _, reply := range c.Replies {
 		all = append(all, r.marked(reply, of.Code, c.ID, on)...)

@@ -89,6 +89,17 @@ func branchesOf(p *neutral.Pull) *neutral.Pull {
 	return &neutral.Pull{Base: p.Base, Head: p.Head, HeadRepository: p.HeadRepository, BaseOID: p.BaseOID, HeadOID: p.HeadOID}
 }
 
+// outline is what of an item says which number and address it will have.
+func (n *numberedItem) outline() *neutral.Item {
+	item := &neutral.Item{Number: n.Number, Closed: n.Closed}
+	if p := n.Pull; p != nil {
+		item.Pull = &neutral.Pull{
+			Base: p.Base, Head: p.Head, HeadRepository: p.HeadRepository, BaseOID: p.BaseOID, HeadOID: p.HeadOID, Merged: p.Merged, Draft: p.Draft,
+		}
+	}
+	return item
+}
+
 // counter counts fields that have something, and things by their sort.
 type counter struct{ fields, sorts map[string]int64 }
 
