@@ -36,7 +36,7 @@ func (w *Worker) judge(ctx context.Context, r *v1alpha1.Restore, s gitops.State)
 	switch g := r.Spec.GitOps; {
 	case g != nil && g.Resume == v1alpha1.ResumeHold && r.Annotations[v1alpha1.AnnotationRelease] == "":
 		return "gitops.resume is Hold"
-	case s.HeadLost || len(s.Head) == 0:
+	case s.HeadLost, len(s.Head) == 0, j.FromPoint && slices.Equal(s.Head, j.To): // the last is of before git lost it
 		return "git cannot be read: " + s.Message
 	case slices.Equal(s.Head, j.To):
 		return ""
@@ -69,6 +69,8 @@ func (w *Worker) judgeSource(ctx context.Context, r *v1alpha1.Restore, source gi
 	}
 	left, err := w.unmended(ctx, r, source, of, number)
 	switch {
+	case err != nil && of.head == of.bad && r.Status.GitOps.FromPoint: // the engine may only not have noticed yet
+		return "git cannot be read: " + err.Error()
 	case err != nil && of.head == of.bad:
 		return "git still has " + bad + ", which was rolled back"
 	case err != nil:

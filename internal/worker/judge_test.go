@@ -87,6 +87,18 @@ func TestJudge(t *testing.T) {
 			change: func(s *gitops.State, j *v1alpha1.TransactionStatus, _ *history) { s.Lost, j.FromPoint = true, true },
 		},
 		{
+			name: "git is gone, and the engine has not noticed", want: "git cannot be read: git: away",
+			change: func(s *gitops.State, j *v1alpha1.TransactionStatus, h *history) {
+				s.Head, j.FromPoint, h.away = []string{badOne}, true, fault.New("git", fault.ErrUnavailable, "away", "")
+			},
+		},
+		{
+			name: "git was reverted before it lost that", want: "git cannot be read",
+			change: func(s *gitops.State, j *v1alpha1.TransactionStatus, _ *history) {
+				s.Head, j.FromPoint = []string{goodOne}, true
+			},
+		},
+		{
 			name: "not automated", files: bad,
 			change: func(s *gitops.State, _ *v1alpha1.TransactionStatus, _ *history) { s.Automated = false },
 		},
