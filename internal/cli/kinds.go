@@ -39,7 +39,7 @@ func (a *app) restorers(ctx context.Context, o restoreOptions, observe point.Obs
 	}
 	return map[string]protect.Restorer{
 		point.KindGit: repository, point.KindLFS: protect.RestoreFiles, point.KindDir: tree,
-		point.KindListing: protect.RestoreFiles, point.KindIssues: protect.RestoreFiles,
+		point.KindListing: protect.RestoreFiles, point.KindIssues: protect.RestoreFiles, point.KindMetadata: protect.RestoreFiles,
 		point.KindObjects: protect.RestoreFiles, point.KindVolume: tree, point.KindBlock: protect.RestoreFiles,
 	}, nil
 }
@@ -80,13 +80,15 @@ func (a *app) makers(ctx context.Context, o restoreOptions, observe point.Observ
 			}
 			return report.Notes, err
 		},
-		point.KindListing: leave, point.KindIssues: leave,
+		point.KindListing: leave, point.KindIssues: leave, point.KindMetadata: leave,
 	}, nil
 }
 
 // differs compare parts whose files say less than what they mean.
 func (a *app) differs() map[string]protect.Differ {
-	return map[string]protect.Differ{point.KindGit: diffRefs, point.KindDir: diffTree, point.KindVolume: diffTree}
+	return map[string]protect.Differ{
+		point.KindGit: diffRefs, point.KindDir: diffTree, point.KindVolume: diffTree, point.KindMetadata: diffMetadata,
+	}
 }
 
 // compactors merge what parts are made of.

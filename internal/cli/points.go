@@ -322,7 +322,7 @@ func remarks(p point.Part) []string {
 }
 
 const diffHelp = `
-Diff tells what changed from one restore point to another: refs of repositories, files of directories.` + referenceHelp
+Diff tells what changed from one restore point to another: refs of repositories, issues, comments and releases, files of directories.` + referenceHelp
 
 func newDiffCommand(a *app) *cobra.Command {
 	return &cobra.Command{

@@ -133,8 +133,12 @@ func (c *checker) sources(spec *v1alpha1.PolicySpec) {
 		s := &spec.Sources[i]
 		path := fmt.Sprintf("spec.sources[%d]", i)
 		for kind, f := range forges(s) {
-			if f != nil {
-				c.forge(f, kind, join(path, kind))
+			if f == nil {
+				continue
+			}
+			c.forge(f, kind, join(path, kind))
+			if f.Metadata && spec.Location == "" {
+				c.wrong(join(path, kind+".metadata"), "it goes into restore points only, and there is no location for them")
 			}
 		}
 		if s.Git != nil {

@@ -33,7 +33,7 @@ func repositoriesOf(record *point.Record) []point.RepositoryRun {
 }
 
 // byRepository groups the parts of a point by what they are of, "<host>/<owner>/<name>": a repository with its Git LFS objects, its
-// wiki and its issues. Parts that are of no repository are left out.
+// wiki, its issues and its metadata. Parts that are of no repository are left out.
 func byRepository(parts []point.Part) map[string][]point.Part {
 	groups := map[string][]point.Part{}
 	for _, p := range parts {
@@ -52,7 +52,7 @@ func byRepository(parts []point.Part) map[string][]point.Part {
 
 // repositoryOf is "<host>/<owner>/<name>" of what a part belongs to.
 func repositoryOf(p point.Part) (string, bool) {
-	if rest, ok := strings.CutPrefix(p.Name, "forge/"); ok && p.Kind == point.KindIssues {
+	if rest, ok := strings.CutPrefix(p.Name, "forge/"); ok && (p.Kind == point.KindIssues || p.Kind == point.KindMetadata) {
 		return path.Dir(rest), true
 	}
 	rest, ok := strings.CutPrefix(p.Name, "git/")

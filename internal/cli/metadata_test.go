@@ -1,0 +1,87 @@
+package cli
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/backstay/backstay/internal/forge/archive"
+	"github.com/backstay/backstay/internal/point"
+	"github.com/backstay/backstay/internal/point/memory"
+	"github.com/backstay/backstay/internal/protect"
+)
+
+func TestDiffOfMetadataNamesWhatPeopleDid(t *testing.T) {
+	store := memory.New(time.Now)
+	var ids []string
+	run := func(write func(add func(key, parent, raw string), gone func(key string))) {
+		t.Helper()
+		must := func(err error) {
+			t.Helper()
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		d, err := store.Begin(t.Context(), point.Subject{Kind: point.SubjectAccount, Name: "x"}, "daily")
+		must(err)
+		part, err := d.Part(t.Context(), "forge/x/y/z/metadata", point.KindMetadata)
+		must(err)
+		w, err := archive.NewWriter(t.Context(), part)
+		must(err)
+		write(func(key, parent, raw string) {
+			_, err := w.Add(t.Context(), archive.Record{Key: keyOf(key), Parent: keyOf(parent), Raw: json.RawMessage(raw)})
+			must(err)
+		}, func(key string) { must(w.Gone(t.Context(), time.Now(), keyOf(key))) })
+		must(w.Flush(t.Context()))
+		must(part.Store(t.Context(), point.Part{}))
+		receipt, err := d.Commit(t.Context())
+		must(err)
+		ids = append(ids, receipt.Point.ID)
+	}
+	long := strings.Repeat("The same words again. ", 20)
+	run(func(add func(key, parent, raw string), gone func(string)) {
+		add("issues/9", "", `{"title": "It breaks", "state": "open", "user": {"login": "ann"}, "updated_at": "1"}`)
+		add("comments/5", "issues/9", `{"body": "`+long+`one"}`)
+		add("comments/6", "issues/9", `{"body": "spam\n\u001b[2Jspam"}`)
+		add("releases/1", "", `{"tag_name": "v1", "assets": [1]}`)
+	})
+	run(func(add func(key, parent, raw string), gone func(string)) {
+		add("issues/9", "", `{"title": "It breaks", "state": "closed", "user": {"login": "ann"}, "updated_at": "2"}`)
+		add("comments/5", "issues/9", `{"body": "`+long+`two"}`)
+		gone("comments/6")
+		add("issues/10", "", `{"title": "Another"}`)
+	})
+	var got []string
+	differs := (&app{}).differs()
+	err := protect.Diff(t.Context(), store, ids[0], ids[1], differs, func(c protect.Change) { got = append(got, printable(changeLine(c))) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	const part = "forge/x/y/z/metadata "
+	want := []string{
+		"~ " + part + `comments/5  body: "…e same words again. one" -> body: "…e same words again. two"`,
+		"- " + part + `comments/6  in issues/9: "spam �[2Jspam"`,
+		"~ " + part + `issues/9  state: "open", updated_at: "1" -> state: "closed", updated_at: "2"`,
+		"+ " + part + `issues/10  "Another"`,
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+func keyOf(text string) archive.Key {
+	collection, id, _ := strings.Cut(text, "/")
+	return archive.Key{Collection: collection, ID: id}
+}
+
+func TestFieldsThatDifferAreFew(t *testing.T) {
+	was, is := fieldsThatDiffer([]byte(`{"a":1,"b":1,"c":1,"d":1,"e":1,"body":null,"x":[1]}`), []byte(`{"a":2,"b":2,"c":2,"d":2,"e":2,"body":"w","x":[1]}`))
+	if want := `body: "", a: "1", b: "1", c: "1", d: "1"`; was != want {
+		t.Errorf("got %s, want %s", was, want)
+	}
+	if want := `body: "w", a: "2", b: "2", c: "2", d: "2", and 1 fields more`; is != want {
+		t.Errorf("got %s, want %s", is, want)
+	}
+}
