@@ -37,10 +37,10 @@ func (l PlanLine) String() string {
 
 // itemNumber is what an item is called.
 type itemNumber struct {
-	pull     bool
-	number   int64
-	key      string        // of its mark
-	branches *neutral.Pull // of a pull request, and nothing else of it
+	pull   bool
+	number int64
+	key    string        // of its mark
+	item   *neutral.Item // what Foresee is told of it
 }
 
 // PlanMetadata says what becomes of all that the source has.
@@ -57,7 +57,7 @@ func PlanMetadata(ctx context.Context, from neutral.Source, keeps neutral.Fideli
 			return nil, err
 		}
 		c.item(item)
-		p.numbers = append(p.numbers, itemNumber{item.Pull != nil, item.Number, item.mark().Key(), branchesOf(item.Pull)})
+		p.numbers = append(p.numbers, itemNumber{item.Pull != nil, item.Number, item.mark().Key(), item.outline()})
 	}
 	for file, err := range from.Files(ctx) {
 		if err != nil {
@@ -80,13 +80,6 @@ func PlanMetadata(ctx context.Context, from neutral.Source, keeps neutral.Fideli
 	}
 	slices.SortFunc(p.Lines, func(a, b PlanLine) int { return cmp.Compare(a.Field, b.Field) })
 	return p, nil
-}
-
-func branchesOf(p *neutral.Pull) *neutral.Pull {
-	if p == nil {
-		return nil
-	}
-	return &neutral.Pull{Base: p.Base, Head: p.Head, HeadRepository: p.HeadRepository, BaseOID: p.BaseOID, HeadOID: p.HeadOID}
 }
 
 // outline is what of an item says which number and address it will have.
