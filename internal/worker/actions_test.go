@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -13,7 +12,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
@@ -148,39 +146,10 @@ func (p *play) pods() int {
 	return len(all.Items)
 }
 
-// cutOffAfter runs the ActionSet in a process of which nothing takes effect after n writes, and reports whether it came so far. It is
-// refused everything then: one that got no answer at all would ask again for half a minute.
-func (p *play) cutOffAfter(n int64) bool {
-	p.Helper()
-	ctx, kill := context.WithCancel(p.Context())
-	defer kill()
-	d := &doomed{kill: kill}
-	d.left.Store(n)
-	config := rest.CopyConfig(p.config)
-	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return cutOff{doomedCalls{next, d}} })
-	cluster, err := kube.New(config, blueprint.AddToScheme)
-	if err != nil {
-		p.Fatal(err)
-	}
-	if err := p.act(ctx, p.workerOf(cluster, open{p.store})); !d.dead() && err != nil {
-		p.Fatalf("not killed, and failed: %v", err)
-	}
-	return d.dead()
-}
-
-type cutOff struct{ doomedCalls }
-
-func (c cutOff) RoundTrip(r *http.Request) (*http.Response, error) {
-	if c.d.dead() {
-		return &http.Response{StatusCode: http.StatusForbidden, Header: http.Header{}, Body: http.NoBody, Request: r}, nil
-	}
-	return c.doomedCalls.RoundTrip(r)
-}
-
 func TestActionsKilledAtEveryWrite(t *testing.T) {
 	for n := int64(1); ; n += step() {
 		p := newPlay(t, inSystem)
-		dead := p.cutOffAfter(n)
+		dead := p.killedAfter(n, p.act)
 		if err := p.act(t.Context(), p.worker()); err != nil {
 			t.Fatal(err)
 		}

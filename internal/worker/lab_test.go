@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -240,6 +241,8 @@ func (l *lab) killedAfter(n int64, work func(context.Context, *Worker) error) bo
 	return d.dead()
 }
 
+// doomedCalls are what a process asks an API server. A dead one is refused everything: if it got no answer, it would ask again for as long as
+// there is time to put things right.
 type doomedCalls struct {
 	next http.RoundTripper
 	d    *doomed
@@ -247,7 +250,11 @@ type doomedCalls struct {
 
 func (c doomedCalls) RoundTrip(r *http.Request) (*http.Response, error) {
 	if c.d.dead() {
-		return nil, errKilled
+		const refusal = `{"apiVersion": "v1", "kind": "Status", "status": "Failure", "reason": "Forbidden", "code": 403}`
+		return &http.Response{
+			StatusCode: http.StatusForbidden, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(refusal)),
+			Request: r,
+		}, nil
 	}
 	response, err := c.next.RoundTrip(r)
 	if err == nil && r.Method != http.MethodGet {

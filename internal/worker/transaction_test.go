@@ -223,6 +223,9 @@ func TestTransactionThatIsKilledAnywhereComesToItsEnd(t *testing.T) {
 		if err := l.worker().Restore(t.Context(), l.system, name); err != nil {
 			t.Fatalf("killed after %d writes, taken up again: %v", n, err)
 		}
+		if err := l.worker().Tidy(t.Context()); err != nil { // the next one would wait for leases that this one left
+			t.Fatalf("killed after %d writes: %v", n, err)
+		}
 		s := l.restoreStatus(name)
 		if s.Phase != v1alpha1.PhaseComplete || s.GitOps.Held == "" || len(l.engine.held) != 2 || l.engine.state.Live[0] != goodOne || len(l.engine.syncs) > 0 {
 			t.Errorf("killed after %d writes: %+v, status %+v", n, l.engine, s)
