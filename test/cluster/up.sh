@@ -1,6 +1,7 @@
 #!/bin/sh
 # Starts a Kubernetes of one node: up.sh [NAME]. One that runs gets the images that changed, no more. Everything is new at each start
-# but the images. It needs root, and leaves nothing outside its directory that down.sh does not remove. README.md has the rest.
+# but the images. It needs root, and leaves nothing outside its directory that down.sh does not remove, but a limit of the kernel's that it
+# raises. README.md has the rest.
 set -eu
 name=${1:-}
 . "$(dirname "$0")/where.sh"
@@ -9,6 +10,10 @@ name=${1:-}
 "$here/../debian.sh" cluster
 [ -n "${BACKSTAY_TEST_KUBERNETES:-}" ] || eval "$("$here/../servers/build.sh" kubernetes)"
 export BACKSTAY_TEST_KUBERNETES
+# Kubelets and container engines watch files. By default the kernel has a user do so 128 times at once: too few for several clusters.
+watchers=/proc/sys/fs/inotify/max_user_instances
+[ "$(cat $watchers)" -ge 1024 ] || { echo 1024 >$watchers; } 2>/dev/null ||
+	echo "up.sh: $watchers stays $(cat $watchers): another cluster may not start beside this one" >&2
 mkdir -p "$images"
 flock "$images" "$here/images.sh" # for all clusters
 if ! running; then
