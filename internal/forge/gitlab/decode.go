@@ -81,14 +81,6 @@ func (s *source) origin(id, url string, author user, created, updated time.Time)
 	return neutral.Origin{Forge: s.h.Host, URL: url, ID: id, Author: author.neutral(), Created: created, Updated: updated}
 }
 
-// unmark takes the mark out of a text, unless another account wrote it.
-func (s *source) unmark(author user, text string) (string, neutral.Mark, bool) {
-	if s.h.Account == "" || !strings.EqualFold(author.Username, s.h.Account) {
-		return text, neutral.Mark{}, false
-	}
-	return neutral.Unmark(text)
-}
-
 // date reads a day, "2026-01-02"; zero for none.
 func date(day string) time.Time {
 	t, err := time.Parse(time.DateOnly, day)
@@ -374,10 +366,7 @@ func (s *source) releases(ctx context.Context, o *neutral.Overview) error {
 			Origin: s.origin(in.Tag, in.Links.Self, in.Author, in.Created, time.Time{}),
 			Tag:    in.Tag, Target: in.Commit.ID, Name: in.Name, Body: in.Body, Published: in.Released,
 		}
-		if text, mark, ok := s.unmark(in.Author, in.Body); ok {
-			out.Body, out.Origin = text, mark.Origin
-			fill(mark, out)
-		}
+		neutral.RecallRelease(out, s.h.Account)
 		for _, l := range in.Assets.Links {
 			asset, err := s.asset(ctx, in.Tag, l)
 			if err != nil {
@@ -407,11 +396,4 @@ func (s *source) asset(ctx context.Context, tag string, l link) (*neutral.Asset,
 	out.File = *fileOf(in)
 	out.Name = l.Name
 	return out, nil
-}
-
-// fill adds what a mark remembers and the forge had no place for.
-func fill(m neutral.Mark, into any) {
-	if len(m.More) > 0 {
-		_ = json.Unmarshal(m.More, into) // what cannot be read of it is not remembered
-	}
 }

@@ -57,15 +57,46 @@ func (s *source) item(ctx context.Context, r archive.Record) (*neutral.Item, err
 	if err != nil {
 		return nil, err
 	}
-	out := s.plain(in, r.Collection == pullsName)
-	of := reader{source: s, parent: r.Key, in: in, out: out}
+	of := reader{source: s, parent: r.Key, in: in, out: s.plain(in, r.Collection == pullsName)}
 	for _, read := range []func(context.Context) error{of.pull, of.notes, of.timeline, of.reactions, of.links} {
 		if err := read(ctx); err != nil {
 			return nil, err
 		}
 	}
-	slices.SortStableFunc(out.Events, func(a, b *neutral.Event) int { return a.Created.Compare(b.Created) })
-	return out, nil
+	id := of.out.ID
+	of.aloud(of.out)
+	neutral.Recall(of.out, s.h.Account)
+	of.join(of.out.ID != id)
+	return of.out, nil
+}
+
+// aloud undoes what keeps GitLab from finding commands in texts that were restored.
+func (of *reader) aloud(i *neutral.Item) {
+	undo := func(o *neutral.Origin, body *string) {
+		if _, _, ok := neutral.Unmark(*body); ok && strings.EqualFold(o.Author.Login, of.h.Account) {
+			*body = loud(*body)
+		}
+	}
+	var comments func(all []*neutral.Comment)
+	comments = func(all []*neutral.Comment) {
+		for _, c := range all {
+			undo(&c.Origin, &c.Body)
+			comments(c.Replies)
+		}
+	}
+	undo(&i.Origin, &i.Body)
+	comments(i.Comments)
+}
+
+// join adds what happened on this GitLab to what happened before. What a restore did is nothing that happened.
+func (of *reader) join(restored bool) {
+	for _, e := range of.events {
+		if !restored || !strings.EqualFold(e.Actor.Login, of.h.Account) {
+			of.out.Events = append(of.out.Events, e)
+		}
+	}
+	slices.SortStableFunc(of.out.Events, func(a, b *neutral.Event) int { return a.Created.Compare(b.Created) })
+	of.out.Reactions = append(of.out.Reactions, of.reacted...)
 }
 
 // plain is the item alone. Its ID says of which sort it is, since GitLab counts both apart.
@@ -88,10 +119,6 @@ func (s *source) plain(in item, pull bool) *neutral.Item {
 	if pull {
 		out.Pull = s.merge(in)
 		out.Title = undrafted(in.Title)
-	}
-	if text, mark, ok := s.unmark(in.Author, in.Body); ok {
-		out.Body, out.Origin = text, mark.Origin
-		fill(mark, out)
 	}
 	return out
 }
@@ -133,6 +160,9 @@ type reader struct {
 	in     item
 	out    *neutral.Item
 	said   map[string]time.Time // by account, when GitLab noted that it approved
+
+	events  []*neutral.Event
+	reacted []neutral.Reaction
 }
 
 // named is the collection of a sort of things that belong to the item.
@@ -235,15 +265,10 @@ func (of *reader) place(c *neutral.Comment) {
 }
 
 func (of *reader) comment(n *note) *neutral.Comment {
-	out := &neutral.Comment{
+	return &neutral.Comment{
 		Origin: of.origin(number(n.ID), fmt.Sprintf("%s#note_%d", of.in.URL, n.ID), n.Author, n.Created, n.Updated),
 		Item:   of.out.Number, Body: n.Body, Code: codeOf(n),
 	}
-	if text, mark, ok := of.unmark(n.Author, n.Body); ok {
-		out.Body, out.Origin = text, mark.Origin
-		fill(mark, out)
-	}
-	return out
 }
 
 func codeOf(n *note) *neutral.Code {
@@ -281,7 +306,7 @@ func (of *reader) noted(n *note) {
 		}
 		of.said[n.Author.Username] = n.Created
 	}
-	of.out.Events = append(of.out.Events, &neutral.Event{Kind: kindOf(n.Body), Actor: n.Author.neutral(), Created: n.Created, Text: n.Body})
+	of.events = append(of.events, &neutral.Event{Kind: kindOf(n.Body), Actor: n.Author.neutral(), Created: n.Created, Text: n.Body})
 }
 
 // kindOf is GitHub's word for what GitLab noted, by how its notes begin; "noted" for what GitHub has no word for.
@@ -361,7 +386,7 @@ func (of *reader) timeline(ctx context.Context) error {
 			}
 			e.Text = strings.TrimSpace(e.Kind + " " + what)
 		}
-		of.out.Events = append(of.out.Events, e)
+		of.events = append(of.events, e)
 		return nil
 	})
 }
@@ -378,7 +403,7 @@ func (of *reader) reactions(ctx context.Context) error {
 		if word := reactionWords()[content]; word != "" {
 			content = word
 		}
-		of.out.Reactions = append(of.out.Reactions, neutral.Reaction{Content: content, User: in.User.neutral(), Created: in.Created})
+		of.reacted = append(of.reacted, neutral.Reaction{Content: content, User: in.User.neutral(), Created: in.Created})
 		return nil
 	})
 }

@@ -34,6 +34,7 @@ type Provider struct {
 	o      Options
 	site   *url.URL // of the server, without slash at its end
 	client *forge.Client
+	files  *forge.FileClient
 }
 
 // Every ability that GitLab has.
@@ -44,6 +45,12 @@ var (
 	_ forge.IssueReader = (*Provider)(nil)
 	_ forge.Maker       = (*Provider)(nil)
 	_ forge.Puller      = (*Provider)(nil)
+
+	_ forge.MetadataReader   = (*Provider)(nil)
+	_ forge.MetadataCounter  = (*Provider)(nil)
+	_ forge.FileGetter       = (*Provider)(nil)
+	_ forge.Decoder          = Decode
+	_ forge.MetadataRestorer = (*Provider)(nil)
 )
 
 // New makes a provider. It sends nothing yet.
@@ -59,7 +66,11 @@ func New(o Options) (*Provider, error) {
 	if err != nil {
 		return nil, fault.Wrap("gitlab", nil, err, "")
 	}
-	return &Provider{o: o, site: site, client: client}, nil
+	files, err := client.Files(fileHosts(site))
+	if err != nil {
+		return nil, fault.Wrap("gitlab", nil, err, "")
+	}
+	return &Provider{o: o, site: site, client: client, files: files}, nil
 }
 
 func authorize(o Options) func(context.Context, http.Header) error {

@@ -1,0 +1,391 @@
+package gitlab
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/forge"
+	"github.com/backstay/backstay/internal/forge/archive"
+	"github.com/backstay/backstay/internal/forge/neutral"
+)
+
+// owner is the role that may say when something was written, and by which number it is called.
+const owner = 50
+
+// Target implements forge.MetadataRestorer.
+func (p *Provider) Target() forge.MetadataTarget { return &target{p: p} }
+
+// target restores into one project, and knows what Begin found there.
+type target struct {
+	p          *Provider
+	path       string // of the API: "/projects/12"
+	account    string
+	dated      bool // the token's account owns the project or administers the server: dates and numbers of issues are kept
+	milestones map[string]int64
+	keys       map[string]bool   // deploy keys that are there
+	branches   map[string]string // commits by name; "" for a branch that is not there
+	notes      map[string]said   // by marks
+	things     map[string]neutral.Written
+	taken      map[int64]bool // numbers of issues
+	lastPull   int64          // number of the newest merge request
+	numbers    map[ref]int64  // that issues are going to have
+}
+
+// ref is how the source calls an item.
+type ref struct {
+	pull   bool
+	number int64
+}
+
+// said is a note that something can be said in answer to.
+type said struct {
+	item   string // "issues/3"
+	note   int64
+	thread string // "" where it is not known yet
+}
+
+// Keeps implements forge.MetadataTarget. Until Begin has found out what the account may do it is taken to be no owner.
+func (t *target) Keeps() neutral.Fidelity { return fidelity(t.dated) }
+
+// Fates that many fields have.
+func kept() neutral.Fate               { return neutral.Fate{State: neutral.Kept} }
+func changed(how string) neutral.Fate  { return neutral.Fate{State: neutral.Changed, How: how} }
+func lost(because string) neutral.Fate { return neutral.Fate{State: neutral.Lost, How: because} }
+
+// fidelity is what GitLab keeps with an owner's rights, or without.
+func fidelity(dated bool) neutral.Fidelity {
+	inText := changed("in the text, and in its mark")
+	date, number := kept(), changed("issues keep theirs where it is free; merge requests are numbered anew")
+	if !dated {
+		date = changed("in the text: only owners of the project and administrators can set it")
+		number = changed("numbered anew: only owners of the project and administrators can set it")
+	}
+	f := neutral.Fidelity{
+		"label": kept(), "label.exclusive": changed("labels named scope::value exclude each other"),
+		"milestone": kept(), "milestone.closedAt": lost("GitLab has none"), "milestone.created": lost("it cannot be set"),
+		"milestone.updated": lost("it cannot be set"),
+
+		"item": inText, "item.title": kept(), "item.body": kept(), "item.closed": kept(), "item.locked": kept(), "item.labels": kept(),
+		"item.milestone": kept(), "item.due": kept(), "item.number": number, "item.created": date, "item.closedAt": date,
+		"item.updated": inText,
+		"pull":         changed("in the text; a merge request where both branches are there and at the same commit, closed if it was merged; else an issue"),
+		"pull.base":    kept(), "pull.head": kept(), "pull.draft": kept(),
+
+		"comment": inText, "comment.body": kept(), "comment.created": date,
+		"review": changed("a comment"), "review.created": date,
+		"review-comment": inText, "review-comment.body": kept(), "review-comment.created": date,
+
+		"release": inText, "release.tag": kept(), "release.target": kept(), "release.name": kept(), "release.body": kept(),
+		"release.published": kept(), "release.draft": lost("GitLab has no drafts"),
+		"release.prerelease": inText, "release.immutable": lost("GitLab has none"),
+		"asset": lost("GitLab counts none"), "asset.name": kept(), "asset.type": lost("GitLab tells it by the name"),
+
+		"settings": lost("the project's own stay"), "settings.description": kept(), "settings.topics": kept(),
+		"settings.defaultBranch": kept(), "settings.archived": kept(), "settings.merges": changed("the nearest way of merging"),
+		"settings.deleteBranch": kept(), "settings.private": lost("the project stays as visible as it was made"),
+
+		"rule": lost("GitLab's protected branches have none"), "rule.name": kept(), "rule.pattern": kept(), "rule.tags": kept(),
+		"rule.forcePush": kept(), "rule.pushBy": changed("by the nearest role"),
+		"hook": lost("it is not made: its secret is not in the point"), "key": kept(),
+		"collaborator": lost("nobody is invited"), "file": kept(),
+		"discussion": changed("an issue"),
+	}
+	return f
+}
+
+// Begin implements forge.MetadataTarget. It changes nothing.
+func (t *target) Begin(ctx context.Context, r forge.Repository) (neutral.Restored, error) {
+	*t = target{
+		p: t.p, path: projectPath(r), milestones: map[string]int64{}, keys: map[string]bool{}, branches: map[string]string{},
+		notes: map[string]said{}, things: map[string]neutral.Written{}, taken: map[int64]bool{}, numbers: map[ref]int64{},
+	}
+	for _, find := range []func(context.Context) error{t.rights, t.findNamed, t.findReleases, t.findRules, t.findItems} {
+		if err := find(ctx); err != nil {
+			return neutral.Restored{}, fault.Wrap("look into "+r.FullName(), nil, err, "")
+		}
+	}
+	return neutral.Restored{Empty: len(t.taken) == 0 && t.lastPull == 0 && len(t.milestones) == 0, Things: t.things}, nil
+}
+
+// rights finds out who the account is, and whether it may set dates and numbers.
+func (t *target) rights(ctx context.Context) error {
+	var me struct {
+		Username string `json:"username"`
+		Admin    bool   `json:"is_admin"`
+	}
+	if err := t.p.get(ctx, "/user", nil, &me); err != nil {
+		return err
+	}
+	type access struct {
+		Level int64 `json:"access_level"`
+	}
+	var project struct {
+		Permissions struct {
+			Project *access `json:"project_access"`
+			Group   *access `json:"group_access"`
+		} `json:"permissions"`
+		Owner struct {
+			Username string `json:"username"`
+		} `json:"owner"`
+	}
+	if err := t.p.get(ctx, t.path, nil, &project); err != nil {
+		return err
+	}
+	t.account, t.dated = me.Username, me.Admin || me.Username != "" && project.Owner.Username == me.Username
+	for _, a := range []*access{project.Permissions.Project, project.Permissions.Group} {
+		t.dated = t.dated || a != nil && a.Level >= owner
+	}
+	return nil
+}
+
+// Write implements forge.MetadataTarget.
+func (t *target) Write(ctx context.Context, _ forge.Repository, thing neutral.Thing) (w neutral.Written, err error) {
+	switch v := thing.(type) {
+	case *neutral.Settings:
+		err = t.writeSettings(ctx, v)
+	case *neutral.Label:
+		err = t.writeLabel(ctx, v)
+	case *neutral.Milestone:
+		w, err = t.writeMilestone(ctx, v)
+	case *neutral.Item:
+		w, err = t.writeItem(ctx, v)
+	case *neutral.Comment:
+		w, err = t.writeComment(ctx, v)
+	case *neutral.State:
+		err = t.writeState(ctx, v)
+	case *neutral.Release:
+		w, err = t.writeRelease(ctx, v)
+	case *neutral.Asset:
+		w, err = t.writeAsset(ctx, v)
+	case *neutral.Rule:
+		err = t.writeRule(ctx, v)
+	case *neutral.DeployKey:
+		err = t.writeKey(ctx, v)
+	default:
+		err = fault.New("", fault.ErrUnsupported, "GitLab takes none by its API", "")
+	}
+	return w, err
+}
+
+// Upload implements forge.MetadataTarget. The address is good in texts of the project.
+func (t *target) Upload(ctx context.Context, r forge.Repository, f archive.File, content io.Reader) (string, error) {
+	var made struct {
+		URL string `json:"url"`
+	}
+	u := forge.Upload{Name: cmp.Or(f.Name, path.Base(f.URL)), Type: f.Type, Size: f.Size, Body: content, Field: "file"}
+	if err := t.p.client.Send(ctx, http.MethodPost, projectPath(r)+"/uploads", nil, u, &made); err != nil {
+		return "", err
+	}
+	if made.URL == "" {
+		return "", fault.New("upload", fault.ErrUnavailable, "the server answered without an address", "")
+	}
+	return made.URL, nil
+}
+
+// Finish implements forge.MetadataTarget.
+func (t *target) Finish(context.Context, forge.Repository) error { return nil }
+
+// post makes something.
+func (t *target) post(ctx context.Context, path string, body, into any) error {
+	_, err := t.p.client.Do(ctx, http.MethodPost, path, nil, body, into)
+	return err
+}
+
+// put changes something.
+func (t *target) put(ctx context.Context, path string, body any) error {
+	_, err := t.p.client.Do(ctx, http.MethodPut, path, nil, body, nil)
+	return err
+}
+
+// there forgives that something is there already.
+func there(err error) error {
+	if errors.Is(err, fault.ErrExists) {
+		return nil
+	}
+	return err
+}
+
+func (t *target) writeSettings(ctx context.Context, s *neutral.Settings) error {
+	body := map[string]any{"description": s.Description, "remove_source_branch_after_merge": s.DeleteBranch}
+	if len(s.Topics) > 0 {
+		body["topics"] = s.Topics
+	}
+	if s.DefaultBranch != "" {
+		commit, err := t.branch(ctx, s.DefaultBranch)
+		if err != nil {
+			return err
+		}
+		if commit != "" {
+			body["default_branch"] = s.DefaultBranch
+		}
+	}
+	squash := "never"
+	for _, way := range s.Merges {
+		switch way {
+		case "merge":
+			body["merge_method"] = "merge"
+		case "rebase":
+			if body["merge_method"] == nil {
+				body["merge_method"] = "ff"
+			}
+		case "squash":
+			squash = "default_off"
+		}
+	}
+	if len(s.Merges) > 0 {
+		body["squash_option"] = squash
+	}
+	if err := t.put(ctx, t.path, body); err != nil {
+		return err
+	}
+	if s.Archived {
+		return t.post(ctx, t.path+"/archive", nil, nil)
+	}
+	return nil
+}
+
+// branch is the commit of a branch; "" for one that is not there.
+func (t *target) branch(ctx context.Context, name string) (string, error) {
+	if commit, known := t.branches[name]; known {
+		return commit, nil
+	}
+	var found struct {
+		Commit struct {
+			ID string `json:"id"`
+		} `json:"commit"`
+	}
+	err := t.p.get(ctx, t.path+"/repository/branches/"+escaped(name), nil, &found)
+	if err != nil && !notFound(err) {
+		return "", err
+	}
+	t.branches[name] = found.Commit.ID
+	return found.Commit.ID, nil
+}
+
+// labelName is a label's name as GitLab takes it: commas separate labels there.
+func labelName(name string) string { return strings.ReplaceAll(name, ",", ";") }
+
+func (t *target) writeLabel(ctx context.Context, l *neutral.Label) error {
+	body := map[string]any{"name": labelName(l.Name), "color": "#" + cmp.Or(l.Color, "6699cc"), "description": l.Description}
+	return there(t.post(ctx, t.path+"/labels", body, nil))
+}
+
+func (t *target) writeMilestone(ctx context.Context, m *neutral.Milestone) (w neutral.Written, err error) {
+	var made struct {
+		ID int64 `json:"id"`
+	}
+	body := map[string]any{"title": m.Title, "description": m.Description}
+	if !m.Due.IsZero() {
+		body["due_date"] = m.Due.Format(time.DateOnly)
+	}
+	if err := t.post(ctx, t.path+"/milestones", body, &made); err != nil {
+		return w, err
+	}
+	t.milestones[m.Title] = made.ID
+	w.ID = number(made.ID)
+	if m.Closed {
+		err = t.put(ctx, t.path+"/milestones/"+w.ID, map[string]any{"state_event": "close"})
+	}
+	return w, err
+}
+
+func (t *target) writeKey(ctx context.Context, k *neutral.DeployKey) error {
+	if t.keys[keyText(k.Key)] {
+		return nil
+	}
+	return t.post(ctx, t.path+"/deploy_keys", map[string]any{"title": k.Title, "key": k.Key, "can_push": !k.ReadOnly}, nil)
+}
+
+// keyText is what of a public key tells it from others, without the comment.
+func keyText(key string) string {
+	fields := strings.Fields(key)
+	return strings.Join(fields[:min(len(fields), 2)], " ")
+}
+
+// writeRule protects a branch or tags. What GitLab protected by itself, as it does the default branch, is protected anew.
+func (t *target) writeRule(ctx context.Context, rule *neutral.Rule) error {
+	at, body := t.path+"/protected_branches", map[string]any{
+		"name": rule.Pattern, "push_access_level": levelOf(rule), "merge_access_level": 40, "allow_force_push": rule.ForcePush,
+	}
+	if rule.Tags {
+		at, body = t.path+"/protected_tags", map[string]any{"name": rule.Pattern, "create_access_level": levelOf(rule)}
+	}
+	err := t.post(ctx, at, body, nil)
+	if !errors.Is(err, fault.ErrExists) {
+		return err
+	}
+	if _, err := t.p.client.Do(ctx, http.MethodDelete, at+"/"+escaped(rule.Pattern), nil, nil, nil); err != nil && !notFound(err) {
+		return err
+	}
+	return t.post(ctx, at, body, nil)
+}
+
+// levelOf is the role that may push: developers where they were named, nobody where pull requests are needed.
+func levelOf(rule *neutral.Rule) int {
+	level := 40
+	for _, name := range rule.PushBy {
+		switch {
+		case strings.HasPrefix(name, "Developers"):
+			return 30
+		case name == "No one":
+			level = 0
+		}
+	}
+	if rule.PushBy == nil && rule.Approvals > 0 {
+		level = 0
+	}
+	return level
+}
+
+// writeRelease makes a release. It is published at once: GitLab has no drafts, and one that was never published is not made.
+func (t *target) writeRelease(ctx context.Context, r *neutral.Release) (w neutral.Written, err error) {
+	if r.Published.IsZero() {
+		return w, fault.New("", fault.ErrUnsupported, "GitLab has no drafts of releases", "")
+	}
+	body := map[string]any{
+		"tag_name": r.Tag, "name": cmp.Or(r.Name, r.Tag), "description": r.Body, "released_at": r.Published.UTC().Format(time.RFC3339Nano),
+	}
+	if r.Target != "" {
+		body["ref"] = r.Target // for a tag that is not there
+	}
+	var made release
+	if err := t.post(ctx, t.path+"/releases", body, &made); err != nil {
+		return w, err
+	}
+	return neutral.Written{ID: r.Tag, URL: made.Links.Self, State: "published"}, nil
+}
+
+// writeAsset stores a file in the project's package registry, as GitLab advises, and links the release to it.
+func (t *target) writeAsset(ctx context.Context, a *neutral.Asset) (w neutral.Written, err error) {
+	at := fmt.Sprintf("%s/packages/generic/release-assets/%s/%s", t.path, plainName(a.Release), plainName(a.Name))
+	u := forge.Upload{Name: a.Name, Type: a.Type, Size: a.Size, Body: a.Content}
+	if err := t.p.client.Send(ctx, http.MethodPut, at, nil, u, nil); err != nil {
+		return w, err
+	}
+	address := t.p.site.String() + "/api/v4" + at
+	body := map[string]any{"name": a.Name, "url": address, "link_type": "package"}
+	var made link
+	if err := t.post(ctx, t.path+"/releases/"+escaped(a.Release)+"/assets/links", body, &made); err != nil {
+		return w, err
+	}
+	return neutral.Written{ID: number(made.ID), URL: address}, nil
+}
+
+// plainName is a name as the package registry takes it.
+func plainName(name string) string {
+	plain := strings.Map(func(r rune) rune {
+		if strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_+", r) {
+			return r
+		}
+		return '-'
+	}, name)
+	return cmp.Or(strings.Trim(plain, "-."), "file")
+}
