@@ -48,8 +48,9 @@ func DumpKeeps() neutral.Fidelity {
 		"item":      "author created updated title body closed closedAt locked labels milestone",
 		"pull":      "base head baseOID headOID merged mergedAt mergeOID draft",
 		"comment":   "author created updated body",
-		"review":    "author created state body",
+		"review":    "author created body",
 		"code":      "path line side oid",
+		"file":      "",
 		"release":   "created tag target name body draft prerelease",
 		"asset":     "name downloads created",
 	} {
@@ -61,18 +62,24 @@ func DumpKeeps() neutral.Fidelity {
 		}
 	}
 	for field, how := range map[string]string{
-		"settings.private":  "the repository is public: make it private before anything else, or set FORCE_PRIVATE on the server",
-		"item.reactions":    "with the date of the restore",
-		"comment.reactions": "with the date of the restore",
-		"item.closedBy":     "as an event",
-		"pull.mergedBy":     "as an event; the merge itself is the administrator's",
-		"item.events":       "closed, reopened, merged, locked, unlocked, pinned and unpinned stay; others are lost",
-		"review.state":      "dismissed reviews are comments, pending ones are lost",
-		"release.author":    "by name only",
-		"release.published": "is the date of creation",
-		"code.hunk":         "made anew from the commits",
+		"settings.private":    "the repository is public: make it private before anything else, or set FORCE_PRIVATE on the server",
+		"milestone.updated":   "is the time of the restore",
+		"item.reactions":      "with the time of the restore",
+		"comment.reactions":   "with the time of the restore",
+		"item.closedBy":       "as an event",
+		"item.events":         "closed, reopened, merged, locked, unlocked, pinned and unpinned stay; others are lost",
+		"pull.mergedBy":       "as an event; the merge itself is the administrator's",
+		"pull.head":           "that of an open one from a fork is a branch of the repository: owner/branch",
+		"pull.headRepository": "is the repository itself",
+		"review.state":        "dismissed reviews are comments, pending ones are lost",
+		"release.author":      "shown by name only",
+		"release.published":   "is the time of creation",
+		"code.hunk":           "made anew from the commits",
 	} {
 		f[field] = neutral.Fate{State: neutral.Changed, How: how}
+	}
+	for _, sort := range []string{"settings", "item", "pull", "comment", "review", "code", "release", "asset", "rule", "hook", "key", "collaborator"} {
+		f[sort] = neutral.Fate{State: neutral.Lost, How: "restore-repo takes none"}
 	}
 	return f
 }
@@ -89,11 +96,12 @@ type dumper struct {
 	Dump
 	report DumpReport
 	refs   map[string]string // of the git part
+	moved  map[string]string // addresses of files, by those that they had
 }
 
 // WriteDump writes everything but the git parts. It takes a repository of any forge.
 func WriteDump(ctx context.Context, d Dump) (DumpReport, error) {
-	w := &dumper{Dump: d}
+	w := &dumper{Dump: d, moved: map[string]string{}}
 	err := w.write(ctx)
 	return w.report, fault.Wrap("write "+d.Dir, nil, err, "")
 }
@@ -109,7 +117,7 @@ func (d *dumper) write(ctx context.Context) error {
 	if err := d.overview(o); err != nil {
 		return err
 	}
-	if err := d.releases(ctx, o.Releases); err != nil {
+	if err := d.releases(ctx, o); err != nil {
 		return err
 	}
 	return d.items(ctx, labelsByName(o.Labels))
@@ -192,11 +200,18 @@ func (d *dumper) userID(o neutral.Origin, u neutral.User) int64 {
 // userName is what is shown for an author.
 func userName(u neutral.User) string { return cmp.Or(u.Login, u.Name, "Ghost") }
 
-func (d *dumper) releases(ctx context.Context, all []*neutral.Release) error {
+func (d *dumper) releases(ctx context.Context, o *neutral.Overview) error {
 	var releases []any
-	for i, r := range all {
+	files, err := d.attachments(ctx, o)
+	if err != nil {
+		return err
+	}
+	if files != nil {
+		releases = append(releases, files)
+	}
+	for i, r := range o.Releases {
 		w := dumpRelease{
-			Tag: r.Tag, Target: r.Target, Name: r.Name, Body: r.Body, Draft: r.Draft, Prerelease: r.Prerelease,
+			Tag: r.Tag, Target: r.Target, Name: r.Name, Body: d.moveFiles(r.Body), Draft: r.Draft, Prerelease: r.Prerelease,
 			PublisherID: d.userID(r.Origin, r.Author), PublisherName: userName(r.Author), PublisherEmail: r.Author.Email,
 			Created: cmp.Or(r.Published, r.Created), Published: cmp.Or(r.Published, r.Created), Assets: []dumpAsset{},
 		}

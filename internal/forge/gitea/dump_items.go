@@ -198,7 +198,7 @@ func (d *dumper) touch(name string) error {
 
 func (d *dumper) item(file *dumpFile, item *neutral.Item, labels map[string]dumpLabel) error {
 	w := dumpItem{
-		dumpPoster: d.poster(item.Origin, item.Author), Number: item.Number, Title: item.Title, Content: item.Body, Milestone: item.Milestone,
+		dumpPoster: d.poster(item.Origin, item.Author), Number: item.Number, Title: item.Title, Content: d.moveFiles(item.Body), Milestone: item.Milestone,
 		State: stateWord(item.Closed), Locked: item.Locked, Created: item.Created, Updated: cmp.Or(item.Updated, item.Created),
 		Closed: moment(item.ClosedAt), Labels: []dumpLabel{}, Reactions: d.reactions(item.Origin, item.Reactions), Assignees: []string{},
 	}
@@ -246,7 +246,7 @@ func (d *dumper) comments(item *neutral.Item) error {
 	for _, c := range item.Comments {
 		d.report.Comments++
 		all = append(all, dumpComment{
-			dumpPoster: d.poster(c.Origin, c.Author), Item: item.Number, Type: "comment", Content: c.Body, Created: c.Created,
+			dumpPoster: d.poster(c.Origin, c.Author), Item: item.Number, Type: "comment", Content: d.moveFiles(c.Body), Created: c.Created,
 			Updated: cmp.Or(c.Updated, c.Created), Reactions: d.reactions(c.Origin, c.Reactions),
 		})
 	}
@@ -300,7 +300,7 @@ func (d *dumper) reviews(item *neutral.Item) error {
 			continue
 		}
 		d.report.Reviews++
-		own := d.review(item.Number, r.Origin, state, r.OID, r.Body)
+		own := d.review(item.Number, r.Origin, state, r.OID, d.moveFiles(r.Body))
 		others := map[string]*dumpReview{}
 		order := []*dumpReview{own}
 		for _, thread := range r.Comments {
@@ -332,7 +332,7 @@ func (d *dumper) review(number int64, o neutral.Origin, state, oid, body string)
 }
 
 func (d *dumper) reviewComment(c *neutral.Comment, code *neutral.Code) dumpReviewComment {
-	w := dumpReviewComment{Content: c.Body, Position: 1, Created: c.Created, Updated: cmp.Or(c.Updated, c.Created), PosterID: d.userID(c.Origin, c.Author)}
+	w := dumpReviewComment{Content: d.moveFiles(c.Body), Position: 1, Created: c.Created, Updated: cmp.Or(c.Updated, c.Created), PosterID: d.userID(c.Origin, c.Author)}
 	if code != nil {
 		w.Path, w.Hunk, w.OID = code.Path, code.Hunk, code.OID
 		if w.Line = cmp.Or(code.Line, code.OriginalLine); code.Side == "left" {

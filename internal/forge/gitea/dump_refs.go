@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/backstay/backstay/internal/fault"
@@ -36,6 +38,8 @@ func readRefs(dir string) (map[string]string, error) {
 	}
 	return refs, lines.Err()
 }
+
+func sortedRefs(refs map[string]string) []string { return slices.Sorted(maps.Keys(refs)) }
 
 // What git takes for a branch's name, and more narrowly still.
 var (

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/url"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/backstay/backstay/internal/fault"
@@ -33,7 +34,8 @@ func (p *Provider) FileURLs(r archive.Record) []archive.File {
 	for _, a := range d.Assets {
 		if at := p.fileAt(a.URL); at != "" && !a.elsewhere() && !named[at] {
 			named[at] = true
-			found = append(found, archive.File{URL: a.URL, Name: a.Name, Size: a.Size})
+			// one that was replaced has the address of the old one, and another ID
+			found = append(found, archive.File{URL: a.URL, Name: a.Name, Size: a.Size, Digest: "id:" + strconv.FormatInt(a.ID, 10)})
 		}
 	}
 	for _, link := range forge.Links(d.Body) {
