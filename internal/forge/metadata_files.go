@@ -67,7 +67,7 @@ const missingFile = "the forge has it no more"
 type wantedFile struct {
 	archive.File
 	parent  archive.Key
-	updated time.Time // of an asset's record; zero for what a text links to, which never changes at its address
+	updated time.Time // of an asset's own record; zero for what others link to, which never changes at its address
 }
 
 func newFileTaker(
@@ -91,7 +91,7 @@ func (t *fileTaker) note(r archive.Record) {
 		}
 		t.seen[f.URL] = true
 		wanted := wantedFile{File: f, parent: r.Key}
-		if f.Size > 0 || f.Digest != "" {
+		if r.Collection == "assets" {
 			wanted.updated = r.Updated
 		}
 		t.wanted = append(t.wanted, wanted)
@@ -222,8 +222,13 @@ func (t *fileTaker) without(f archive.File, err error) archive.File {
 
 // same reports whether the prior copy has the file as it is.
 func (f wantedFile) same(before archive.FileRecord) bool {
-	return before.File.SHA256 != "" && (f.Digest == "" || f.Digest == before.File.Digest) &&
-		(f.Size == 0 || f.Size == before.File.Size) && f.updated.Equal(before.Updated)
+	if before.File.SHA256 == "" || f.Size > 0 && f.Size != before.File.Size {
+		return false
+	}
+	if f.Digest != "" {
+		return f.Digest == before.File.Digest
+	}
+	return f.updated.Equal(before.Updated)
 }
 
 // final reports whether an error will be the same in the next run: then it is written down, and the file counts as left out or missing.

@@ -221,20 +221,43 @@ func TestFilesAreTakenOnce(t *testing.T) {
 }
 
 func TestAnAssetThatWasReplacedIsTakenAgain(t *testing.T) {
-	s := newShelves(t)
-	asset := textIssue(1, fileA)
-	asset.Updated = s.now
-	s.files[fileA], s.said[fileA] = "old", archive.File{Size: 3}
-	if _, err := s.run(t.Context(), asset); err != nil {
-		t.Fatal(err)
+	tests := map[string]struct {
+		collection string
+		change     func(s *shelves, asset *archive.Record)
+		again      bool
+	}{
+		"another size":                   {"assets", func(s *shelves, _ *archive.Record) { s.said[fileA] = archive.File{Size: 4} }, true},
+		"another digest":                 {"assets", func(s *shelves, _ *archive.Record) { s.said[fileA] = archive.File{Size: 3, Digest: digestOf("new")} }, true},
+		"another version":                {"releases", func(s *shelves, _ *archive.Record) { s.said[fileA] = archive.File{Size: 3, Digest: "uuid:2"} }, true},
+		"an asset of the same size":      {"assets", func(_ *shelves, r *archive.Record) { r.Updated = r.Updated.Add(time.Hour) }, true},
+		"a text that has it still":       {"issues", func(_ *shelves, r *archive.Record) { r.Updated = r.Updated.Add(time.Hour) }, false},
+		"an asset that was loaded often": {"assets", func(*shelves, *archive.Record) {}, false},
 	}
-	asset.Updated, asset.Raw = s.now.Add(time.Hour), json.RawMessage(`{"body": "`+fileA+`", "downloads": 1}`)
-	s.files[fileA] = "new" // of the same size
-	r, err := s.run(t.Context(), asset)
-	if err != nil || s.content(r, fileA) != "new" {
-		t.Errorf("got %q, %v", s.content(r, fileA), err)
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := newShelves(t)
+			asset := textIssue(1, fileA)
+			asset.Collection, asset.Updated = test.collection, s.now
+			s.files[fileA], s.said[fileA] = "old", archive.File{Size: 3, Digest: "uuid:1"}
+			if test.collection != "releases" {
+				s.said[fileA] = archive.File{Size: 3}
+			}
+			if _, err := s.run(t.Context(), asset); err != nil {
+				t.Fatal(err)
+			}
+			asset.Raw = json.RawMessage(`{"body": "` + fileA + `", "downloads": 1}`)
+			test.change(s, &asset)
+			want := "old"
+			if test.again {
+				want = "new"
+			}
+			s.files[fileA] = want + strings.Repeat("!", max(int(s.said[fileA].Size)-3, 0))
+			r, err := s.run(t.Context(), asset)
+			if err != nil || s.content(r, fileA) != s.files[fileA] || len(s.asked) > 0 != test.again {
+				t.Errorf("got %q, %v, asked for %v", s.content(r, fileA), err, s.asked)
+			}
+		})
 	}
-	s.wantAsked(fileA)
 }
 
 func TestFilesThatAreNotTaken(t *testing.T) {

@@ -69,7 +69,7 @@ type File struct {
 	Type   string `json:"type,omitempty"` // media type, by the server's word
 	Size   int64  `json:"size"`
 	SHA256 string `json:"sha256,omitempty"` // "" for one that was not fetched, for Reason
-	Digest string `json:"digest,omitempty"` // by the forge's word: "sha256:ab12…"
+	Digest string `json:"digest,omitempty"` // by the forge's word: "sha256:ab12…", or another word that changes with the content
 	Reason string `json:"reason,omitempty"`
 }
 
