@@ -15,7 +15,7 @@ repositoriesContributedTo(first: 100, after: $after, includeUserRepositories: tr
   totalCount
   pageInfo { hasNextPage endCursor }
   nodes {
-    id: databaseId name owner { login } private: isPrivate fork: isFork archived: isArchived empty: isEmpty description
+    node_id: id id: databaseId name owner { login } private: isPrivate fork: isFork archived: isArchived empty: isEmpty description
     html_url: url ssh_url: sshUrl default_branch: defaultBranchRef { name } language: primaryLanguage { name }
     stargazers_count: stargazerCount size: diskUsage has_wiki: hasWikiEnabled
     pushed_at: pushedAt created_at: createdAt updated_at: updatedAt

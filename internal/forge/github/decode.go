@@ -193,10 +193,18 @@ func (s *source) Open(ctx context.Context, f *neutral.File) (io.ReadSeekCloser, 
 // Items implements neutral.Source. Issues and pull requests share their numbers.
 func (s *source) Items(ctx context.Context) iter.Seq2[*neutral.Item, error] {
 	return func(yield func(*neutral.Item, error) bool) {
+		pinned, err := s.pinned(ctx)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
 		for r, err := range s.r.All(ctx, "issues") {
 			var item *neutral.Item
 			if err == nil {
 				item, err = s.item(ctx, r)
+			}
+			if err == nil {
+				item.Pinned = pinned[item.Number]
 			}
 			if !yield(item, err) || err != nil {
 				return

@@ -140,10 +140,12 @@ func (s *source) timeline(ctx context.Context, key archive.Key, item *neutral.It
 		if to := e.Canonical.text(); e.Type == "MarkedAsDuplicateEvent" && to != "" {
 			item.Links = append(item.Links, neutral.Link{Kind: "duplicate_of", To: to})
 		}
-		if e.Type == "ClosedEvent" && item.Closed {
-			item.ClosedBy = e.Actor.user()
-		}
 	})
 	slices.SortStableFunc(item.Events, func(a, b *neutral.Event) int { return a.Created.Compare(b.Created) })
+	for _, e := range item.Events {
+		if e.Kind == "closed" && item.Closed {
+			item.ClosedBy = e.Actor
+		}
+	}
 	return err
 }

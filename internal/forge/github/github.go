@@ -35,6 +35,7 @@ type Provider struct {
 	web     *url.URL // of the instance: https://github.com
 	graphql string   // URL of the GraphQL API
 	client  *forge.Client
+	files   *forge.FileClient
 	app     *installation // nil without App
 
 	mu   sync.Mutex
@@ -78,6 +79,9 @@ func New(o Options) (*Provider, error) {
 	}
 	options.Authorize = p.authorize
 	if p.client, err = forge.NewClient(options); err != nil {
+		return nil, fault.Wrap(op, nil, err, "")
+	}
+	if p.files, err = p.client.Files(fileHosts(web)); err != nil {
 		return nil, fault.Wrap(op, nil, err, "")
 	}
 	return p, nil

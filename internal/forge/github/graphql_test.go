@@ -25,7 +25,13 @@ type graphType struct {
 		Args []struct{ Name string }
 		Type typeRef
 	}
-	EnumValues []struct{ Name string }
+	EnumValues    []struct{ Name string }
+	PossibleTypes []struct{ Name string }
+}
+
+// canBe reports whether an object of the type may be of the other one.
+func (t graphType) canBe(other string) bool {
+	return t.Name == other || slices.ContainsFunc(t.PossibleTypes, func(p struct{ Name string }) bool { return p.Name == other })
 }
 
 // typeRef is a type, or a list of it, or the same that is never null.
@@ -49,6 +55,20 @@ func checkQuery(types map[string]graphType, of string, tokens []string) ([]strin
 	}
 	tokens = tokens[1:]
 	for len(tokens) > 0 && tokens[0] != "}" {
+		if len(tokens) > 2 && tokens[0] == "..." { // on a type
+			var err error
+			if !types[of].canBe(tokens[2]) {
+				return nil, fmt.Errorf("%s is never a %s", of, tokens[2])
+			}
+			if tokens, err = checkQuery(types, tokens[2], tokens[3:]); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if tokens[0] == "__typename" {
+			tokens = tokens[1:]
+			continue
+		}
 		if len(tokens) > 2 && tokens[1] == ":" { // an alias
 			tokens = tokens[2:]
 		}
@@ -63,16 +83,22 @@ func checkQuery(types map[string]graphType, of string, tokens []string) ([]strin
 		field := fields[i]
 		tokens = tokens[1:]
 		if len(tokens) > 0 && tokens[0] == "(" {
-			end := slices.Index(tokens, ")")
+			end, depth := slices.Index(tokens, ")"), 0
 			for j := 1; j < end; j++ {
-				if tokens[j+1] == ":" && !slices.ContainsFunc(field.Args, func(a struct{ Name string }) bool { return a.Name == tokens[j] }) {
+				switch tokens[j] {
+				case "{":
+					depth++
+				case "}":
+					depth--
+				}
+				if depth == 0 && tokens[j+1] == ":" && !slices.ContainsFunc(field.Args, func(a struct{ Name string }) bool { return a.Name == tokens[j] }) {
 					return nil, fmt.Errorf("%s has no argument %s", field.Name, tokens[j])
 				}
 			}
 			tokens = tokens[end+1:]
 		}
 		inner := field.Type.name()
-		if len(types[inner].Fields) > 0 {
+		if len(types[inner].Fields) > 0 || len(types[inner].PossibleTypes) > 0 {
 			var err error
 			if tokens, err = checkQuery(types, inner, tokens); err != nil {
 				return nil, err
@@ -82,9 +108,11 @@ func checkQuery(types map[string]graphType, of string, tokens []string) ([]strin
 	return tokens[1:], nil
 }
 
-var graphToken = regexp.MustCompile(`[{}():\[\]]|[$\w!]+`)
+var graphToken = regexp.MustCompile(`\.\.\.|[{}():\[\]]|[$\w!]+`)
 
-func TestQueriesFitTheSchema(t *testing.T) {
+// graphSchema reads GitHub's schema.
+func graphSchema(t *testing.T) map[string]graphType {
+	t.Helper()
 	content, err := os.ReadFile(forgetest.Recordings(t, "BACKSTAY_TEST_GITHUB_GRAPHQL"))
 	if err != nil {
 		t.Fatal(err)
@@ -99,18 +127,26 @@ func TestQueriesFitTheSchema(t *testing.T) {
 	for _, known := range schema.Schema.Types {
 		types[known.Name] = known
 	}
+	return types
+}
+
+// checkWhole checks a query from its variables to its end.
+func checkWhole(types map[string]graphType, query string) error {
+	_, selection, _ := strings.Cut(query, ")")
+	left, err := checkQuery(types, "Query", graphToken.FindAllString(selection, -1))
+	if err == nil && len(left) > 0 {
+		err = fmt.Errorf("it goes on: %q", left)
+	}
+	return err
+}
+
+func TestQueriesFitTheSchema(t *testing.T) {
+	types := graphSchema(t)
 	queries := askedOf(t)
 	if len(queries) != 2 {
 		t.Fatalf("%d queries were asked", len(queries))
 	}
-	check := func(query string) error {
-		_, selection, _ := strings.Cut(query, ")")
-		left, err := checkQuery(types, "Query", graphToken.FindAllString(selection, -1))
-		if err == nil && len(left) > 0 {
-			err = fmt.Errorf("it goes on: %q", left)
-		}
-		return err
-	}
+	check := func(query string) error { return checkWhole(types, query) }
 	for _, query := range queries {
 		if err := check(query); err != nil {
 			t.Errorf("%v in %s", err, query)

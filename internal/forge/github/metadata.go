@@ -48,6 +48,23 @@ func (p *Provider) Collections(r forge.Repository) []forge.Collection {
 		{Name: "issues", Read: m.issues, Since: true, Requests: bySince},
 		{Name: "comments", Read: m.comments, Since: true, Requests: bySince},
 		{Name: "review-comments", Read: m.reviewComments, Since: true, Requests: bySince},
+		{Name: "commit-comments", Read: m.plainList("commit-comments", "/comments")},
+		{Name: "releases", Also: []string{"assets"}, Read: m.releases},
+		{Name: "discussions", Read: m.discussions, Since: true, Requests: func(n int64) int64 { return n/50 + 1 }},
+		{Name: "rulesets", Read: m.rulesets, Requests: func(n int64) int64 { return n + 1 }},
+		{Name: "rules", Also: []string{"keys", "collaborators"}, Read: m.protection, Requests: once},
+		{Name: "hooks", Read: m.hooks, Requests: once},
+		{Name: "teams", Read: m.plainList("teams", "/teams"), Requests: once},
+		{
+			Name: "timeline", Of: "issues", Also: []string{"pulls", "reviews", "review-threads", "reactions"},
+			Batch: timelineBatch, Read: m.details,
+		},
+		{Name: "comment-reactions", Of: "comments", Batch: parentBatch, Read: m.reacted("IssueComment", "comment-reactions")},
+		{
+			Name: "review-comment-reactions", Of: "review-comments", Batch: parentBatch,
+			Read: m.reacted("PullRequestReviewComment", "review-comment-reactions"),
+		},
+		{Name: "discussion-comments", Of: "discussions", Batch: discussionBatch, Read: m.discussionComments},
 	}
 }
 

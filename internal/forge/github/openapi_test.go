@@ -205,6 +205,9 @@ func (o *operation) query(d *description, query url.Values) error {
 			}
 			value = float64(number)
 		}
+		if s := o.Parameters[i].Schema; s.Type == "boolean" && (values[0] == "true" || values[0] == "false") {
+			value = values[0] == "true"
+		}
 		if err := d.valid(o.Parameters[i].Schema, value, name); err != nil {
 			return err
 		}

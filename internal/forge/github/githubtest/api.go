@@ -31,6 +31,7 @@ type API struct {
 	SSO         string  // value of X-GitHub-SSO in listings
 	App         *App
 	Metadata    map[int64]*Metadata // of repositories that have any
+	NoAdmin     []int64             // repositories that the token does not administer
 
 	mu     sync.Mutex
 	issued []string // tokens of the App's installation, and when they end

@@ -38,6 +38,9 @@ type sorted struct {
 	items          []*Item
 	comments       []*Comment
 	reviewComments []*ReviewComment
+	issues, pulls  []*Item
+	discussions    []*Discussion
+	comment        map[int64]*Comment
 }
 
 // Label of a repository.
@@ -244,10 +247,24 @@ func (m *Metadata) arranged() *sorted {
 	if m.sorted != nil {
 		return m.sorted
 	}
-	s := &sorted{slices.Clone(m.Items), slices.Clone(m.Comments), slices.Clone(m.ReviewComments)}
+	s := &sorted{
+		items: slices.Clone(m.Items), comments: slices.Clone(m.Comments), reviewComments: slices.Clone(m.ReviewComments),
+		discussions: slices.Clone(m.Discussions), comment: map[int64]*Comment{},
+	}
 	slices.SortStableFunc(s.items, func(a, b *Item) int { return a.Updated.Compare(b.Updated) })
 	slices.SortStableFunc(s.comments, func(a, b *Comment) int { return a.Updated.Compare(b.Updated) })
 	slices.SortStableFunc(s.reviewComments, func(a, b *ReviewComment) int { return a.Updated.Compare(b.Updated) })
+	slices.SortStableFunc(s.discussions, func(a, b *Discussion) int { return a.Updated.Compare(b.Updated) })
+	for _, c := range m.Comments {
+		s.comment[c.ID] = c
+	}
+	for _, i := range s.items {
+		if i.Pull != nil {
+			s.pulls = append(s.pulls, i)
+		} else {
+			s.issues = append(s.issues, i)
+		}
+	}
 	m.sorted, m.byID = s, map[int64]*Item{}
 	for _, i := range m.Items {
 		m.byID[i.Number] = i

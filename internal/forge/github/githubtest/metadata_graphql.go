@@ -7,7 +7,6 @@ import (
 	"maps"
 	"net/http"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 )
@@ -165,16 +164,16 @@ func pages[T any](all []T, node func(T) object) resolver {
 		}
 		cursor, _ := arguments["after"].(string)
 		from, _ := strconv.Atoi(cursor)
-		list := all
-		if order, ok := arguments["orderBy"].(map[string]any); ok && order["direction"] == "DESC" {
-			list = slices.Clone(all)
-			slices.Reverse(list)
-		}
-		from = min(from, len(list))
-		to := min(from+first, len(list))
+		order, _ := arguments["orderBy"].(map[string]any)
+		from = min(from, len(all))
+		to := min(from+first, len(all))
 		nodes := []object{}
-		for _, item := range list[from:to] {
-			nodes = append(nodes, node(item))
+		for i := from; i < to; i++ {
+			if order["direction"] == "DESC" {
+				nodes = append(nodes, node(all[len(all)-1-i]))
+			} else {
+				nodes = append(nodes, node(all[i]))
+			}
 		}
 		return object{
 			"__typename": "Connection", "totalCount": len(all), "nodes": nodes, "edges": nodes,

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,8 +18,15 @@ const deepest = 100
 // metadataRoutes are the paths of lists that belong to a repository's metadata, below /repos/{owner}/{repo}.
 func (x *exchange) metadataRoutes() map[string]func(r forgetest.Repo, m *Metadata) {
 	return map[string]func(r forgetest.Repo, m *Metadata){
-		"issues/comments": x.listComments,
-		"pulls/comments":  x.listReviewComments,
+		"issues/comments":         x.listComments,
+		"pulls/comments":          x.listReviewComments,
+		"comments":                x.listCommitComments,
+		"releases":                x.listReleases,
+		"rulesets":                x.listRulesets,
+		"rulesets/{ruleset}":      x.ruleset,
+		"hooks":                   x.listHooks,
+		"teams":                   x.listTeams,
+		"releases/assets/{asset}": x.asset,
 	}
 }
 
@@ -31,10 +39,7 @@ func (x *exchange) routeMetadata(handle func(pattern string, serve func())) {
 				if !ok {
 					return
 				}
-				m := x.Metadata[r.ID]
-				if m == nil {
-					m = &Metadata{}
-				}
+				m := x.metadata(r)
 				m.mu.Lock()
 				defer m.mu.Unlock()
 				serve(r, m)
@@ -233,4 +238,117 @@ func number(n int64) any {
 // nodeID names an object of a repository in GraphQL.
 func nodeID(kind string, repository, id int64) string {
 	return fmt.Sprintf("%s_%d_%d", kind, repository, id)
+}
+
+func (x *exchange) listCommitComments(r forgetest.Repo, m *Metadata) {
+	paged(x, r, "comments", m.CommitComments, func(c *CommitComment) any {
+		o := x.commentObject(r, "CC", &c.Comment)
+		o["url"] = fmt.Sprintf("%s/repos/%s/comments/%d", x.rest, r.FullName(), c.ID)
+		o["html_url"] = fmt.Sprintf("%s/%s/commit/%s#commitcomment-%d", x.web, r.FullName(), c.OID, c.ID)
+		o["path"], o["position"], o["line"], o["commit_id"] = text(c.Path), number(c.Line), number(c.Line), c.OID
+		return o
+	})
+}
+
+func (x *exchange) listReleases(r forgetest.Repo, m *Metadata) {
+	newest := slices.Clone(m.Releases)
+	slices.Reverse(newest)
+	paged(x, r, "releases", newest, func(o *Release) any {
+		at, page := fmt.Sprintf("%s/repos/%s/releases/%d", x.rest, r.FullName(), o.ID), fmt.Sprintf("%s/%s/releases/tag/%s", x.web, r.FullName(), o.Tag)
+		assets := []any{}
+		for _, a := range o.Assets {
+			assets = append(assets, x.assetObject(r, o, a))
+		}
+		return map[string]any{
+			"url": at, "html_url": page, "assets_url": at + "/assets", "upload_url": at + "/assets{?name,label}", "tarball_url": nil, "zipball_url": nil, "id": o.ID,
+			"node_id": nodeID("RE", r.ID, o.ID), "tag_name": o.Tag, "target_commitish": o.Target, "name": text(o.Name), "body": text(o.Body), "draft": o.Draft,
+			"prerelease": o.Prerelease, "immutable": false, "created_at": stamp(o.Created), "updated_at": stamp(o.Updated), "published_at": moment(o.Published),
+			"author": x.account(o.User, false), "assets": assets,
+		}
+	})
+}
+
+func (x *exchange) assetObject(r forgetest.Repo, o *Release, a Asset) map[string]any {
+	return map[string]any{
+		"url": fmt.Sprintf("%s/repos/%s/releases/assets/%d", x.rest, r.FullName(), a.ID), "id": a.ID, "node_id": nodeID("RA", r.ID, a.ID), "name": a.Name,
+		"browser_download_url": fmt.Sprintf("%s/%s/releases/download/%s/%s", x.web, r.FullName(), o.Tag, a.Name), "label": text(a.Label), "state": "uploaded",
+		"content_type": a.Type, "size": len(a.Content), "digest": text(a.Digest), "download_count": a.Downloads, "created_at": stamp(a.Created),
+		"updated_at": stamp(a.Updated), "uploader": x.account(o.User, false),
+	}
+}
+
+// asset answers with an asset, or its bytes.
+func (x *exchange) asset(r forgetest.Repo, m *Metadata) {
+	for _, o := range m.Releases {
+		for _, a := range o.Assets {
+			if strconv.FormatInt(a.ID, 10) != x.r.PathValue("asset") {
+				continue
+			}
+			if x.r.Header.Get("Accept") != "application/octet-stream" {
+				x.answer(http.StatusOK, x.assetObject(r, o, a))
+				return
+			}
+			x.w.Header().Set("Content-Type", "application/octet-stream")
+			x.w.Write(a.Content) //nolint:errcheck // the client may have gone away
+			return
+		}
+	}
+	x.notFound()
+}
+
+func (x *exchange) rulesetObject(r forgetest.Repo, s Ruleset) map[string]any {
+	o := map[string]any{
+		"id": s.ID, "name": s.Name, "target": "branch", "source_type": "Repository", "source": r.FullName(), "enforcement": "active",
+		"node_id": nodeID("RRS", r.ID, s.ID), "created_at": stamp(s.Updated), "updated_at": stamp(s.Updated),
+	}
+	if s.Tags {
+		o["target"] = "tag"
+	}
+	if s.Disabled {
+		o["enforcement"] = "disabled"
+	}
+	return o
+}
+
+func (x *exchange) listRulesets(r forgetest.Repo, m *Metadata) {
+	paged(x, r, "rulesets", m.Rulesets, func(s Ruleset) any { return x.rulesetObject(r, s) })
+}
+
+func (x *exchange) ruleset(r forgetest.Repo, m *Metadata) {
+	for _, s := range m.Rulesets {
+		if strconv.FormatInt(s.ID, 10) == x.r.PathValue("ruleset") {
+			o := x.rulesetObject(r, s)
+			o["conditions"] = map[string]any{"ref_name": map[string]any{"include": s.Patterns, "exclude": []string{}}}
+			o["rules"], o["bypass_actors"] = append([]map[string]any{}, s.Rules...), []any{}
+			x.answer(http.StatusOK, o)
+			return
+		}
+	}
+	x.notFound()
+}
+
+func (x *exchange) listHooks(r forgetest.Repo, m *Metadata) {
+	if slices.Contains(x.NoAdmin, r.ID) {
+		x.notFound()
+		return
+	}
+	paged(x, r, "hooks", m.Hooks, func(h Hook) any {
+		at := fmt.Sprintf("%s/repos/%s/hooks/%d", x.rest, r.FullName(), h.ID)
+		return map[string]any{
+			"type": "Repository", "id": h.ID, "name": "web", "active": h.Active, "events": h.Events, "created_at": stamp(r.Created), "updated_at": stamp(r.Created),
+			"config": map[string]any{"url": h.URL, "content_type": "json", "insecure_ssl": "0", "secret": "********"},
+			"url":    at, "test_url": at + "/test", "ping_url": at + "/pings", "deliveries_url": at + "/deliveries",
+			"last_response": map[string]any{"code": nil, "status": "unused", "message": nil},
+		}
+	})
+}
+
+func (x *exchange) listTeams(r forgetest.Repo, m *Metadata) {
+	paged(x, r, "teams", m.Teams, func(t Team) any {
+		at := fmt.Sprintf("%s/organizations/1/team/%d", x.rest, t.ID)
+		return map[string]any{
+			"id": t.ID, "node_id": nodeID("T", 1, t.ID), "name": t.Slug, "slug": t.Slug, "description": nil, "permission": t.Permission, "url": at, "type": "organization",
+			"html_url": x.web + "/orgs/" + r.Owner + "/teams/" + t.Slug, "members_url": at + "/members{/member}", "repositories_url": at + "/repos", "parent": nil,
+		}
+	})
 }

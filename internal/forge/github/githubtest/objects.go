@@ -88,7 +88,7 @@ func (x *exchange) fullObject(r forgetest.Repo) map[string]any {
 func (x *exchange) node(r forgetest.Repo) map[string]any {
 	o := x.object(r)
 	n := map[string]any{"empty": r.Empty, "owner": map[string]any{"login": r.Owner}, "default_branch": nil, "language": nil}
-	for _, key := range strings.Fields("id name private fork archived description html_url ssh_url stargazers_count size has_wiki pushed_at " +
+	for _, key := range strings.Fields("id node_id name private fork archived description html_url ssh_url stargazers_count size has_wiki pushed_at " +
 		"created_at updated_at") {
 		n[key] = o[key]
 	}
