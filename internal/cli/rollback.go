@@ -121,11 +121,12 @@ func (s *site) rollback(ctx context.Context, name string, o rollbackOptions) err
 	if err != nil {
 		return err
 	}
-	p, passed, err := rolledTo(name, points, past, o.to)
+	choice, err := rolledTo(name, points, past, o.to)
 	if err != nil {
 		return err
 	}
-	s.tellPassed(p, passed)
+	s.tellDoubts(choice, o.to)
+	p := choice.Point
 	spec := v1alpha1.RestoreSpec{
 		RestorePoint: p.Name, PlanOnly: o.plan, GitOps: &v1alpha1.Transaction{NoUndoPoint: o.noUndoPoint, Revert: o.revert},
 	}
@@ -173,48 +174,52 @@ func isOf(name, application, deployment string) bool {
 	return name == application || deployment != "" && (name == deployment || strings.HasSuffix(deployment, "/"+name))
 }
 
-// rolledTo is the point that is meant: by its name, by the first digits of its id, or the one that goes with a revision; then the newer
-// ones of that are passed over.
-func rolledTo(name string, points []v1alpha1.RestorePoint, past map[string]worker.Past, to string) (_ *v1alpha1.RestorePoint, passed []*v1alpha1.RestorePoint, _ error) {
+// rolledTo is the point that is meant: by its name, by the first digits of its id, or the one that goes with a revision.
+func rolledTo(name string, points []v1alpha1.RestorePoint, past map[string]worker.Past, to string) (c worker.Choice, _ error) {
 	op := "roll back " + name
 	hint := "`backstay points app/" + points[0].Spec.Application + "` lists points and their revisions"
-	if i := slices.IndexFunc(points, func(p v1alpha1.RestorePoint) bool { return p.Name == to }); i >= 0 {
-		return &points[i], nil, nil
-	}
-	var of *v1alpha1.RestorePoint
-	for _, onCluster := range past {
-		p, newer := onCluster.PointOf(to)
-		if p != nil && (of == nil || of.Spec.Time.Before(&p.Spec.Time)) {
-			of, passed = p, newer
-		}
+	named := func(name string) worker.Choice {
+		return worker.Choice{Point: &points[slices.IndexFunc(points, func(p v1alpha1.RestorePoint) bool { return p.Name == name })]}
 	}
 	called, err := restorePointCalled(op, points, to, hint)
-	switch {
-	case of == nil && err != nil:
-		cause := fmt.Sprintf("no complete point was made while a revision %q was live, and none is called so", to)
-		return nil, nil, fault.New(op, fault.ErrNotFound, cause, hint)
-	case of == nil:
-		return &points[slices.IndexFunc(points, func(p v1alpha1.RestorePoint) bool { return p.Name == called })], nil, nil
-	case err == nil && called != of.Name:
-		return nil, nil, fault.New(op, fault.ErrInvalid, fmt.Sprintf("%q begins a revision and the id of point %s", to, called), "say more digits")
+	if called == to {
+		return named(called), nil
 	}
-	return of, passed, nil
+	for _, onCluster := range past {
+		if of := onCluster.PointOf(to); of.Point != nil && (c.Point == nil || c.Point.Spec.Time.Before(&of.Point.Spec.Time)) {
+			c = of
+		}
+	}
+	switch {
+	case c.Point == nil && err != nil:
+		cause := fmt.Sprintf("no complete point was made while a revision %q was live, and none is called so", to)
+		return c, fault.New(op, fault.ErrNotFound, cause, hint)
+	case c.Point == nil:
+		return named(called), nil
+	case err == nil && called != c.Point.Name:
+		return c, fault.New(op, fault.ErrInvalid, fmt.Sprintf("%q begins a revision and the id of point %s", to, called), "say more digits")
+	}
+	return c, nil
 }
 
-// tellPassed says which newer points of a revision are not taken.
-func (s *site) tellPassed(taken *v1alpha1.RestorePoint, passed []*v1alpha1.RestorePoint) {
-	if len(passed) == 0 {
+// tellDoubts says what another revision may have done to the data of points.
+func (s *site) tellDoubts(c worker.Choice, revision string) {
+	taken := fmt.Sprintf("point %s of %s UTC", c.Point.Name, stamp(c.Point.Spec.Time.Time))
+	if c.Touched {
+		s.say("%s is taken, the newest of %s; before each of those another revision was tried or live, and may have changed the data", taken, revision)
+	}
+	if len(c.Passed) == 0 {
 		return
 	}
 	const named = 3
 	var names []string
-	for _, p := range passed[:min(len(passed), named)] {
+	for _, p := range c.Passed[:min(len(c.Passed), named)] {
 		names = append(names, fmt.Sprintf("%s of %s", p.Name, stamp(p.Spec.Time.Time)))
 	}
-	if more := len(passed) - named; more > 0 {
+	if more := len(c.Passed) - named; more > 0 {
 		names = append(names, fmt.Sprintf("%d more", more))
 	}
-	s.say("point %s of %s UTC is taken: it was made before another revision was tried or live", taken.Name, stamp(taken.Spec.Time.Time))
+	s.say("%s is taken, the newest of %s before another revision was tried or live", taken, revision)
 	s.say("newer ones may hold what that did to the data: %s; --to POINT takes one all the same", strings.Join(names, ", "))
 }
 

@@ -45,41 +45,61 @@ func TestWhatIsRolledBackTo(t *testing.T) {
 	} {
 		s := &site{app: &app{}, client: catalogue{points: points}, namespace: defaultNamespace}
 		found, err := s.deployedPoints(t.Context(), test.app)
-		var got *v1alpha1.RestorePoint
+		var got worker.Choice
 		if err == nil {
 			past, _ := worker.ReadPast(t.Context(), s.client, s.namespace, found)
-			got, _, err = rolledTo(test.app, found, past, test.to)
+			got, err = rolledTo(test.app, found, past, test.to)
 		}
-		if !errors.Is(err, test.class) || err == nil && got.Name != test.want {
-			t.Errorf("%s to %s: %v, %v", test.app, test.to, got, err)
+		if !errors.Is(err, test.class) || err == nil && got.Point.Name != test.want {
+			t.Errorf("%s to %s: %v, %v", test.app, test.to, got.Point, err)
 		}
 	}
 }
 
 func TestPointsThatAreNotRolledBackToAreTold(t *testing.T) {
 	const first, second = "1111111aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "2222222bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
+	const third = "3333333ccccccccccccccccccccccccccccccccc"
 	points := []v1alpha1.RestorePoint{
+		deployedPoint("shop-6", "ffff", 6, "complete", third), deployedPoint("shop-5", "eeee", 5, "incomplete", third),
 		deployedPoint("shop-4", "dddd", 4, "complete", first), deployedPoint("shop-3", "cccc", 3, "complete", first),
 		deployedPoint("shop-2", "bbbb", 2, "complete", second), deployedPoint("shop-1", "aaaa", 1, "complete", first),
 	}
+	points[1].Spec.NextRevisions = []string{first}
 	var out bytes.Buffer
 	s := &site{app: &app{Process: Process{Stdout: &out}}, client: catalogue{points: points}, namespace: defaultNamespace}
-	past, err := worker.ReadPast(t.Context(), s.client, s.namespace, points)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, passed, err := rolledTo("shop", points, past, first)
-	if err != nil || p.Name != "shop-1" {
-		t.Fatalf("%+v, %v", p, err)
-	}
-	s.tellPassed(p, passed)
-	for _, want := range []string{"point shop-1 of 2026-01-01 00:00:00 UTC is taken", "shop-4 of 2026-01-04 00:00:00, shop-3 of 2026-01-03 00:00:00; --to POINT"} {
-		if !strings.Contains(out.String(), want) {
-			t.Errorf("it does not say %q:\n%s", want, out.String())
+	for _, test := range []struct {
+		to   string
+		want string // the point
+		says []string
+	}{
+		{first[:7], "shop-1", []string{
+			"point shop-1 of 2026-01-01 00:00:00 UTC is taken, the newest of 1111111 before another revision was tried or live",
+			"shop-4 of 2026-01-04 00:00:00, shop-3 of 2026-01-03 00:00:00; --to POINT",
+		}},
+		{second[:7], "shop-2", nil},
+		{"shop-4", "shop-4", nil},
+		{"dddd", "shop-4", nil},
+		{third[:7], "shop-6", []string{"point shop-6 of 2026-01-06 00:00:00 UTC is taken, the newest of 3333333; before each of those another revision was tried"}},
+	} {
+		out.Reset()
+		past, err := worker.ReadPast(t.Context(), s.client, s.namespace, points)
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-	if p, passed, err = rolledTo("shop", points, past, "shop-4"); err != nil || p.Name != "shop-4" || len(passed) > 0 {
-		t.Errorf("by its name: %+v, %v, %v", p, passed, err)
+		c, err := rolledTo("shop", points, past, test.to)
+		if err != nil || c.Point.Name != test.want {
+			t.Errorf("%s: %+v, %v", test.to, c.Point, err)
+			continue
+		}
+		s.tellDoubts(c, test.to)
+		for _, want := range test.says {
+			if !strings.Contains(out.String(), want) {
+				t.Errorf("%s: it does not say %q:\n%s", test.to, want, out.String())
+			}
+		}
+		if test.says == nil && out.Len() > 0 {
+			t.Errorf("%s: it says %s", test.to, out.String())
+		}
 	}
 }
 

@@ -41,25 +41,29 @@ func ReadPast(ctx context.Context, c client.Reader, namespace string, points []v
 	return all, nil
 }
 
-// PointOf is the point that goes with a revision: the newest complete one that was made while the revision was live, of data that no sync
-// away from it has touched. An engine that goes back to a revision takes along what was done to the data meanwhile, and so does a sync that
-// failed; a Restore does not. Where there is none it is the newest complete one. Passed are those that are newer, newest first.
-func (p Past) PointOf(revision string) (found *v1alpha1.RestorePoint, passed []*v1alpha1.RestorePoint) {
+// Choice is the point that goes with a revision.
+type Choice struct {
+	Point   *v1alpha1.RestorePoint   // nil for none
+	Passed  []*v1alpha1.RestorePoint // that are newer, newest first: another revision has touched their data
+	Touched bool                     // the data of Point, too: there is no other point
+}
+
+// PointOf is the newest complete point that was made while a revision was live, of data that no sync away from it has touched. An engine
+// that goes back to a revision takes along what was done to the data meanwhile, and so does a sync that failed; a Restore does not. Where
+// there is none it is the newest complete one.
+func (p Past) PointOf(revision string) Choice {
 	l := lineage{revision: revision, points: map[string]bearing{}, restores: map[string]bearing{}}
 	for _, h := range p.happened() {
 		h.told(&l)
 	}
-	found = l.untouched
-	if found == nil && len(l.made) > 0 {
-		found = l.made[len(l.made)-1]
+	slices.Reverse(l.made)
+	switch i := slices.Index(l.made, l.untouched); {
+	case i >= 0:
+		return Choice{Point: l.untouched, Passed: l.made[:i]}
+	case len(l.made) > 0:
+		return Choice{Point: l.made[0], Touched: true}
 	}
-	for _, m := range slices.Backward(l.made) {
-		if m == found {
-			break
-		}
-		passed = append(passed, m)
-	}
-	return found, passed
+	return Choice{}
 }
 
 // bearing is how data bears on a revision.

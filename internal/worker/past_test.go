@@ -85,7 +85,7 @@ func TestPointOf(t *testing.T) {
 		name   string
 		past   *pasts
 		want   string // "" for none
-		passed int
+		passed int    // -1 for one that is touched itself
 	}{
 		{"none is of it", start().point(pastB, "").point("", pastA), "", 0},
 		{"the newest, before the sync away from it", start().point(pastA, "").point(pastA, pastB).point(pastB, ""), "2", 0},
@@ -98,7 +98,7 @@ func TestPointOf(t *testing.T) {
 		{"and the sync away too", start().point(pastA, "").point(pastB, "").point(pastA, ""), "1", 1},
 		{"the sync away failed, and was tried again", start().point(pastA, pastB).point(pastA, pastB).point(pastA, pastC), "1", 2},
 		{"a point of before the first sync", start().point(pastA, "").point("", pastA).point(pastA, pastB), "3", 0},
-		{"nothing but what others have touched", start().pointIn("incomplete", pastA, pastB).point(pastB, pastA).point(pastA, "").point(pastA, ""), "4", 0},
+		{"nothing but what others have touched", start().pointIn("incomplete", pastA, pastB).point(pastB, pastA).point(pastA, "").point(pastA, ""), "4", -1},
 
 		{"a gate opened for a fresh point", start().point(pastA, "").gate(v1alpha1.GateOpen, pastA, pastB).point(pastA, ""), "1", 1},
 		{"a gate stayed closed", start().point(pastA, "").gate(v1alpha1.GateClosed, pastA, pastB).point(pastA, ""), "2", 0},
@@ -115,13 +115,16 @@ func TestPointOf(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			for _, named := range []string{pastA, pastA[:7]} {
-				found, passed := test.past.PointOf(named)
-				got := ""
-				if found != nil {
-					got = found.Name
+				c := test.past.PointOf(named)
+				got, passed := "", len(c.Passed)
+				if c.Point != nil {
+					got = c.Point.Name
 				}
-				if got != test.want || len(passed) != test.passed {
-					t.Errorf("%s: point %q, passed %d; want %q, %d", named, got, len(passed), test.want, test.passed)
+				if c.Touched {
+					passed = -1
+				}
+				if got != test.want || passed != test.passed {
+					t.Errorf("%s: point %q, passed %d; want %q, %d", named, got, passed, test.want, test.passed)
 				}
 			}
 		})

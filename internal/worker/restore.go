@@ -213,13 +213,14 @@ func (r *restoration) pointsOf(ctx context.Context, all []v1alpha1.RestorePoint,
 	}
 	found := map[string]*v1alpha1.RestorePoint{}
 	for cluster, past := range of {
-		p, passed := past.PointOf(revision)
-		if p == nil {
+		c := past.PointOf(revision)
+		if c.Point == nil {
 			continue
 		}
-		found[cluster] = p
-		for _, newer := range passed {
-			r.Log.Info("a newer point of the revision is passed over: another was tried or live before it", "point", newer.Name, "taken", p.Name)
+		found[cluster] = c.Point
+		if len(c.Passed) > 0 || c.Touched {
+			r.Log.Warn("another revision was tried or live before points of this one were made", "revision", revision, "taken", c.Point.Name,
+				"passed", len(c.Passed), "touched", c.Touched)
 		}
 	}
 	return found, nil
