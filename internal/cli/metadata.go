@@ -130,3 +130,35 @@ func quoted(text string, from int) string {
 	}
 	return `"` + cut + text + `"`
 }
+
+// briefCounts are the counts of a part, those of metadata as one, for a repository has two dozen of them. What does not close is not
+// hidden in a sum.
+func briefCounts(p point.Part) []point.Count {
+	if p.Kind != point.KindMetadata {
+		return p.Counts
+	}
+	records := point.Count{Of: "records"}
+	var beside []point.Count
+	for _, c := range p.Counts {
+		switch {
+		case c.Of == archive.FilesCollection, !c.Closes():
+			beside = append(beside, c)
+		case c.Of != "collections":
+			records.Expected += c.Expected
+			records.Stored += c.Stored
+			records.Excluded += c.Excluded
+		}
+	}
+	return append([]point.Count{records}, beside...)
+}
+
+// recordsOf says how many records of each sort metadata has.
+func recordsOf(p point.Part) string {
+	var all []string
+	for _, c := range p.Counts {
+		if c.Of != archive.FilesCollection && c.Of != "collections" {
+			all = append(all, plural(c.Stored, singular(c.Of), c.Of))
+		}
+	}
+	return strings.Join(all, ", ")
+}

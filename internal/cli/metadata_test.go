@@ -85,3 +85,16 @@ func TestFieldsThatDifferAreFew(t *testing.T) {
 		t.Errorf("got %s, want %s", is, want)
 	}
 }
+
+func TestCountsOfMetadataAreBrief(t *testing.T) {
+	part := point.Part{Kind: point.KindMetadata, Counts: []point.Count{
+		{Of: "issues", Expected: 2, Stored: 2}, {Of: "timeline", Expected: 30, Stored: 30}, {Of: "comments", Expected: 5, Stored: 4},
+		{Of: "collections", Expected: 3, Stored: 3}, {Of: "files", Expected: 3, Stored: 1, Excluded: 1, MissingAtSource: []string{"https://f.example/a"}},
+	}}
+	if got, want := countsOf(part), "32 of 32 records, 4 of 5 comments, 1 of 3 files (1 excluded)"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if got, want := remarks(part), []string{"2 issues, 30 timeline, 4 comments", "missing at source: https://f.example/a"}; !slices.Equal(got, want) {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}

@@ -135,7 +135,7 @@ func totals(parts []point.Part) []point.Count {
 	var sums []point.Count
 	at := map[string]int{}
 	for _, p := range parts {
-		for _, c := range p.Counts {
+		for _, c := range briefCounts(p) {
 			i, known := at[c.Of]
 			if !known {
 				i = len(sums)

@@ -291,7 +291,7 @@ func deploymentLines(d *point.Deployment) [][2]string {
 
 func countsOf(p point.Part) string {
 	var counts []string
-	for _, c := range p.Counts {
+	for _, c := range briefCounts(p) {
 		text := fmt.Sprintf("%d of %d %s", c.Stored, c.Expected, c.Of)
 		if c.Excluded > 0 {
 			text += fmt.Sprintf(" (%d excluded)", c.Excluded)
@@ -309,6 +309,9 @@ func remarks(p point.Part) []string {
 	}
 	if p.Reason != "" {
 		all = append(all, p.Reason)
+	}
+	if p.Kind == point.KindMetadata {
+		all = append(all, recordsOf(p))
 	}
 	for _, c := range p.Counts {
 		for _, item := range c.MissingAtSource {
