@@ -36,9 +36,10 @@ type AccountOptions struct {
 	// Nil, or without a Password, those of the Provider are used, where it is a GitAccess. A repository on another host than the
 	// forge's is captured without credentials.
 	Git      func(ctx context.Context, r Repository) (git.SourceOptions, error)
-	Issues   bool          // also issues, where the provider reads them
-	Parallel int           // repositories captured at once; 0 for DefaultParallel
-	Recheck  time.Duration // how long a Mark is believed before the repository itself is asked; 0 for DefaultRecheck
+	Issues   bool             // also issues, where the provider reads them
+	Metadata *MetadataOptions // also what the forge knows beside the code, where the provider reads it; nil for nothing
+	Parallel int              // repositories captured at once; 0 for DefaultParallel
+	Recheck  time.Duration    // how long a Mark is believed before the repository itself is asked; 0 for DefaultRecheck
 	Clock    func() time.Time
 	Observe  point.Observer // nil for nobody
 }
@@ -52,6 +53,10 @@ type Account struct {
 	mu       sync.Mutex
 	listed   *listing
 	warnings []string
+	login    string // whose credentials are used; "" where the forge does not say
+
+	marking sync.Mutex
+	marks   metadataMarks
 }
 
 // NewAccount prepares an account. Nothing is asked of the forge yet.
@@ -110,6 +115,13 @@ func (a *Account) warn(format string, args ...any) {
 	}
 }
 
+// account is whose credentials are used; "" where the forge does not say.
+func (a *Account) account() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.login
+}
+
 // Listed counts the repositories that the forge has, before the filter; 0 before they were listed.
 func (a *Account) Listed() int {
 	a.mu.Lock()
@@ -148,6 +160,9 @@ func (a *Account) inspect(ctx context.Context) error {
 		a.warn("%s: what the token may do, and until when, could not be found out: %v", a.o.Name, err)
 		return nil
 	}
+	a.mu.Lock()
+	a.login = c.Account
+	a.mu.Unlock()
 	now := a.o.Clock()
 	date := c.Expires.UTC().Format(time.DateOnly)
 	switch left := c.Expires.Sub(now); {
@@ -255,6 +270,9 @@ func (a *Account) path(r Repository) string {
 func (a *Account) partName(r Repository) string   { return "git/" + a.path(r) + ".git" }
 func (a *Account) wikiName(r Repository) string   { return "git/" + a.path(r) + ".wiki.git" }
 func (a *Account) issuesName(r Repository) string { return "forge/" + a.path(r) + "/issues" }
+func (a *Account) metadataName(r Repository) string {
+	return "forge/" + a.path(r) + "/metadata"
+}
 
 // listingName is the name of the part that holds the listing.
 func (a *Account) listingName() string {
@@ -276,6 +294,7 @@ func (a *Account) partID(r Repository, of string) string {
 
 // What parts beside the repository itself add to its ID.
 const (
-	ofWiki   = "/wiki"
-	ofIssues = "/issues"
+	ofWiki     = "/wiki"
+	ofIssues   = "/issues"
+	ofMetadata = "/metadata"
 )

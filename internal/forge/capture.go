@@ -120,6 +120,7 @@ func (c *capture) noteRenames(all []Repository) {
 		c.noteRename(c.a.partName(r), c.a.partID(r, ""))
 		c.noteRename(c.a.wikiName(r), c.a.partID(r, ofWiki))
 		c.noteRename(c.a.issuesName(r), c.a.partID(r, ofIssues))
+		c.noteRename(c.a.metadataName(r), c.a.partID(r, ofMetadata))
 	}
 }
 
@@ -149,7 +150,7 @@ func (c *capture) repositories(ctx context.Context, taken []job) error {
 	return group.Wait()
 }
 
-// repository captures one repository with its wiki and issues.
+// repository captures one repository with its wiki, issues and metadata.
 func (c *capture) repository(ctx context.Context, j job) error {
 	if j.unfit != nil {
 		return c.unfit(ctx, j)
@@ -161,7 +162,10 @@ func (c *capture) repository(ctx context.Context, j job) error {
 	if err := c.wiki(ctx, j.Repository, fresh); err != nil {
 		return err
 	}
-	return c.issues(ctx, j.Repository)
+	if err := c.issues(ctx, j.Repository); err != nil {
+		return err
+	}
+	return c.metadata(ctx, j.Repository)
 }
 
 // unfit fails the repository that has no name of its own. Of two with the very same name it is one part that fails.

@@ -132,7 +132,11 @@ func (a *Account) repositoryOf(p point.Part) (Repository, bool) {
 			name = strings.TrimSuffix(name, ".wiki")
 		}
 	} else if name, isGit = strings.CutPrefix(p.Name, "forge/"+host); isGit {
-		name, isGit = strings.CutSuffix(name, "/issues")
+		if p.Kind == point.KindMetadata {
+			name, isGit = strings.CutSuffix(name, ofMetadata)
+		} else {
+			name, isGit = strings.CutSuffix(name, ofIssues)
+		}
 	}
 	if !isGit {
 		return Repository{}, false
