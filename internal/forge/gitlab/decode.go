@@ -240,18 +240,14 @@ func (s *source) milestones(ctx context.Context, o *neutral.Overview) error {
 
 // levels are access levels of a protected branch or tag.
 type levels []struct {
-	Level       int64  `json:"access_level"`
+	Level       int    `json:"access_level"`
 	Description string `json:"access_level_description"`
-	UserID      int64  `json:"user_id"`
-	GroupID     int64  `json:"group_id"`
 }
 
-// names are who may; "No one" is nobody.
+// names are who may, by GitLab's words: "Maintainers", "No one".
 func (l levels) names() (all []string) {
 	for _, level := range l {
-		if level.Level > 0 || level.UserID > 0 || level.GroupID > 0 {
-			all = append(all, level.Description)
-		}
+		all = append(all, level.Description)
 	}
 	return all
 }

@@ -95,6 +95,9 @@ func (of *reader) join(restored bool) {
 			of.out.Events = append(of.out.Events, e)
 		}
 	}
+	if restored && of.out.Pull != nil && of.out.Pull.Merged {
+		of.out.ClosedAt, of.out.ClosedBy = time.Time{}, neutral.User{}
+	}
 	slices.SortStableFunc(of.out.Events, func(a, b *neutral.Event) int { return a.Created.Compare(b.Created) })
 	of.out.Reactions = append(of.out.Reactions, of.reacted...)
 }

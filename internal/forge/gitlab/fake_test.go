@@ -3,7 +3,9 @@ package gitlab_test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strconv"
@@ -36,12 +38,18 @@ type fake struct {
 	hidden  map[string]bool // paths below a project that its role may not see
 	lastID  int64
 	tick    int // seconds that stamps are ahead
+
+	owner50  bool                     // the account owns the projects, and may set dates
+	branches map[string]string        // commits by name
+	settings map[int64]map[string]any // that a project was given
+	refuse   func(call string) bool   // what is changed, "POST issues/1/notes"; nil for nothing
 }
 
 func newFake(w *forgetest.World) *fake {
 	return &fake{
 		world: w, mirrors: map[int64]map[string]any{}, languages: map[int64]map[string]float64{}, deny: map[string]bool{},
 		shelves: map[int64]shelf{}, uploads: map[string]string{}, hidden: map[string]bool{}, lastID: 5000,
+		branches: map[string]string{}, settings: map[int64]map[string]any{},
 	}
 }
 
@@ -66,6 +74,12 @@ func (f *fake) handler() http.Handler {
 		"GET /projects/{id}/mirror/pull":         f.mirror,
 		"PUT /projects/{id}/mirror/pull":         f.setMirror,
 		"GET /projects/{id}/{rest...}":           f.metadata,
+		"POST /projects/{id}/{rest...}":          f.change,
+		"PUT /projects/{id}/{rest...}":           f.change,
+		"DELETE /projects/{id}/{rest...}":        f.change,
+		"PUT /projects/{id}":                     f.editProject,
+
+		"GET /projects/{id}/repository/branches/{name}": f.branch,
 	} {
 		method, path, _ := strings.Cut(pattern, " ")
 		mux.HandleFunc(method+" /api/v4"+path, handle)
@@ -112,6 +126,10 @@ func (f *fake) render(r forgetest.Repo) map[string]any {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.owner50 {
+		p["permissions"] = map[string]any{"project_access": map[string]any{"access_level": 50}, "group_access": nil}
+	}
+	maps.Copy(p, f.settings[r.ID])
 	if f.premium {
 		p["mirror"] = f.mirrors[r.ID] != nil
 	}
@@ -256,7 +274,7 @@ func (f *fake) projectLanguages(w http.ResponseWriter, r *http.Request) {
 }
 
 func (f *fake) issues(w http.ResponseWriter, r *http.Request) {
-	if r.FormValue("order_by") == "updated_at" {
+	if repo, ok := f.find(httptest.NewRecorder(), r); ok && len(f.world.Issues(repo.ID)) == 0 {
 		r.SetPathValue("rest", "issues")
 		f.metadata(w, r)
 		return

@@ -104,7 +104,7 @@ func (f *fake) metadata(w http.ResponseWriter, r *http.Request) {
 
 // keyOf is by what the things of a collection are asked for; "" for their ID.
 func keyOf(collection string) string {
-	return map[string]string{"issues": "iid", "merge_requests": "iid", "releases": "tag_name", "protected_branches": "name"}[collection]
+	return map[string]string{"issues": "iid", "merge_requests": "iid", "releases": "tag_name", "protected_branches": "name", "protected_tags": "name"}[collection]
 }
 
 // cutItem cuts "issues/3/notes" into "issues/3" and "notes".
@@ -143,7 +143,7 @@ func anys(all []object) []any {
 
 // changed are the items that changed at a time or after it, the oldest change first.
 func changed(r *http.Request, all []object) []any {
-	if r.FormValue("per_page") == "1" {
+	if r.FormValue("per_page") == "1" || r.FormValue("order_by") == "created_at" && r.FormValue("state") == "all" {
 		return anys(all)
 	}
 	if r.FormValue("order_by") != "updated_at" || r.FormValue("sort") != "asc" || r.FormValue("state") != "all" {
@@ -270,7 +270,7 @@ func (f *fake) furnish(repo forgetest.Repo) {
 	})
 	f.item(id, "merge_requests", 2, object{
 		"state": "merged", "merged_at": "2026-01-15T09:00:00.000Z", "merge_user": person("cy"), "merge_commit_sha": strings.Repeat("d", 40),
-		"created_at": "2026-01-12T09:00:00.000Z", "source_project_id": 999,
+		"created_at": "2026-01-12T09:00:00.000Z", "source_project_id": 999, "source_branch": "patch", "description": "after !1, for #7\n\n/close\n",
 	})
 	f.thread(id, "issues/1", object{"body": "me too", "created_at": "2026-01-11T10:00:00.000Z"})
 	f.thread(id, "issues/1", object{"body": "mentioned in merge request !1", "system": true, "created_at": "2026-01-11T11:00:00.000Z"})

@@ -172,7 +172,7 @@ func TestDecodedMetadata(t *testing.T) {
 	if rel := o.Releases[0]; rel.Tag != "v1.0" || rel.Published.Day() != 17 || len(rel.Assets) != 2 || rel.Assets[1].Reason == "" {
 		t.Errorf("release %+v", rel)
 	}
-	if len(o.Rules) != 2 || !slices.Equal(o.Rules[0].PushBy, []string{"Maintainers"}) || !o.Rules[1].Tags || o.Rules[1].PushBy != nil {
+	if len(o.Rules) != 2 || !slices.Equal(o.Rules[0].PushBy, []string{"Maintainers"}) || !o.Rules[1].Tags || !slices.Equal(o.Rules[1].PushBy, []string{"No one"}) {
 		t.Errorf("rules %+v", o.Rules)
 	}
 	if h := o.Hooks[0]; h.URL != "https://ci.example.com/hook" || !slices.Equal(h.Events, []string{"note", "push"}) {

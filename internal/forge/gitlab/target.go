@@ -34,9 +34,10 @@ type target struct {
 	branches   map[string]string // commits by name; "" for a branch that is not there
 	notes      map[string]said   // by marks
 	things     map[string]neutral.Written
-	taken      map[int64]bool // numbers of issues
-	lastPull   int64          // number of the newest merge request
-	numbers    map[ref]int64  // that issues are going to have
+	taken      map[int64]bool  // numbers of issues
+	lastPull   int64           // number of the newest merge request
+	open       map[string]bool // pairs of branches that have a merge request open
+	numbers    map[ref]int64   // that issues are going to have
 }
 
 // ref is how the source calls an item.
@@ -106,6 +107,7 @@ func (t *target) Begin(ctx context.Context, r forge.Repository) (neutral.Restore
 	*t = target{
 		p: t.p, path: projectPath(r), milestones: map[string]int64{}, keys: map[string]bool{}, branches: map[string]string{},
 		notes: map[string]said{}, things: map[string]neutral.Written{}, taken: map[int64]bool{}, numbers: map[ref]int64{},
+		open: map[string]bool{},
 	}
 	for _, find := range []func(context.Context) error{t.rights, t.findNamed, t.findReleases, t.findRules, t.findItems} {
 		if err := find(ctx); err != nil {
@@ -278,19 +280,20 @@ func (t *target) writeLabel(ctx context.Context, l *neutral.Label) error {
 	return there(t.post(ctx, t.path+"/labels", body, nil))
 }
 
+// writeMilestone makes a milestone unless one of its title is there, of the project or of its groups, and closes it.
 func (t *target) writeMilestone(ctx context.Context, m *neutral.Milestone) (w neutral.Written, err error) {
-	var made struct {
-		ID int64 `json:"id"`
+	if t.milestones[m.Title] == 0 {
+		var made named
+		body := map[string]any{"title": m.Title, "description": m.Description}
+		if !m.Due.IsZero() {
+			body["due_date"] = m.Due.Format(time.DateOnly)
+		}
+		if err := t.post(ctx, t.path+"/milestones", body, &made); err != nil {
+			return w, err
+		}
+		t.milestones[m.Title] = made.ID
 	}
-	body := map[string]any{"title": m.Title, "description": m.Description}
-	if !m.Due.IsZero() {
-		body["due_date"] = m.Due.Format(time.DateOnly)
-	}
-	if err := t.post(ctx, t.path+"/milestones", body, &made); err != nil {
-		return w, err
-	}
-	t.milestones[m.Title] = made.ID
-	w.ID = number(made.ID)
+	w.ID = number(t.milestones[m.Title])
 	if m.Closed {
 		err = t.put(ctx, t.path+"/milestones/"+w.ID, map[string]any{"state_event": "close"})
 	}
@@ -310,17 +313,30 @@ func keyText(key string) string {
 	return strings.Join(fields[:min(len(fields), 2)], " ")
 }
 
-// writeRule protects a branch or tags. What GitLab protected by itself, as it does the default branch, is protected anew.
+// writeRule protects a branch or tags. What GitLab protected by itself, as it does the default branch, is protected anew where it is
+// not protected like this: roles cannot be changed.
 func (t *target) writeRule(ctx context.Context, rule *neutral.Rule) error {
+	level := levelOf(rule)
 	at, body := t.path+"/protected_branches", map[string]any{
-		"name": rule.Pattern, "push_access_level": levelOf(rule), "merge_access_level": 40, "allow_force_push": rule.ForcePush,
+		"name": rule.Pattern, "push_access_level": level, "merge_access_level": 40, "allow_force_push": rule.ForcePush,
 	}
 	if rule.Tags {
-		at, body = t.path+"/protected_tags", map[string]any{"name": rule.Pattern, "create_access_level": levelOf(rule)}
+		at, body = t.path+"/protected_tags", map[string]any{"name": rule.Pattern, "create_access_level": level}
 	}
 	err := t.post(ctx, at, body, nil)
 	if !errors.Is(err, fault.ErrExists) {
 		return err
+	}
+	var is struct {
+		Push      levels `json:"push_access_levels"`
+		Create    levels `json:"create_access_levels"`
+		ForcePush bool   `json:"allow_force_push"`
+	}
+	if err := t.p.get(ctx, at+"/"+escaped(rule.Pattern), nil, &is); err != nil {
+		return err
+	}
+	if may := append(is.Push, is.Create...); len(may) == 1 && may[0].Level == level && is.ForcePush == rule.ForcePush {
+		return nil
 	}
 	if _, err := t.p.client.Do(ctx, http.MethodDelete, at+"/"+escaped(rule.Pattern), nil, nil, nil); err != nil && !notFound(err) {
 		return err

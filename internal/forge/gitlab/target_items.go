@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"regexp"
 	"strconv"
 	"strings"
@@ -87,15 +88,16 @@ func (t *target) Foresee(ctx context.Context, r forge.Repository, items []*neutr
 			last = max(last, i.Number)
 		}
 	}
-	pull := t.lastPull
+	pull, open := t.lastPull, maps.Clone(t.open)
 	all := make([]neutral.Written, len(items))
 	for at, i := range items {
 		fits, err := t.canMerge(ctx, i.Pull)
 		if err != nil {
 			return nil, err
 		}
-		if fits {
+		if fits && !open[pairOf(i.Pull)] {
 			pull++
+			open[pairOf(i.Pull)] = !i.Closed
 			all[at] = foreseen(r, "merge_requests", pull)
 			continue
 		}
@@ -109,6 +111,9 @@ func (t *target) Foresee(ctx context.Context, r forge.Repository, items []*neutr
 	}
 	return all, nil
 }
+
+// pairOf names the branches of a pull request. GitLab takes one open merge request of a pair.
+func pairOf(p *neutral.Pull) string { return p.Head + " " + p.Base }
 
 func foreseen(r forge.Repository, collection string, n int64) neutral.Written {
 	w, err := written(collection, item{IID: n, URL: strings.TrimSuffix(r.WebURL, "/") + "/-/" + collection + "/" + number(n)})
@@ -292,6 +297,9 @@ func (t *target) foundItem(ctx context.Context, collection string, raw json.RawM
 		t.taken[it.IID] = true
 	} else {
 		t.lastPull = max(t.lastPull, it.IID)
+		if it.State == "opened" {
+			t.open[pairOf(&neutral.Pull{Head: it.Source, Base: it.Target})] = true
+		}
 	}
 	mark, ok := t.markOf(it.Author, it.Body)
 	if !ok {
@@ -349,9 +357,11 @@ func (t *target) findNamed(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = t.eachNamed(ctx, t.path+"/milestones", func(n named) {
+	err = t.eachNamed(ctx, t.path+"/milestones?include_ancestors=true", func(n named) {
 		t.milestones[n.Title] = n.ID
-		t.things[neutral.KeyOf(&neutral.Milestone{Title: n.Title})] = neutral.Written{ID: number(n.ID)}
+		if n.State == "closed" { // one that is open may have to be closed
+			t.things[neutral.KeyOf(&neutral.Milestone{Title: n.Title})] = neutral.Written{ID: number(n.ID)}
+		}
 	})
 	if err != nil {
 		return err
@@ -368,6 +378,7 @@ type named struct {
 	ID    int64  `json:"id"`
 	Name  string `json:"name"`
 	Title string `json:"title"`
+	State string `json:"state"` // "active", "closed"
 	Key   string `json:"key"`
 }
 

@@ -1,0 +1,280 @@
+package gitlab_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"iter"
+	"maps"
+	"net/http"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/backstay/backstay/internal/forge"
+	"github.com/backstay/backstay/internal/forge/forgetest"
+	"github.com/backstay/backstay/internal/forge/gitlab"
+	"github.com/backstay/backstay/internal/forge/neutral"
+)
+
+// withFiles is a source that has some files, too.
+type withFiles struct {
+	neutral.Source
+	files []*neutral.File
+}
+
+func (s withFiles) Files(context.Context) iter.Seq2[*neutral.File, error] {
+	return func(yield func(*neutral.File, error) bool) {
+		for _, f := range s.files {
+			if !yield(f, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Overview has the bytes of the first asset, too.
+func (s withFiles) Overview(ctx context.Context) (*neutral.Overview, error) {
+	o, err := s.Source.Overview(ctx)
+	if err == nil && len(o.Releases) > 0 && len(o.Releases[0].Assets) > 0 {
+		a := o.Releases[0].Assets[0]
+		a.SHA256, a.Size = strings.Repeat("cd", 32), int64(len("bytes of "+a.Name))
+	}
+	return o, err
+}
+
+func (s withFiles) Open(_ context.Context, f *neutral.File) (io.ReadSeekCloser, error) {
+	return nopCloser{strings.NewReader("bytes of " + f.Name)}, nil
+}
+
+type nopCloser struct{ io.ReadSeeker }
+
+func (nopCloser) Close() error { return nil }
+
+const shot = "/uploads/0123456789abcdef0123456789abcdef/shot.png"
+
+// source is what the furnished project has, with the files that it refers to.
+func (b *bench) source(t *testing.T, r forge.Repository) neutral.Source {
+	t.Helper()
+	s, err := gitlab.Decode(b.capture(t, r))
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := &neutral.File{URL: shot, Name: "shot.png", Size: int64(len("bytes of shot.png")), SHA256: strings.Repeat("ab", 32)}
+	return withFiles{s, []*neutral.File{file}}
+}
+
+// empty is a project to restore into.
+func (b *bench) empty(t *testing.T) forge.Repository {
+	t.Helper()
+	b.world.Add(forgetest.Repo{Owner: "acme", Name: "copy", Wiki: true, Private: true})
+	r, err := b.Find(t.Context(), forge.Repository{Owner: "acme", Name: "copy"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func (b *bench) restore(t *testing.T, from neutral.Source, to forge.Repository) (*forge.MetadataRestored, error) {
+	t.Helper()
+	return forge.RestoreMetadata(t.Context(), forge.MetadataRestoreOptions{
+		From: from, Host: b.Host(), Repository: "acme/api", Target: b.Target(), To: to,
+	})
+}
+
+// differences lists where two things are not alike, by the names of their fields.
+func differences(before, after any) []string {
+	a, b := plain(before), plain(after)
+	var found []string
+	compare("", a, b, func(at string, a, b any) {
+		found = append(found, fmt.Sprintf("%s: %v → %v", strings.Trim(at, "."), a, b))
+	})
+	slices.Sort(found)
+	return found
+}
+
+// plain is a thing as JSON has it.
+func plain(v any) (out any) {
+	if err := json.Unmarshal([]byte(jsonOf(v)), &out); err != nil {
+		panic(err)
+	}
+	return out
+}
+
+func compare(at string, a, b any, differ func(at string, a, b any)) {
+	switch a := a.(type) {
+	case map[string]any:
+		if b, ok := b.(map[string]any); ok {
+			both := maps.Clone(a)
+			maps.Copy(both, b)
+			for key := range both {
+				compare(at+"."+key, a[key], b[key], differ)
+			}
+			return
+		}
+	case []any:
+		if b, ok := b.([]any); ok && len(a) == len(b) {
+			for i := range a {
+				compare(fmt.Sprintf("%s.%d", at, i), a[i], b[i], differ)
+			}
+			return
+		}
+	}
+	if !reflect.DeepEqual(a, b) && !(nothing(a) && nothing(b)) {
+		differ(at, a, b)
+	}
+}
+
+// nothing is what stands for an empty list.
+func nothing(v any) bool {
+	list, isList := v.([]any)
+	return v == nil || isList && len(list) == 0
+}
+
+// What is restored with the rights of an owner, and captured again, is what it was, but for what the target says of itself.
+func TestRestoredMetadataIsCapturedAlike(t *testing.T) {
+	b, r := furnished(t)
+	b.fake.owner50 = true
+	b.fake.branches["main"], b.fake.branches["feature"] = strings.Repeat("d", 40), strings.Repeat("c", 40)
+	from, to := b.source(t, r), b.empty(t)
+	report, err := b.restore(t, from, to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(report.Notes) != 1 || !strings.Contains(report.Notes[0], "hook") {
+		t.Errorf("notes %q", report.Notes)
+	}
+	before, after := items(t, from), items(t, b.source(t, to))
+	if len(before) != len(after) {
+		t.Fatalf("%d items, want %d", len(after), len(before))
+	}
+	// The merge request whose branch is gone became an issue with a number of its own, which texts refer to.
+	after = append(after[:3:3], after[4], after[3])
+	for i, want := range [][]string{
+		{"Body: it breaks, see !1 and ![shot](" + shot + ") → it breaks, see !1 and ![shot](/uploads/X/shot.png)", "was: <nil> → 1"},
+		{"was: <nil> → 1"},
+		{"was: <nil> → 2"},
+		{"Number: 2 → 8", "Pull.Reviews.0.Item: 2 → 8", "was: <nil> → 2"},
+		{"was: <nil> → 7"},
+	} {
+		got := differences(before[i], after[i])
+		for j := range got {
+			got[j] = regexp.MustCompile(`/uploads/0{20}[0-9a-f]{12}/`).ReplaceAllString(got[j], "/uploads/X/")
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("item %d: %s\nwant %s", i, strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+	}
+	overview(t, from, b.source(t, to), b.fake)
+}
+
+// overview compares what is not numbered.
+func overview(t *testing.T, before, after neutral.Source, f *fake) {
+	t.Helper()
+	was, err := before.Overview(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	is, err := after.Overview(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	app := is.Releases[0].Assets[0]
+	if _, path, _ := strings.Cut(app.URL, "/projects/"); app.Name != "app.tar.gz" || f.uploads[path] != "bytes of app.tar.gz" {
+		t.Errorf("asset %+v", app)
+	}
+	was.Releases[0].Assets, is.Releases[0].Assets, was.Collaborators, was.Hooks = nil, nil, nil, nil
+	for _, m := range []*neutral.Milestone{was.Milestones[0], is.Milestones[0]} {
+		m.Created, m.Updated = time.Time{}, time.Time{}
+	}
+	if got := differences(was, is); len(got) > 0 {
+		t.Error(strings.Join(got, "\n"))
+	}
+	for path, content := range f.uploads {
+		if strings.HasSuffix(path, "/shot.png") && content != "bytes of shot.png" {
+			t.Errorf("%s: %q", path, content)
+		}
+	}
+}
+
+// writes counts what was sent to be changed.
+func (b *bench) writes() int {
+	return b.server.Count(func(r forgetest.Request) bool { return r.Method != http.MethodGet })
+}
+
+// However often a restore is killed, nothing comes twice, and in the end all is there.
+func TestRestoreKilledAtEachWrite(t *testing.T) {
+	var whole []string
+	for kill := 0; kill < 100; kill++ {
+		b, r := furnished(t)
+		b.fake.owner50 = true
+		b.fake.branches["main"], b.fake.branches["feature"] = strings.Repeat("d", 40), strings.Repeat("c", 40)
+		from, to := b.source(t, r), b.empty(t)
+		b.server.Mend()
+		if kill > 0 {
+			b.server.Break(forgetest.Break{
+				Match: func(r *http.Request) bool { return r.Method != http.MethodGet }, After: kill - 1, Fault: forgetest.Answer(http.StatusUnauthorized, "{}"),
+			})
+		}
+		_, err := b.restore(t, from, to)
+		killed := err != nil
+		b.server.Mend()
+		if _, err := b.restore(t, from, to); err != nil {
+			t.Fatal(err)
+		}
+		got := texts(b.fake.shelves[mustInt(to.ID)])
+		if kill == 0 {
+			whole = got
+			if n := b.writes(); n > 2 { // settings, and the try to protect the default branch
+				t.Errorf("restored again, %d things are written", n)
+			}
+			continue
+		}
+		if !slices.Equal(got, whole) {
+			t.Fatalf("killed at write %d: %s", kill, strings.Join(differences(whole, got), "\n"))
+		}
+		if !killed {
+			if kill < 25 {
+				t.Errorf("%d writes were all", kill)
+			}
+			return
+		}
+	}
+	t.Error("there is no end to it")
+}
+
+func mustInt(s string) int64 {
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil {
+		panic(err)
+	}
+	return n
+}
+
+// texts is all that somebody reads on a shelf.
+func texts(s shelf) (all []string) {
+	for path, things := range s {
+		if strings.HasSuffix(path, "_events") {
+			continue
+		}
+		for _, o := range things {
+			all = append(all, fmt.Sprint(path, " ", o["iid"], o["name"], o["title"], o["tag_name"], o["state"]))
+			if notes, ok := o["notes"].([]object); ok {
+				for _, n := range notes {
+					text, m, _ := neutral.Unmark(n["body"].(string))
+					all = append(all, fmt.Sprint(path, " ", m.Sort, m.ID, text))
+				}
+			}
+			if assets, ok := o["assets"].(object); ok {
+				all = append(all, fmt.Sprint(path, " ", len(assets["links"].([]object)), " assets"))
+			}
+		}
+	}
+	slices.Sort(all)
+	return all
+}
