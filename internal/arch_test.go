@@ -157,7 +157,7 @@ var table = map[string]row{
 		tests: "os/exec internal/kube/kubetest internal/blueprint internal/blueprint/function " + kubernetes,
 	},
 	"test/e2e": { // and Gitea's provider from inside, against a real one
-		tests: "os/exec golang.org/x/net/webdav api/v1alpha1 internal/fault internal/forge internal/forge/gitea internal/git internal/point internal/point/memory internal/protect " +
+		tests: "os/exec golang.org/x/net/webdav api/v1alpha1 internal/fault internal/forge internal/forge/archive internal/forge/gitea internal/forge/neutral internal/git internal/point internal/point/memory internal/protect " +
 			"internal/kube internal/gitops golang.org/x/sys github.com/minio/minio-go/v7 " + kubernetes, // what a cluster holds is asked through its API
 	},
 	"test/cluster/counter": {}, // a program of the application that is backed up on the test cluster
