@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/forge"
 	"github.com/backstay/backstay/internal/forge/forgetest"
 	"github.com/backstay/backstay/internal/forge/gitlab"
@@ -277,4 +278,107 @@ func texts(s shelf) (all []string) {
 	}
 	slices.Sort(all)
 	return all
+}
+
+// given is a source that a test makes up: of another forge, where issues and pull requests share their numbers.
+type given struct {
+	overview neutral.Overview
+	items    []*neutral.Item
+}
+
+func (g given) Overview(context.Context) (*neutral.Overview, error) { return &g.overview, nil }
+
+func (g given) Items(context.Context) iter.Seq2[*neutral.Item, error] {
+	return func(yield func(*neutral.Item, error) bool) {
+		for _, i := range g.items {
+			if !yield(i, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (given) Discussions(context.Context) iter.Seq2[*neutral.Discussion, error] {
+	return func(func(*neutral.Discussion, error) bool) {}
+}
+
+func (given) Files(context.Context) iter.Seq2[*neutral.File, error] {
+	return func(func(*neutral.File, error) bool) {}
+}
+
+func (given) Open(context.Context, *neutral.File) (io.ReadSeekCloser, error) {
+	return nil, fault.New("", fault.ErrNotFound, "no file", "")
+}
+
+// fromGitHub has an issue, a pull request whose branches are there, one whose branch is gone, and an issue that refers to them.
+func fromGitHub() given {
+	origin := func(n int64) neutral.Origin {
+		return neutral.Origin{
+			Forge: "github.com", ID: fmt.Sprint(7000 + n), Author: neutral.User{Login: "octo"}, Created: time.Date(2020, 1, int(n), 0, 0, 0, 0, time.UTC),
+		}
+	}
+	pull := func(head string) *neutral.Pull {
+		return &neutral.Pull{Base: "main", Head: head, HeadRepository: "acme/api", HeadOID: strings.Repeat("c", 40)}
+	}
+	return given{items: []*neutral.Item{
+		{Origin: origin(1), Number: 1, Title: "one", Body: "see #2, #3 and #4", Labels: []string{"a, b"}},
+		{Origin: origin(2), Number: 2, Title: "two", Body: "closes #1", Pull: pull("feature"), Closed: true},
+		{Origin: origin(3), Number: 3, Title: "three", Body: "as #2", Pull: pull("gone")},
+		{Origin: origin(4), Number: 4, Title: strings.Repeat("long ", 60), Body: "> quoted\n\n/assign @root\n"},
+	}}
+}
+
+// Numbers of one row become two; texts refer to what is there. What looks like a command is none.
+func TestRestoreFromAnotherForge(t *testing.T) {
+	for name, test := range map[string]struct {
+		owner   bool
+		numbers []int // of issues
+		text    string
+		created string
+	}{
+		"by an owner":            {true, []int{1, 3, 4}, "see !1, #3 and #4", "2020-01-01T00:00:00Z"},
+		"by somebody who is not": {false, []int{1, 2, 3}, "see !1, #2 and #3", "2026-"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.fake.owner50 = test.owner
+			b.fake.branches["main"], b.fake.branches["feature"] = strings.Repeat("d", 40), strings.Repeat("c", 40)
+			to := b.empty(t)
+			target := b.Target()
+			report, err := forge.RestoreMetadata(t.Context(), forge.MetadataRestoreOptions{
+				From: fromGitHub(), Host: "github.com", Repository: "acme/api", Target: target, To: to,
+			})
+			if err != nil || len(report.Notes) > 0 {
+				t.Fatalf("%+v, %v", report, err)
+			}
+			made := b.fake.shelves[mustInt(to.ID)]
+			var numbers []int
+			for _, o := range made["issues"] {
+				numbers = append(numbers, o["iid"].(int))
+			}
+			if !slices.Equal(numbers, test.numbers) || len(made["merge_requests"]) != 1 || made["merge_requests"][0]["state"] != "closed" {
+				t.Errorf("issues %v, merge requests %+v", numbers, made["merge_requests"])
+			}
+			first, last := made["issues"][0], made["issues"][2]
+			text, mark, ok := neutral.Unmark(first["description"].(string))
+			if !ok || text != test.text || mark.Was != 1 || !strings.HasPrefix(first["created_at"].(string), test.created) {
+				t.Errorf("%s, %+v: %s", text, mark, first["created_at"])
+			}
+			if labels := first["labels"].([]string); !slices.Equal(labels, []string{"a; b"}) {
+				t.Errorf("labels %q", labels)
+			}
+			if body := last["description"].(string); !strings.Contains(body, "\n\u200d/assign") || len([]rune(last["title"].(string))) != 255 {
+				t.Errorf("%q: %s", last["title"], body)
+			}
+			if got := target.Keeps().Of("item.created").State; (got == neutral.Kept) != test.owner {
+				t.Errorf("created is %s", got)
+			}
+			// The second hop has what the first had.
+			again := items(t, b.source(t, to))
+			back := again[len(again)-1]
+			if back.Body != "> quoted\n\n/assign @root\n" || back.Forge != "github.com" || back.Author.Login != "octo" || back.Created.Year() != 2020 {
+				t.Errorf("%+v", back)
+			}
+		})
+	}
 }
