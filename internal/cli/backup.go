@@ -33,6 +33,7 @@ const backupExample = `  backstay backup .
   backstay backup https://github.com/acme/api.git
   backstay backup git@github.com:acme/api.git --json
   backstay backup --forge github
+  backstay backup --forge github --organization acme --metadata
   backstay backup --forge gitea --organization acme https://git.example.com
   backstay backup --directory /srv/data
   backstay backup app/shop`
@@ -50,6 +51,7 @@ type accountOptions struct {
 	forge        string
 	user         string
 	organization string
+	metadata     bool
 }
 
 func newBackupCommand(a *app) *cobra.Command {
@@ -78,6 +80,7 @@ func newBackupCommand(a *app) *cobra.Command {
 	flags.StringVar(&o.account.forge, "forge", "", "back up an account of a `FORGE`: github, gitlab, gitea, forgejo, gogs, bitbucket, onedev, sourcehut")
 	flags.StringVar(&o.account.user, "user", "", "with --forge: the account `NAME`; default is the token's own and all it is a member of")
 	flags.StringVar(&o.account.organization, "organization", "", "with --forge: the organisation, group or workspace `NAME`")
+	flags.BoolVar(&o.account.metadata, "metadata", false, "with --forge: also issues, pull requests, releases and all else that the forge knows beside the code")
 	o.cluster.bind(flags)
 	flags.StringVar(&o.policy, "policy", "", "record that the point belongs to the policy `NAME`")
 	return cmd
@@ -161,7 +164,7 @@ func (a *app) source(ctx context.Context, what string, o backupOptions, observe 
 	case o.account.forge != "":
 		return a.accountSource(ctx, what, o, observe)
 	case o.account != accountOptions{}:
-		return nil, fault.New("backup", fault.ErrInvalid, "--user and --organization go with --forge", "")
+		return nil, fault.New("backup", fault.ErrInvalid, "--user, --organization and --metadata go with --forge", "")
 	case o.directory:
 		return a.directorySource(what)
 	}
@@ -182,7 +185,7 @@ func (a *app) accountSource(ctx context.Context, address string, o backupOptions
 	}
 	lfs := !o.skipLFS
 	src := v1alpha1.Source{}
-	f := &v1alpha1.Forge{Access: access, User: o.account.user, Organization: o.account.organization, LFS: &lfs}
+	f := &v1alpha1.Forge{Access: access, User: o.account.user, Organization: o.account.organization, LFS: &lfs, Metadata: o.account.metadata}
 	if err := setForge(&src, o.account.forge, f); err != nil {
 		return nil, err
 	}

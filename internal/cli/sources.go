@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/backstay/backstay/api/v1alpha1"
+	"github.com/backstay/backstay/internal/config"
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/forge"
 	"github.com/backstay/backstay/internal/forge/github"
@@ -120,8 +121,12 @@ func (b *builder) account(
 	if err != nil {
 		return protect.PlannedSource{}, err
 	}
-	e.selection = selectionOf(f)
+	e.selection, e.client.FileHosts = selectionOf(f), f.FileHosts
 	p, err := e.provider()
+	if err != nil {
+		return protect.PlannedSource{}, err
+	}
+	metadata, err := metadataOf(f, kind, p)
 	if err != nil {
 		return protect.PlannedSource{}, err
 	}
@@ -131,6 +136,7 @@ func (b *builder) account(
 	}
 	account, err := forge.NewAccount(forge.AccountOptions{
 		Provider: p, Name: cmp.Or(name, subjectName(p.Host(), f)), Selection: e.selection, Filter: filter, SSH: f.SSH != nil, Issues: f.Issues,
+		Metadata: metadata,
 		Git: func(ctx context.Context, _ forge.Repository) (git.SourceOptions, error) {
 			o := git.SourceOptions{Options: e.git(), SkipLFS: f.LFS != nil && !*f.LFS, Observe: b.observe}
 			if f.SSH != nil {
@@ -170,6 +176,23 @@ func (b *builder) account(
 type origin struct {
 	repository forge.Repository
 	provider   provider
+}
+
+// metadataOf says what of the forge's metadata is captured; nil for nothing.
+func metadataOf(f *v1alpha1.Forge, kind string, p forge.Provider) (*forge.MetadataOptions, error) {
+	if !f.Metadata {
+		return nil, nil //nolint:nilnil // none is wanted
+	}
+	if _, reads := p.(forge.MetadataReader); !reads {
+		return nil, fault.New("metadata", fault.ErrUnsupported, "it is not read from "+kind, "")
+	}
+	o := &forge.MetadataOptions{Files: f.Files == nil || *f.Files}
+	if f.MaxFile == "" {
+		return o, nil
+	}
+	var err error
+	o.MaxFile, err = config.ParseSize(f.MaxFile)
+	return o, err
 }
 
 func selectionOf(f *v1alpha1.Forge) forge.Selection {
