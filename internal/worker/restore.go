@@ -63,7 +63,7 @@ func (w *Worker) Restore(ctx context.Context, namespace, name string) error {
 		return fault.Wrap(fmt.Sprintf("read restore %s/%s", namespace, name), kube.ClassOf(err), err, "")
 	}
 	if object.Status.Phase.Final() {
-		return nil
+		return w.letUndoneGo(ctx, &object)
 	}
 	return (&restoration{Worker: w, object: &object}).run(ctx)
 }

@@ -34,6 +34,7 @@ func (w *Worker) Tidy(ctx context.Context) error {
 		// Volumes before the workloads that use them.
 		func(active func(uid string) bool) error { return claims.TidyVolumes(ctx, active) },
 		func(func(uid string) bool) error { return w.forUnresolved(ctx, w.takeBackTransaction) },
+		func(func(uid string) bool) error { return w.letAllUndoneGo(ctx) },
 		func(active func(uid string) bool) error { return claims.StartAll(ctx, active) },
 		func(active func(uid string) bool) error { return claims.DeleteUndo(ctx, active) },
 		func(active func(uid string) bool) error { return w.dropLeases(ctx, active) },

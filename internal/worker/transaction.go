@@ -11,6 +11,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/fault"
@@ -78,7 +79,13 @@ func (r *restoration) transact(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return t.end(ctx, phaseOf(problems), problems, journal)
+	if err := t.end(ctx, phaseOf(problems), problems, journal); err != nil {
+		return err
+	}
+	if err := t.letUndoneGo(ctx, t.object); err != nil {
+		t.Log.Warn("syncs that were held off before the undo are left to `worker tidy`", "restore", t.object.Name, "error", err.Error())
+	}
+	return nil
 }
 
 // begin finds what deploys the application, and writes down how it stands and what will be held off. That is decided once.
@@ -461,12 +468,47 @@ func (t *transaction) letGo(ctx context.Context, lagging []string) (journal func
 	if err := t.resume(ctx, t.engine, t.object); err != nil {
 		return nil, err
 	}
-	if o := t.undone; o != nil && o.Status.GitOps.Held != "" {
-		if err := errors.Join(t.resume(ctx, t.engine, o), t.tellResumed(ctx, o)); err != nil {
-			return nil, err
-		}
-	}
 	return func(r *v1alpha1.RestoreStatus) { r.GitOps.Resumed = t.micro() }, nil
+}
+
+// letUndoneGo lets the syncs go that a transaction holds off which was undone. Not before the undo has ended: if that were taken back, they
+// would bring what was rolled back to the data of before.
+func (w *Worker) letUndoneGo(ctx context.Context, undo *v1alpha1.Restore) error {
+	j := undo.Status.GitOps
+	done := undo.Status.Phase == v1alpha1.PhaseComplete || undo.Status.Phase == v1alpha1.PhaseIncomplete
+	if undo.Spec.Undo == "" || !done || j == nil || j.Resumed == nil {
+		return nil
+	}
+	var r v1alpha1.Restore
+	err := w.Cluster.Client.Get(ctx, types.NamespacedName{Namespace: undo.Namespace, Name: undo.Spec.Undo}, &r)
+	if client.IgnoreNotFound(err) != nil {
+		return fault.Wrap("read restore "+undo.Spec.Undo, kube.ClassOf(err), err, "")
+	}
+	later := undo.CreationTimestamp.Before(&r.CreationTimestamp) // another one of that name
+	if err != nil || later || r.Status.GitOps == nil || r.Status.GitOps.Held == "" {
+		return nil
+	}
+	engine, err := w.deployment(r.Status.GitOps.Deployment)
+	if err != nil {
+		return err
+	}
+	if err := w.resume(ctx, engine, &r); err != nil {
+		return err
+	}
+	return w.tellResumed(ctx, &r)
+}
+
+// letAllUndoneGo does so in the place of processes that were killed before they did.
+func (w *Worker) letAllUndoneGo(ctx context.Context) error {
+	var all v1alpha1.RestoreList
+	if err := w.Cluster.Client.List(ctx, &all); err != nil {
+		return fault.Wrap("list restores", kube.ClassOf(err), err, "")
+	}
+	var errs []error
+	for i := range all.Items {
+		errs = append(errs, fault.Wrap("restore "+all.Items[i].Name, nil, w.letUndoneGo(ctx, &all.Items[i]), ""))
+	}
+	return errors.Join(errs...)
 }
 
 // resume takes back what holds syncs off: what was suspended last first.
@@ -596,7 +638,7 @@ func (w *Worker) Release(ctx context.Context, namespace, name string, force bool
 		if err := w.resume(ctx, engine, &r); err != nil {
 			return err
 		}
-		return w.tellResumed(ctx, &r)
+		return errors.Join(w.tellResumed(ctx, &r), w.letUndoneGo(ctx, &r))
 	}
 	return w.persist(ctx, &r, func() error {
 		r.Status.GitOps.Held, r.Status.GitOps.HeldAt = shorten(why), s.Head

@@ -29,15 +29,15 @@ const (
 type engine struct {
 	mu      sync.Mutex
 	state   gitops.State
-	held    map[string]string // what is held off, by whom
-	syncs   []string          // revisions that it deployed by itself
-	refuses string            // the revision that cannot be deployed
-	lost    bool              // git has none but what is live
+	held    map[string]bool // what is held off, and by whom
+	syncs   []string        // revisions that it deployed by itself
+	refuses string          // the revision that cannot be deployed
+	lost    bool            // git has none but what is live
 }
 
 func newEngine() *engine {
 	return &engine{
-		held: map[string]string{},
+		held: map[string]bool{},
 		state: gitops.State{
 			Name: deployed, Sources: []gitops.Source{{URL: "https://git.example.com/shop.git", Path: "shop", Revision: "main"}},
 			Live: []string{badOne}, Head: []string{badOne}, Automated: true, Synced: true, Healthy: true,
@@ -92,15 +92,11 @@ func (o opened) Suspensions(context.Context) ([]v1alpha1.Suspension, error) {
 }
 
 func (o opened) Suspend(_ context.Context, s v1alpha1.Suspension, by string) error {
-	return o.deed(func() { o.held[s.Name] = by })
+	return o.deed(func() { o.held[s.Name+" by "+by] = true })
 }
 
 func (o opened) Resume(_ context.Context, s v1alpha1.Suspension, by string) error {
-	return o.deed(func() {
-		if o.held[s.Name] == by {
-			delete(o.held, s.Name)
-		}
-	})
+	return o.deed(func() { delete(o.held, s.Name+" by "+by) })
 }
 
 func (o opened) Stop(context.Context, string) error { return o.deed(func() {}) }
@@ -164,7 +160,7 @@ func TestTransaction(t *testing.T) {
 		{"the bad one never was live", func(l *lab, _ *v1alpha1.RestoreSpec) {
 			l.engine.state.Live = []string{goodOne}
 			l.engine.state.Operation.Phase, l.engine.state.Operation.Message = "Failed", "the migration failed"
-			l.engine.held["somebody"] = "else" // it would try again
+			l.engine.held["somebody"] = true // it would try again
 		}, v1alpha1.PhaseComplete, goodOne, "git still has shop/job.yaml as in bbbbbbb"},
 		{"data alone", func(_ *lab, spec *v1alpha1.RestoreSpec) { spec.Only = v1alpha1.OnlyData }, v1alpha1.PhaseComplete, badOne, ""},
 		{"configuration alone", func(_ *lab, spec *v1alpha1.RestoreSpec) { spec.Only = v1alpha1.OnlyConfig }, v1alpha1.PhaseComplete, goodOne, "git still has"},
@@ -246,18 +242,10 @@ func TestTransactionThatIsKilledForGoodIsUndone(t *testing.T) {
 		if !killed {
 			return
 		}
-		var r v1alpha1.Restore
-		l.get(name, &r)
-		ended := r.Status.Phase.Final()
-		if !ended { // as the controller does
-			r.Status.Phase, r.Status.Finished = v1alpha1.PhaseFailed, &metav1.Time{Time: time.Now()}
-			if err := l.cluster.Client.Status().Update(t.Context(), &r); err != nil {
-				t.Fatal(err)
-			}
-		}
-		held := r.Status.GitOps != nil && r.Status.GitOps.Held != ""
-		if held && !ended { // its volumes would be taken back, and nothing else
-			t.Errorf("killed after %d writes: syncs are held off by what has not ended: %+v", n, r.Status)
+		s := l.givenUp(name)
+		held := s.GitOps != nil && s.GitOps.Held != ""
+		if held && s.Phase == v1alpha1.PhaseFailed { // its volumes would be taken back, and nothing else
+			t.Errorf("killed after %d writes: syncs are held off by what has not ended: %+v", n, s)
 		}
 		if err := l.worker().Tidy(t.Context()); err != nil {
 			t.Fatalf("killed after %d writes: %v", n, err)
@@ -288,4 +276,75 @@ func TestPlanOfATransaction(t *testing.T) {
 	if s.Phase != v1alpha1.PhasePlanned || len(l.engine.held) > 0 || l.engine.state.Live[0] != badOne {
 		t.Errorf("%+v, status %+v", l.engine, s)
 	}
+}
+
+// rolledBackTo is a rollback to the good revision that holds syncs off.
+func (l *lab) rolledBackTo(app, name string) {
+	l.Helper()
+	l.engine = newEngine()
+	if s := l.restored(name, v1alpha1.RestoreSpec{Latest: latest(app), GitOps: &v1alpha1.Transaction{}}); s.GitOps.Held == "" {
+		l.Fatalf("status %+v", s)
+	}
+}
+
+func TestUndoThatIsKilledAnywhereComesToItsEnd(t *testing.T) {
+	l, app := rolling(t)
+	for n := int64(1); ; n += step() {
+		of, name := fmt.Sprint("rollback-", n), fmt.Sprint("undo-", n)
+		l.rolledBackTo(app, of)
+		l.restore(name, v1alpha1.RestoreSpec{Undo: of})
+		killed := l.killedAfter(n, func(ctx context.Context, w *Worker) error { return w.Restore(ctx, l.system, name) })
+		if err := l.worker().Restore(t.Context(), l.system, name); err != nil {
+			t.Fatalf("killed after %d writes, taken up again: %v", n, err)
+		}
+		s := l.restoreStatus(name)
+		if s.Phase != v1alpha1.PhaseComplete || l.engine.state.Live[0] != badOne || len(l.engine.held) > 0 || l.restoreStatus(of).GitOps.Held != "" {
+			t.Errorf("killed after %d writes: live %s, held %v, status %+v", n, l.engine.state.Live, l.engine.held, s)
+		}
+		if err := l.worker().Tidy(t.Context()); err != nil { // the next one would wait for leases that this one left
+			t.Fatalf("killed after %d writes: %v", n, err)
+		}
+		if !killed {
+			return
+		}
+	}
+}
+
+func TestUndoThatIsKilledForGoodIsDoneOrLeavesWhatItUndid(t *testing.T) {
+	l, app := rolling(t)
+	for n := int64(1); ; n += step() {
+		of, name := fmt.Sprint("rollback-", n), fmt.Sprint("undo-", n)
+		l.rolledBackTo(app, of)
+		l.restore(name, v1alpha1.RestoreSpec{Undo: of})
+		killed := l.killedAfter(n, func(ctx context.Context, w *Worker) error { return w.Restore(ctx, l.system, name) })
+		done := l.givenUp(name).Phase == v1alpha1.PhaseComplete
+		if err := l.worker().Tidy(t.Context()); err != nil {
+			t.Fatalf("killed after %d writes: %v", n, err)
+		}
+		live, held := goodOne, 2
+		if done {
+			live, held = badOne, 0
+		}
+		if l.engine.state.Live[0] != live || len(l.engine.held) != held || len(l.engine.syncs) > 0 || (l.restoreStatus(of).GitOps.Held == "") != done {
+			t.Errorf("killed after %d writes, done %v: live %s, held %v, deployed by itself %s; what is undone says %+v", n, done, l.engine.state.Live,
+				l.engine.held, l.engine.syncs, l.restoreStatus(of).GitOps)
+		}
+		if !killed {
+			return
+		}
+	}
+}
+
+// givenUp ends a Restore that no process works on any more, as the controller does, unless it has ended. It is how it ended.
+func (l *lab) givenUp(name string) v1alpha1.RestoreStatus {
+	l.Helper()
+	var r v1alpha1.Restore
+	l.get(name, &r)
+	if !r.Status.Phase.Final() {
+		r.Status.Phase, r.Status.Finished = v1alpha1.PhaseFailed, &metav1.Time{Time: time.Now()}
+		if err := l.cluster.Client.Status().Update(l.Context(), &r); err != nil {
+			l.Fatal(err)
+		}
+	}
+	return r.Status
 }
