@@ -142,7 +142,7 @@ var table = map[string]row{
 	},
 	"internal/cli": {
 		ours: "api/v1alpha1 internal/config internal/fault internal/point internal/policy internal/protect internal/vault internal/git " +
-			"internal/export internal/notify internal/schedule internal/forge internal/forge/bitbucket internal/forge/gitea " +
+			"internal/export internal/notify internal/schedule internal/forge internal/forge/archive internal/forge/bitbucket internal/forge/gitea " +
 			"internal/forge/github internal/forge/gitlab internal/forge/onedev internal/forge/sourcehut " +
 			"internal/kube internal/kube/volume internal/controller internal/worker internal/blueprint internal/blueprint/function internal/kando internal/gitops internal/convert",
 		// os/exec: --password-command runs what the user names.
