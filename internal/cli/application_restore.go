@@ -36,7 +36,7 @@ func (o *applicationRestore) bind(flags *pflag.FlagSet) {
 	flags.StringSliceVar(&o.claims, "claim", nil, "for an application: only the data of the claim `NAME`; repeat for more")
 	flags.StringSliceVar(&o.objects, "object", nil, "for an application: only the `KIND.GROUP/NAME`, or all of KIND.GROUP; repeat for more")
 	flags.StringToStringVar(&o.storageClasses, "storage-class", nil, "for an application: `OLD=NEW`, the storage class to take instead; repeat for more")
-	flags.BoolVar(&o.plan, "plan", false, "for an application: only say what would happen")
+	flags.BoolVar(&o.plan, "plan", false, "for an application, or with --metadata: only say what would happen")
 	flags.StringVar(&o.undo, "undo", "", "for an application: put the volumes back that the `RESTORE` took out of use")
 	flags.BoolVarP(&o.yes, "yes", "y", false, "for an application: do it without asking")
 }

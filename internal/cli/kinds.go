@@ -16,8 +16,8 @@ func (a *app) restorers(ctx context.Context, o restoreOptions, observe point.Obs
 	switch {
 	case o.forge != "":
 		return a.makers(ctx, o, observe)
-	case o.owner != "" || o.visibility != "":
-		return nil, fault.New("restore", fault.ErrInvalid, "--owner and --visibility go with --forge", "")
+	case o.owner != "" || o.visibility != "" || o.metadata.wanted:
+		return nil, fault.New("restore", fault.ErrInvalid, "--owner, --visibility and --metadata go with --forge", "")
 	case isURL(o.to):
 		return a.pushers(o, observe)
 	}
@@ -72,6 +72,10 @@ func (a *app) makers(ctx context.Context, o restoreOptions, observe point.Observ
 	leave := func(context.Context, point.Reader, point.Part, string) ([]string, error) {
 		return []string{"stays in the point: restore it to a directory"}, nil
 	}
+	metadata, err := a.metadataRestorer(p, to, o, observe)
+	if err != nil {
+		return nil, err
+	}
 	return map[string]protect.Restorer{
 		point.KindGit: func(ctx context.Context, from point.Reader, part point.Part, _ string) ([]string, error) {
 			report, err := to.Push(ctx, from, part)
@@ -80,7 +84,7 @@ func (a *app) makers(ctx context.Context, o restoreOptions, observe point.Observ
 			}
 			return report.Notes, err
 		},
-		point.KindListing: leave, point.KindIssues: leave, point.KindMetadata: leave,
+		point.KindListing: leave, point.KindIssues: leave, point.KindMetadata: metadata,
 	}, nil
 }
 

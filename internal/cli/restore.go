@@ -12,6 +12,7 @@ import (
 	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/git"
+	"github.com/backstay/backstay/internal/point"
 	"github.com/backstay/backstay/internal/protect"
 )
 
@@ -23,7 +24,9 @@ DIR/<host>/<owner>/<name>.git. DIR must be empty or not there. With --checkout t
 With --to URL a single repository is pushed there: its refs, and its Git LFS objects before them.
 
 With --forge, --to is the address of a forge (none is the public one): repositories are made there under owners of their names,
-or all under --owner, and pushed with their wikis.
+or all under --owner, and pushed with their wikis. With --metadata their issues, pull requests, reviews, labels, milestones and releases
+come back, too, where the point has them: what the forge does not keep is told first, and --plan only tells. It can be run again
+after it was cut short.
 
 app/NAME is an application on a Kubernetes cluster: its newest complete point, or the one that is named, comes back into its own
 namespace or another. The plan is shown first, and done with --yes. Volumes that were there are kept for a day: --undo
@@ -35,6 +38,7 @@ const restoreExample = `  backstay restore latest --to /tmp/api.git
   backstay restore latest:github.com/acme/api --as-of 2026-01-31 --to /tmp/api --checkout
   backstay restore 3f2a91c0 --part wiki --to https://git.example.org/acme/wiki.git
   backstay restore latest --forge gitea --to https://git.example.org
+  backstay restore latest:github.com/acme --forge gitea --to https://git.example.org --metadata --plan
   backstay restore app/shop --plan
   backstay restore app/shop --only data --yes`
 
@@ -54,6 +58,7 @@ type restoreOptions struct {
 	forge      string
 	owner      string
 	visibility string
+	metadata   metadataRestore
 
 	// For an application.
 	cluster     clusterOptions
@@ -75,7 +80,7 @@ func newRestoreCommand(a *app) *cobra.Command {
 		RunE: a.runs(func(ctx context.Context, args []string) error {
 			if application, is := applicationOf(args[0]); is {
 				err := misplaced("restore", flags, "for an application", "to", "part", "ref", "checkout", "force", "pull-requests", "forge", "owner",
-					"visibility", "git-token-file", "ca-file")
+					"visibility", "metadata", "keep-numbers", "git-token-file", "ca-file")
 				if err != nil {
 					return err
 				}
@@ -84,10 +89,16 @@ func newRestoreCommand(a *app) *cobra.Command {
 			if len(args) > 1 {
 				return fault.New("restore", fault.ErrInvalid, "too many arguments", "one point at a time; with app/NAME the point comes second")
 			}
-			err := misplaced("restore", flags, "without app/NAME", "to-namespace", "only", "existing", "claim", "object", "storage-class", "plan",
+			err := misplaced("restore", flags, "without app/NAME", "to-namespace", "only", "existing", "claim", "object", "storage-class",
 				"undo", "yes", "kubeconfig", "context", "namespace")
+			if err == nil && !o.metadata.wanted {
+				err = misplaced("restore", flags, "without app/NAME or --metadata", "plan", "keep-numbers")
+			}
 			if err != nil {
 				return err
+			}
+			if o.metadata.wanted && o.application.plan {
+				return a.planMetadata(ctx, args[0], o)
 			}
 			return a.restore(ctx, args[0], o)
 		}),
@@ -102,6 +113,7 @@ func newRestoreCommand(a *app) *cobra.Command {
 	flags.StringVar(&o.forge, "forge", "", "make the repositories at a `FORGE` and push them: github, gitlab, gitea, forgejo, gogs, onedev, sourcehut")
 	flags.StringVar(&o.owner, "owner", "", "with --forge: make all of them under the owner `NAME`")
 	flags.StringVar(&o.visibility, "visibility", "", "with --forge: private (default), public, internal, limited or unlisted")
+	o.metadata.bind(flags)
 	o.asOf.bind(cmd)
 	o.gitOptions.bind(cmd)
 	o.application.bind(flags)
@@ -145,6 +157,7 @@ func (a *app) restore(ctx context.Context, ref string, o restoreOptions) error {
 		}
 		done, err := protect.Restore(ctx, s, p.ID, protect.Restoration{
 			Part: o.part, To: cmp.Or(o.to, o.forge), Single: o.forge == "" && isURL(o.to), Finds: o.forge != "", Restorers: restorers,
+			Last: point.KindMetadata,
 		})
 		wipe()
 		if len(done) == 0 {

@@ -65,8 +65,8 @@ func eachOf[T any](all []*T) iter.Seq2[*T, error] {
 	}
 }
 
-// shelf is a MetadataTarget that keeps what it was given, as the account "robot". It begins to fail after some writes.
-type shelf struct {
+// board is a MetadataTarget that keeps what it was given, as the account "robot". It begins to fail after some writes.
+type board struct {
 	labels, milestones []string
 	items              []*neutral.Item
 	states             map[int64]string
@@ -77,14 +77,14 @@ type shelf struct {
 	writes, killed     int
 }
 
-func (m *shelf) alive() error {
+func (m *board) alive() error {
 	if m.writes++; m.killed > 0 && m.writes > m.killed {
 		return fault.New("write", fault.ErrUnavailable, "killed", "")
 	}
 	return nil
 }
 
-func (m *shelf) Keeps() neutral.Fidelity {
+func (m *board) Keeps() neutral.Fidelity {
 	return neutral.Fidelity{
 		"item": {State: neutral.Kept}, "item.author": {State: neutral.Changed, How: "in the text"}, "item.reactions": {State: neutral.Changed, How: "in the text"},
 		"item.closedAt": {State: neutral.Changed, How: "in the text"}, "comment.body": {State: neutral.Kept}, "label": {State: neutral.Kept},
@@ -92,7 +92,7 @@ func (m *shelf) Keeps() neutral.Fidelity {
 	}
 }
 
-func (m *shelf) Begin(context.Context, forge.Repository) (neutral.Restored, error) {
+func (m *board) Begin(context.Context, forge.Repository) (neutral.Restored, error) {
 	there := neutral.Restored{Things: map[string]neutral.Written{}, Next: int64(len(m.items)) + 1}
 	find := func(body string, w neutral.Written) {
 		if _, mark, ok := neutral.Unmark(body); ok {
@@ -130,7 +130,7 @@ func (m *shelf) Begin(context.Context, forge.Repository) (neutral.Restored, erro
 	return there, nil
 }
 
-func (m *shelf) Write(_ context.Context, _ forge.Repository, thing neutral.Thing) (neutral.Written, error) {
+func (m *board) Write(_ context.Context, _ forge.Repository, thing neutral.Thing) (neutral.Written, error) {
 	if err := m.alive(); err != nil {
 		return neutral.Written{}, err
 	}
@@ -185,11 +185,11 @@ func (m *shelf) Write(_ context.Context, _ forge.Repository, thing neutral.Thing
 	return neutral.Written{}, nil
 }
 
-func (m *shelf) Upload(context.Context, forge.Repository, archive.File, io.Reader) (string, error) {
+func (m *board) Upload(context.Context, forge.Repository, archive.File, io.Reader) (string, error) {
 	return "", fault.New("upload", fault.ErrUnsupported, "", "")
 }
 
-func (m *shelf) Attach(_ context.Context, _ forge.Repository, to neutral.Written, f archive.File, content io.Reader) (string, error) {
+func (m *board) Attach(_ context.Context, _ forge.Repository, to neutral.Written, f archive.File, content io.Reader) (string, error) {
 	if err := m.alive(); err != nil {
 		return "", err
 	}
@@ -199,7 +199,7 @@ func (m *shelf) Attach(_ context.Context, _ forge.Repository, to neutral.Written
 	return address, err
 }
 
-func (m *shelf) Rewrite(_ context.Context, _ forge.Repository, w neutral.Written, text string) error {
+func (m *board) Rewrite(_ context.Context, _ forge.Repository, w neutral.Written, text string) error {
 	if err := m.alive(); err != nil {
 		return err
 	}
@@ -215,14 +215,14 @@ func (m *shelf) Rewrite(_ context.Context, _ forge.Repository, w neutral.Written
 	return nil
 }
 
-func (m *shelf) Finish(context.Context, forge.Repository) error { return m.alive() }
+func (m *board) Finish(context.Context, forge.Repository) error { return m.alive() }
 
-func newShelf() *shelf {
-	return &shelf{states: map[int64]string{}, published: map[string]bool{}, files: map[string]string{}}
+func newBoard() *board {
+	return &board{states: map[int64]string{}, published: map[string]bool{}, files: map[string]string{}}
 }
 
-// source is what the shelf holds, as a decoder gives it: by robot, but for what the marks say.
-func (m *shelf) source() *inMemory {
+// source is what the board holds, as a decoder gives it: by robot, but for what the marks say.
+func (m *board) source() *inMemory {
 	robot := neutral.User{Login: "robot"}
 	h := &inMemory{files: map[*neutral.File]string{}}
 	for address, content := range m.files {
@@ -304,7 +304,7 @@ func markBy(id string) string {
 	return neutral.Mark{Sort: neutral.SortIssue, Origin: originOf(id, "mallory", 0)}.Write("forged")
 }
 
-func restoreInto(t *testing.T, from neutral.Source, m *shelf) (*forge.MetadataRestored, error) {
+func restoreInto(t *testing.T, from neutral.Source, m *board) (*forge.MetadataRestored, error) {
 	t.Helper()
 	return forge.RestoreMetadata(t.Context(), forge.MetadataRestoreOptions{
 		From: from, Host: "github.com", Repository: "acme/api", Target: m, To: forge.Repository{Owner: "new", Name: "api", WebURL: "https://new.example/new/api"},
@@ -312,7 +312,7 @@ func restoreInto(t *testing.T, from neutral.Source, m *shelf) (*forge.MetadataRe
 }
 
 func TestRestoreMetadata(t *testing.T) {
-	m := newShelf()
+	m := newBoard()
 	report, err := restoreInto(t, richSource(), m)
 	if err != nil {
 		t.Fatal(err)
@@ -363,13 +363,13 @@ func TestRestoreMetadata(t *testing.T) {
 }
 
 func TestARestoreThatIsKilledAtAnyWriteGoesOn(t *testing.T) {
-	whole := newShelf()
+	whole := newBoard()
 	if _, err := restoreInto(t, richSource(), whole); err != nil {
 		t.Fatal(err)
 	}
 	all := whole.writes
 	for kill := 1; kill < all; kill++ {
-		m := newShelf()
+		m := newBoard()
 		m.killed = kill
 		if _, err := restoreInto(t, richSource(), m); err == nil {
 			t.Fatalf("killed at write %d, it did not fail", kill)
@@ -390,7 +390,7 @@ func TestARestoreThatIsKilledAtAnyWriteGoesOn(t *testing.T) {
 	}
 }
 
-func asJSON(t *testing.T, m *shelf) string {
+func asJSON(t *testing.T, m *board) string {
 	t.Helper()
 	return asText(t, []any{m.labels, m.milestones, m.items, m.states, m.releases, m.published, m.files})
 }
@@ -405,7 +405,7 @@ func asText(t *testing.T, v any) string {
 }
 
 func TestARestoreOfARestoreKeepsTheFirstOrigin(t *testing.T) {
-	first, second := newShelf(), newShelf()
+	first, second := newBoard(), newBoard()
 	if _, err := restoreInto(t, richSource(), first); err != nil {
 		t.Fatal(err)
 	}
@@ -431,13 +431,13 @@ func TestARestoreOfARestoreKeepsTheFirstOrigin(t *testing.T) {
 }
 
 func TestNumbersAreKeptByPlaceholders(t *testing.T) {
-	restore := func(m *shelf) error {
+	restore := func(m *board) error {
 		_, err := forge.RestoreMetadata(t.Context(), forge.MetadataRestoreOptions{
 			From: richSource(), Host: "github.com", Repository: "acme/api", Target: m, KeepNumbers: true,
 		})
 		return err
 	}
-	whole := newShelf()
+	whole := newBoard()
 	if err := restore(whole); err != nil {
 		t.Fatal(err)
 	}
@@ -453,7 +453,7 @@ func TestNumbersAreKeptByPlaceholders(t *testing.T) {
 		t.Errorf("references changed: %q", body)
 	}
 	for kill := 1; kill < whole.writes; kill++ {
-		m := newShelf()
+		m := newBoard()
 		m.killed = kill
 		if err := restore(m); err == nil {
 			t.Fatalf("killed at write %d, it did not fail", kill)
@@ -463,7 +463,7 @@ func TestNumbersAreKeptByPlaceholders(t *testing.T) {
 			t.Fatalf("after a kill at write %d: %d items, %v", kill, len(m.items), err)
 		}
 	}
-	taken := newShelf()
+	taken := newBoard()
 	taken.items = []*neutral.Item{{}, {}, {}}
 	if err := restore(taken); fault.Of(err).Reason != "Refused" {
 		t.Errorf("numbers that are taken: %v", err)
@@ -471,7 +471,7 @@ func TestNumbersAreKeptByPlaceholders(t *testing.T) {
 }
 
 func TestPlanMetadata(t *testing.T) {
-	p, err := forge.PlanMetadata(t.Context(), richSource(), newShelf().Keeps())
+	p, err := forge.PlanMetadata(t.Context(), richSource(), newBoard().Keeps())
 	if err != nil {
 		t.Fatal(err)
 	}

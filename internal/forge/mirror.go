@@ -126,6 +126,18 @@ func (m *Mirror) Push(ctx context.Context, from point.Reader, part point.Part) (
 	return report, fault.Wrap(op, nil, err, "")
 }
 
+// Repository makes the repository of a part's copy, or finds it. part is named as for Push.
+func (m *Mirror) Repository(ctx context.Context, part string) (Repository, error) {
+	at, err := m.place(part)
+	if err == nil {
+		var made Repository
+		if made, err = m.make(ctx, at, ""); err == nil {
+			return made, nil
+		}
+	}
+	return Repository{}, fault.Wrap("restore "+part+" to "+m.o.To.Host(), nil, err, "")
+}
+
 func (m *Mirror) push(ctx context.Context, from point.Reader, address string, o git.PushOptions) (*MirrorReport, error) {
 	if address == "" {
 		return nil, fault.New("", fault.ErrUnsupported, "the forge gives no address to push to", "")

@@ -1,6 +1,7 @@
 package protect
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,7 @@ type Restoration struct {
 	To        string
 	Single    bool                // To takes no more than one part
 	Finds     bool                // parts find their own places at To, which is no directory
+	Last      string              // kind of parts that come after all others; "" for none
 	Restorers map[string]Restorer // by kind of part
 }
 
@@ -55,6 +57,9 @@ func Restore(ctx context.Context, store Store, id string, r Restoration) ([]Rest
 	if r.Single && len(parts) > 1 {
 		return nil, fault.New(op, fault.ErrInvalid, fmt.Sprintf("%d parts cannot go to %s", len(parts), r.To), "choose one of them by its name")
 	}
+	slices.SortStableFunc(parts, func(a, b point.Part) int {
+		return cmp.Compare(comesLast(a, r.Last), comesLast(b, r.Last))
+	})
 	var (
 		done    []Restored
 		missing []error
@@ -92,6 +97,13 @@ func Restore(ctx context.Context, store Store, id string, r Restoration) ([]Rest
 		done = append(done, Restored{part, to, append(notes, more...)})
 	}
 	return done, fault.Wrap(op, nil, errors.Join(missing...), "")
+}
+
+func comesLast(p point.Part, kind string) int {
+	if kind != "" && p.Kind == kind {
+		return 1
+	}
+	return 0
 }
 
 // shortcomings tells what the point does not hold of a part and of the parts inside it: what was known when it was made comes back

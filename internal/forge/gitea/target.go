@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/forge"
@@ -30,6 +31,7 @@ type target struct {
 	labels     map[string]int64 // IDs by name in lower case
 	milestones map[string]int64 // IDs by title
 	pulls      map[int64]bool   // numbers of items that are pull requests
+	pinned     map[int64]bool   // and of those that are pinned: a second time is an error
 	found      neutral.Restored
 }
 
@@ -39,6 +41,9 @@ func (p *Provider) Target() forge.MetadataTarget { return &target{p: p} }
 const (
 	maxTitle  = 255 // runes of an issue's title
 	maxTopics = 25
+
+	maxAwait  = 20 * time.Second
+	awaitStep = 250 * time.Millisecond
 )
 
 // Keeps implements forge.MetadataTarget.
@@ -114,14 +119,14 @@ func (t *target) Begin(ctx context.Context, r forge.Repository) (neutral.Restore
 	if t.self, err = t.p.account(ctx); err != nil {
 		return neutral.Restored{}, fault.Wrap(op, nil, err, "")
 	}
-	t.labels, t.milestones, t.pulls = map[string]int64{}, map[string]int64{}, map[int64]bool{}
+	t.labels, t.milestones, t.pulls, t.pinned = map[string]int64{}, map[string]int64{}, map[int64]bool{}, map[int64]bool{}
 	t.found = neutral.Restored{Things: map[string]neutral.Written{}, Next: 1}
 	ready := map[string]any{"archived": false, "has_issues": true, "has_pull_requests": true, "has_releases": true}
 	if err := t.p.do(ctx, http.MethodPatch, path("repos", r.Owner, r.Name), nil, ready, nil); err != nil {
 		return neutral.Restored{}, fault.Wrap(op, nil, err, "restoring metadata takes an account that is an administrator of the repository")
 	}
 	for _, look := range []func(context.Context, forge.Repository) error{
-		t.findLabels, t.findMilestones, t.findItems, t.findComments, t.findReviews, t.findReleases, t.findRules,
+		t.awaitPush, t.findLabels, t.findMilestones, t.findItems, t.findComments, t.findReviews, t.findReleases, t.findRules,
 	} {
 		if err := look(ctx, r); err != nil {
 			return neutral.Restored{}, fault.Wrap(op, nil, err, "")
@@ -129,6 +134,23 @@ func (t *target) Begin(ctx context.Context, r forge.Repository) (neutral.Restore
 	}
 	t.found.Empty = t.found.Next == 1
 	return t.found, nil
+}
+
+// awaitPush waits until the forge has seen what was pushed just before, which it looks at on its own time: releases and pull requests
+// need it. One that never does has nothing to wait for.
+func (t *target) awaitPush(ctx context.Context, r forge.Repository) error {
+	for waited := time.Duration(0); !r.Empty && waited < maxAwait; waited += awaitStep {
+		now, _, err := t.p.get(ctx, r.Owner, r.Name)
+		if err != nil || !now.Empty {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(awaitStep):
+		}
+	}
+	return nil
 }
 
 // eachOf reads a list to its end, and decodes what is in it.
@@ -182,6 +204,9 @@ func (t *target) findItems(ctx context.Context, r forge.Repository) error {
 		t.found.Next = max(t.found.Next, d.Number+1)
 		if d.Pull != nil {
 			t.pulls[d.Number] = true
+		}
+		if d.PinOrder > 0 {
+			t.pinned[d.Number] = true
 		}
 		w := written("issue", d.Number, d.Number, d.URL)
 		switch {
@@ -497,7 +522,7 @@ func (t *target) state(ctx context.Context, r forge.Repository, s *neutral.State
 			return err
 		}
 	}
-	if s.Item.Pinned {
+	if s.Item.Pinned && !t.pinned[s.Written.Number] {
 		err := t.p.do(ctx, http.MethodPost, at+"/pin", nil, nil, nil)
 		if err != nil && !errors.Is(err, fault.ErrInvalid) && !errors.Is(err, fault.ErrExists) { // there are as many as can be
 			return err
