@@ -36,6 +36,7 @@ type fake struct {
 	shelves map[int64]shelf // what projects have beside their code
 	uploads map[string]string
 	hidden  map[string]bool // paths below a project that its role may not see
+	old     bool            // its GraphQL lacks what is asked for
 	lastID  int64
 	tick    int // seconds that stamps are ahead
 
@@ -84,6 +85,7 @@ func (f *fake) handler() http.Handler {
 		method, path, _ := strings.Cut(pattern, " ")
 		mux.HandleFunc(method+" /api/v4"+path, handle)
 	}
+	mux.HandleFunc("POST /api/graphql", f.graphQL)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("PRIVATE-TOKEN") != forgetest.Token && r.Header.Get("Authorization") != "Bearer "+forgetest.Token {
 			refuse(w, http.StatusUnauthorized, "401 Unauthorized")
@@ -417,6 +419,7 @@ type bench struct {
 	fake   *fake
 	world  *forgetest.World
 	server *forgetest.Server
+	clock  *forgetest.Clock
 }
 
 func newBench(t *testing.T) *bench {
@@ -431,7 +434,7 @@ func newBench(t *testing.T) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &bench{p, f, w, server}
+	return &bench{p, f, w, server, clock}
 }
 
 func TestConformance(t *testing.T) {

@@ -47,6 +47,7 @@ var (
 	_ forge.Puller      = (*Provider)(nil)
 
 	_ forge.MetadataReader   = (*Provider)(nil)
+	_ forge.MetadataMarker   = (*Provider)(nil)
 	_ forge.MetadataCounter  = (*Provider)(nil)
 	_ forge.FileGetter       = (*Provider)(nil)
 	_ forge.Decoder          = Decode

@@ -321,3 +321,35 @@ func (f *fake) furnish(repo forgetest.Repo) {
 	f.add(id, "snippets", object{"title": "a script", "file_name": "x.sh", "updated_at": "2026-01-11T00:00:00.000Z"})
 	f.add(id, "boards", object{"name": "Development", "lists": []object{}})
 }
+
+// graphQL answers the one question that is asked: what changed last in some projects.
+func (f *fake) graphQL(w http.ResponseWriter, r *http.Request) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	body := decoded(r)
+	if f.old {
+		answer(w, http.StatusOK, object{"errors": []object{{"message": "Field 'releases' doesn't exist on type 'Project'"}}})
+		return
+	}
+	nodes := []object{}
+	for _, id := range body["variables"].(object)["ids"].([]any) {
+		n, _ := strconv.ParseInt(strings.TrimPrefix(id.(string), "gid://gitlab/Project/"), 10, 64)
+		if _, found := f.world.ByID(n); !found {
+			continue
+		}
+		node := object{"id": id, "releases": object{"count": len(f.shelfOf(n)["releases"])}}
+		for name, path := range map[string]string{"issues": "issues", "mergeRequests": "merge_requests"} {
+			all := f.shelfOf(n)[path]
+			newest := []object{}
+			for _, o := range all {
+				at := o["updated_at"].(string)[:19] + "Z" // whole seconds
+				if len(newest) == 0 || at > newest[0]["updatedAt"].(string) {
+					newest = []object{{"updatedAt": at}}
+				}
+			}
+			node[name] = object{"count": len(all), "nodes": newest}
+		}
+		nodes = append(nodes, node)
+	}
+	answer(w, http.StatusOK, object{"data": object{"projects": object{"nodes": nodes}}})
+}

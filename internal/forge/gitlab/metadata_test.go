@@ -2,6 +2,7 @@ package gitlab_test
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -254,5 +255,43 @@ func TestWhatIsNotThereOrNotSeen(t *testing.T) {
 	r.Raw = []byte(`{"issues_access_level":"disabled"}`)
 	if slices.ContainsFunc(b.Collections(r), func(c forge.Collection) bool { return c.Name == "issues" || c.Of == "issues" }) {
 		t.Error("issues are asked for that are switched off")
+	}
+}
+
+func TestMetadataMarks(t *testing.T) {
+	b, r := furnished(t)
+	other := b.world.Add(forgetest.Repo{Owner: "acme", Name: "bare"})
+	all := []forge.Repository{r, {ID: "snippet-4"}, {ID: fmt.Sprint(other.ID)}}
+	marks := func() map[string]string {
+		t.Helper()
+		found, err := b.MetadataMarks(t.Context(), all)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return found
+	}
+	if got := marks(); got[r.ID] != "" || got[fmt.Sprint(other.ID)] == "" {
+		t.Errorf("just after a change: %v", got)
+	}
+	b.clock.Advance(time.Hour)
+	first := marks()
+	if first[r.ID] == "" || marks()[r.ID] != first[r.ID] {
+		t.Errorf("marks %v", first)
+	}
+	for name, change := range map[string]func(){
+		"a note":         func() { b.fake.thread(other.ID-1, "issues/2", object{"body": "new"}) },
+		"an issue less":  func() { b.fake.shelves[other.ID-1]["issues"] = b.fake.shelves[other.ID-1]["issues"][:2] },
+		"a release more": func() { b.fake.add(other.ID-1, "releases", object{"tag_name": "v2"}) },
+	} {
+		before := marks()
+		change()
+		b.clock.Advance(time.Hour)
+		if after := marks(); after[r.ID] == before[r.ID] || after[fmt.Sprint(other.ID)] != first[fmt.Sprint(other.ID)] {
+			t.Errorf("%s: %v, then %v", name, before, after)
+		}
+	}
+	b.fake.old = true
+	if got := marks(); len(got) > 0 {
+		t.Errorf("of an old server: %v", got)
 	}
 }
