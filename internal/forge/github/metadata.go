@@ -43,7 +43,7 @@ func (p *Provider) Collections(r forge.Repository) []forge.Collection {
 		return nil
 	}
 	m := &metadata{p: p, r: r, at: "/repos/" + r.FullName()}
-	return []forge.Collection{
+	all := []forge.Collection{
 		{Name: "settings", Also: []string{"labels", "milestones"}, Read: m.settings, Requests: once},
 		{Name: "issues", Read: m.issues, Since: true, Requests: bySince},
 		{Name: "comments", Read: m.comments, Since: true, Requests: bySince},
@@ -54,7 +54,6 @@ func (p *Provider) Collections(r forge.Repository) []forge.Collection {
 		{Name: "rulesets", Read: m.rulesets, Requests: func(n int64) int64 { return n + 1 }},
 		{Name: "rules", Also: []string{"keys", "collaborators"}, Read: m.protection, Requests: once},
 		{Name: "hooks", Read: m.hooks, Requests: once},
-		{Name: "teams", Read: m.plainList("teams", "/teams"), Requests: once},
 		{
 			Name: "timeline", Of: "issues", Also: []string{"pulls", "reviews", "review-threads", "reactions"},
 			Batch: timelineBatch, Read: m.details,
@@ -66,6 +65,20 @@ func (p *Provider) Collections(r forge.Repository) []forge.Collection {
 		},
 		{Name: "discussion-comments", Of: "discussions", Batch: discussionBatch, Read: m.discussionComments},
 	}
+	if m.ofOrganization() {
+		all = append(all, forge.Collection{Name: "teams", Read: m.plainList("teams", "/teams"), Requests: once})
+	}
+	return all
+}
+
+// ofOrganization reports whether the repository belongs to an organisation: people have no teams.
+func (m *metadata) ofOrganization() bool {
+	var o struct {
+		Owner struct {
+			Type words `json:"type"`
+		} `json:"owner"`
+	}
+	return json.Unmarshal(m.r.Raw, &o) == nil && o.Owner.Type == "Organization"
 }
 
 // once is the price of what comes with one request.
@@ -117,26 +130,22 @@ func counted(collection string, raw json.RawMessage) (archive.Record, error) {
 	return archive.Record{Key: keyOf(collection, o.ID), Updated: o.when(), Raw: raw}, nil
 }
 
-// commented makes a record of a comment. Its address names what it is on: ".../issues/17".
-func commented(collection, parents, field string, raw json.RawMessage) (archive.Record, error) {
-	r, err := counted(collection, raw)
-	if err != nil {
-		return archive.Record{}, err
+// commented makes a record of a comment. The address of what it is on, issue or pull request, says its number: ".../issues/17".
+func commented(collection, parents string, raw json.RawMessage) (archive.Record, error) {
+	var o struct {
+		identity
+		Issue words `json:"issue_url"`
+		Pull  words `json:"pull_request_url"`
 	}
-	var o map[string]json.RawMessage
-	var address string
 	if err := read(collection, raw, &o); err != nil {
 		return archive.Record{}, err
 	}
-	if err := read(collection, o[field], &address); err != nil {
-		return archive.Record{}, err
-	}
+	address := string(o.Issue + o.Pull)
 	on, err := strconv.ParseInt(address[strings.LastIndex(address, "/")+1:], 10, 64)
-	if err != nil || on <= 0 {
-		return archive.Record{}, fault.New(collection+" object", fault.ErrCorrupt, "it does not say what it is on", "")
+	if o.ID <= 0 || err != nil || on <= 0 {
+		return archive.Record{}, fault.New(collection+" object", fault.ErrCorrupt, "it does not say which it is, and on what", "")
 	}
-	r.Parent = keyOf(parents, on)
-	return r, nil
+	return archive.Record{Key: keyOf(collection, o.ID), Parent: keyOf(parents, on), Updated: o.when(), Raw: raw}, nil
 }
 
 // worded makes a record of an object that a field of it names.

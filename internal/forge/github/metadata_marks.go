@@ -31,7 +31,8 @@ const (
   pulls: pullRequests` + newest + `
   discussions: discussions` + newest + `
   milestones: milestones` + newest + `
-  releases(first: 10, orderBy: {field: CREATED_AT, direction: DESC}) { totalCount nodes { updated_at: updatedAt } }
+  releases(first: 10, orderBy: {field: CREATED_AT, direction: DESC}) { totalCount nodes { updated_at: updatedAt
+    assets: releaseAssets(first: 20) { totalCount nodes { updated_at: updatedAt } } } }
   commit_comments: commitComments { totalCount }
   settings: owner { login } name description homepage: homepageUrl private: isPrivate archived: isArchived
   has_issues: hasIssuesEnabled has_wiki: hasWikiEnabled has_projects: hasProjectsEnabled default_branch: defaultBranchRef { name }
@@ -54,8 +55,20 @@ type marked struct {
 type recentNodes struct {
 	Total number `json:"totalCount"`
 	Nodes []struct {
-		Updated moment `json:"updated_at"`
+		Updated moment       `json:"updated_at"`
+		Assets  *recentNodes `json:"assets"` // of a release
 	} `json:"nodes"`
+}
+
+// all counts what is in the nodes, too.
+func (l recentNodes) all() (n number) {
+	n = l.Total
+	for _, node := range l.Nodes {
+		if node.Assets != nil {
+			n += node.Assets.Total
+		}
+	}
+	return n
 }
 
 // newest is the newest of the changes.
@@ -63,6 +76,9 @@ func (l recentNodes) newest() (t time.Time) {
 	for _, n := range l.Nodes {
 		if n.Updated.After(t) {
 			t = n.Updated.Time
+		}
+		if n.Assets != nil && n.Assets.newest().After(t) {
+			t = n.Assets.newest()
 		}
 	}
 	return t
@@ -119,7 +135,7 @@ func (m *marked) mark(node map[string]json.RawMessage, answered time.Time) strin
 		var total number
 		var last time.Time
 		for _, l := range l {
-			total += l.Total
+			total += l.all()
 			if l.newest().After(last) {
 				last = l.newest()
 			}

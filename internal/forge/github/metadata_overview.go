@@ -141,9 +141,9 @@ func (m *metadata) ask(ctx context.Context, fields string, lists []list, after m
 	return answer.Repository, err
 }
 
-// totalFields are what is counted of a repository. discussions and releases cannot be switched off for one who asks.
+// totalFields are what is counted of a repository.
 const totalFields = `
-  issues { totalCount } pulls: pullRequests { totalCount } labels { totalCount } milestones { totalCount }
+  has_issues: hasIssuesEnabled issues { totalCount } pulls: pullRequests { totalCount } labels { totalCount } milestones { totalCount }
   releases { totalCount } discussions { totalCount }`
 
 // Totals implements forge.MetadataCounter.
@@ -154,11 +154,16 @@ func (p *Provider) Totals(ctx context.Context, r forge.Repository) (map[string]i
 		return nil, fault.Wrap("totals of "+r.FullName(), nil, err, "")
 	}
 	totals := map[string]int64{"settings": 1}
+	hasIssues := string(counts["has_issues"]) != "false"
+	delete(counts, "has_issues")
 	var problems error
 	for name, raw := range counts {
 		var c connection
 		problems = errors.Join(problems, read("totals", raw, &c))
 		totals[name] = max(c.Total, 0)
+	}
+	if !hasIssues {
+		totals["issues"] = 0 // nobody sees those that were there
 	}
 	totals["issues"] += totals["pulls"] // which GitHub lists as issues
 	return totals, problems

@@ -3,10 +3,12 @@ package github
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
@@ -21,24 +23,68 @@ const maxSteps = 200_000
 // bySince is the price of a list that is read by its times: one record of each page stood on the page before.
 func bySince(n int64) int64 { return n/99 + 1 }
 
+// issues reads issues and pull requests. Where issues are switched off, GitHub lists pull requests only as such.
 func (m *metadata) issues(ctx context.Context, q forge.Query) records {
 	query := url.Values{"state": {"all"}, "sort": {"updated"}, "direction": {"asc"}}
-	return m.since(ctx, "issues", m.at+"/issues", query, q.Since, func(raw json.RawMessage) (archive.Record, error) {
-		return numbered("issues", raw)
+	record := func(raw json.RawMessage) (archive.Record, error) { return numbered("issues", raw) }
+	return func(yield func(archive.Record, error) bool) {
+		for r, err := range m.since(ctx, "issues", m.at+"/issues", query, q.Since, record) {
+			if errors.Is(err, fault.ErrNotFound) && m.p.withoutIssues(ctx, m.at+"/issues") {
+				m.pulls(ctx, q)(yield)
+				return
+			}
+			if !yield(r, err) {
+				return
+			}
+		}
+	}
+}
+
+// pulls reads the list of pull requests, which knows no "since": what is new is read from the newest on, and then yielded the other way
+// round.
+func (m *metadata) pulls(ctx context.Context, q forge.Query) records {
+	return each(m.op("pull requests"), func(yield func(archive.Record) bool) error {
+		query := url.Values{"state": {"all"}, "sort": {"updated"}, "direction": {"asc"}}
+		if !q.Since.IsZero() {
+			query.Set("direction", "desc")
+		}
+		var recent []archive.Record
+		err := m.paged(ctx, "/pulls", query, func(raw json.RawMessage) error {
+			r, err := numbered("issues", raw)
+			switch {
+			case err != nil:
+				return err
+			case !q.Since.IsZero() && !r.Updated.Before(q.Since):
+				recent = append(recent, r)
+			case !q.Since.IsZero() || !yield(r):
+				return errEnough
+			}
+			return nil
+		})
+		if err := enough(err); err != nil {
+			return err
+		}
+		slices.Reverse(recent)
+		for _, r := range recent {
+			if !yield(r) {
+				break
+			}
+		}
+		return nil
 	})
 }
 
 func (m *metadata) comments(ctx context.Context, q forge.Query) records {
 	query := url.Values{"sort": {"updated"}, "direction": {"asc"}}
 	return m.since(ctx, "comments", m.at+"/issues/comments", query, q.Since, func(raw json.RawMessage) (archive.Record, error) {
-		return commented("comments", "issues", "issue_url", raw)
+		return commented("comments", "issues", raw)
 	})
 }
 
 func (m *metadata) reviewComments(ctx context.Context, q forge.Query) records {
 	query := url.Values{"sort": {"updated"}, "direction": {"asc"}}
 	return m.since(ctx, "review-comments", m.at+"/pulls/comments", query, q.Since, func(raw json.RawMessage) (archive.Record, error) {
-		return commented("review-comments", "pulls", "pull_request_url", raw)
+		return commented("review-comments", "pulls", raw)
 	})
 }
 

@@ -23,10 +23,10 @@ import (
 func metadataOf(t *testing.T, m *githubtest.Metadata) (*served, *github.Provider, forge.Repository) {
 	t.Helper()
 	s := serve(t, &githubtest.API{Users: []string{"tester"}, Metadata: map[int64]*githubtest.Metadata{}})
-	made := s.World.Add(forgetest.Repo{Owner: "tester", Name: "api", Description: "an <API>", Wiki: true})
+	made := s.World.Add(forgetest.Repo{Owner: "acme", Name: "api", Description: "an <API>", Wiki: true})
 	s.Metadata[made.ID] = m
 	p := s.connect(t, github.Options{})
-	r, err := p.Find(t.Context(), forge.Repository{Owner: "tester", Name: "api"})
+	r, err := p.Find(t.Context(), forge.Repository{Owner: "acme", Name: "api"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +67,7 @@ func capture(ctx context.Context, p forge.MetadataReader, r forge.Repository, si
 // decoded is what a repository's metadata is in the neutral model.
 func decoded(t *testing.T, records []archive.Record, account string) (*neutral.Overview, []*neutral.Item, neutral.Source) {
 	t.Helper()
-	r, err := archive.Of(archive.Header{Dialect: "github", Host: "github.com", Repository: "tester/api", Account: account}, records...)
+	r, err := archive.Of(archive.Header{Dialect: "github", Host: "github.com", Repository: "acme/api", Account: account}, records...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +167,7 @@ func everything() *githubtest.Metadata {
 					{Type: "LabeledEvent", Actor: "ada", Created: later(1), Fields: map[string]any{"label": named}},
 					{Type: "SubscribedEvent", Actor: "ada", Created: later(1)},
 					{Type: "CrossReferencedEvent", Actor: "", Created: later(4), Fields: map[string]any{"willCloseTarget": false, "source": map[string]any{
-						"__typename": "PullRequest", "number": 2, "repository": map[string]any{"__typename": "Repository", "nameWithOwner": "tester/api"},
+						"__typename": "PullRequest", "number": 2, "repository": map[string]any{"__typename": "Repository", "nameWithOwner": "acme/api"},
 					}}},
 					{Type: "ClosedEvent", Actor: "linus", Created: later(5), Fields: map[string]any{"closer": nil}},
 				},
@@ -230,7 +230,7 @@ func TestEverythingInTheNeutralModel(t *testing.T) {
 	person := func(login string) neutral.User { return neutral.User{Login: login, URL: web + "/" + login} }
 	ghost := neutral.User{Login: "ghost"}
 	origin := func(id, page string, author neutral.User, created, updated int) neutral.Origin {
-		return neutral.Origin{Forge: "github.com", URL: web + "/tester/api/" + page, ID: id, Author: author, Created: later(created), Updated: later(updated)}
+		return neutral.Origin{Forge: "github.com", URL: web + "/acme/api/" + page, ID: id, Author: author, Created: later(created), Updated: later(updated)}
 	}
 	issueID := func(n int64) string { return fmt.Sprint(mustID(t, r)*1000 + n) }
 
@@ -238,7 +238,7 @@ func TestEverythingInTheNeutralModel(t *testing.T) {
 		{
 			Origin: origin(issueID(1), "issues/1", person("ada"), 0, 5), Number: 1, Title: "it <b>breaks</b>", Body: "badly", Closed: true, ClosedAt: later(5),
 			ClosedBy: person("linus"), Reason: "not_planned", Locked: true, LockReason: "too heated", Pinned: true, Labels: []string{"bug"}, Milestone: "1.0",
-			Assignees: []neutral.User{person("grace")}, Links: []neutral.Link{{Kind: "parent", To: "tester/api#2"}},
+			Assignees: []neutral.User{person("grace")}, Links: []neutral.Link{{Kind: "parent", To: "acme/api#2"}},
 			Reactions: []neutral.Reaction{{Content: "+1", User: person("grace"), Created: later(1)}},
 			Comments: []*neutral.Comment{{
 				Origin: origin("101", "issues/1#issuecomment-101", ghost, 2, 2), Item: 1,
@@ -247,7 +247,7 @@ func TestEverythingInTheNeutralModel(t *testing.T) {
 			}},
 			Events: []*neutral.Event{
 				{Kind: "labeled", Actor: person("ada"), Created: later(1), Text: "labeled bug"},
-				{Kind: "cross-referenced", Actor: ghost, Created: later(4), Text: "cross-referenced in tester/api#2"},
+				{Kind: "cross-referenced", Actor: ghost, Created: later(4), Text: "cross-referenced in acme/api#2"},
 				{Kind: "closed", Actor: person("linus"), Created: later(5), Text: "closed"},
 			},
 		},
@@ -300,7 +300,7 @@ func TestEverythingInTheNeutralModel(t *testing.T) {
 				Origin: origin("501", "releases/tag/v1", person("ada"), 0, 1), Tag: "v1", Target: "main", Name: "One", Body: "first", Published: later(1),
 				Assets: []*neutral.Asset{{
 					File: neutral.File{
-						URL: web + "/api/v3/repos/tester/api/releases/assets/601", Name: "a.tgz", Type: "application/gzip", Size: 5, Reason: "it was not captured",
+						URL: web + "/api/v3/repos/acme/api/releases/assets/601", Name: "a.tgz", Type: "application/gzip", Size: 5, Reason: "it was not captured",
 					},
 					Release: "v1", Label: "all", Downloads: 3, Created: day,
 				}},
@@ -314,7 +314,7 @@ func TestEverythingInTheNeutralModel(t *testing.T) {
 		Hooks: []*neutral.Hook{{URL: "https://ci.example.com/hook", Events: []string{"push"}, ContentType: "json", Active: true}},
 		Keys:  []*neutral.DeployKey{{Title: "deploy", Key: "ssh-ed25519 AAAA", ReadOnly: true}},
 		Collaborators: []*neutral.Collaborator{
-			{User: person("grace"), Permission: "write"}, {User: neutral.User{Login: "tester/core"}, Permission: "read"},
+			{User: person("grace"), Permission: "write"}, {User: neutral.User{Login: "acme/core"}, Permission: "read"},
 		},
 		Items: 2, Discussions: 1,
 	})

@@ -157,7 +157,10 @@ func (x *exchange) graphRepository(r forgetest.Repo) object {
 		"issues":       pages(s.issues, func(i *Item) object { return x.graphItem(r, m, i) }),
 		"pullRequests": pages(s.pulls, func(i *Item) object { return x.graphItem(r, m, i) }),
 		"releases": pages(m.Releases, func(o *Release) object {
-			return object{"__typename": "Release", "databaseId": o.ID, "updatedAt": stamp(o.Updated)}
+			return object{
+				"__typename": "Release", "databaseId": o.ID, "updatedAt": stamp(o.Updated),
+				"releaseAssets": pages(o.Assets, func(a Asset) object { return object{"__typename": "ReleaseAsset", "updatedAt": stamp(a.Updated)} }),
+			}
 		}),
 		"commitComments": pages(m.CommitComments, func(*CommitComment) object { return object{"__typename": "CommitComment"} }),
 		"discussions":    pages(s.discussions, func(d *Discussion) object { return x.graphDiscussion(r, d) }),

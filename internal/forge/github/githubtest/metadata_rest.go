@@ -20,6 +20,7 @@ func (x *exchange) metadataRoutes() map[string]func(r forgetest.Repo, m *Metadat
 	return map[string]func(r forgetest.Repo, m *Metadata){
 		"issues/comments":         x.listComments,
 		"pulls/comments":          x.listReviewComments,
+		"pulls":                   x.listPulls,
 		"comments":                x.listCommitComments,
 		"releases":                x.listReleases,
 		"rulesets":                x.listRulesets,
@@ -174,6 +175,32 @@ func (x *exchange) itemObject(r forgetest.Repo, m *Metadata, i *Item) map[string
 		o["parent_issue_url"] = fmt.Sprintf("%s/repos/%s/issues/%d", x.rest, r.FullName(), i.Parent)
 	}
 	return o
+}
+
+// listPulls lists pull requests, which knows no since.
+func (x *exchange) listPulls(r forgetest.Repo, m *Metadata) {
+	all := slices.Clone(m.arranged().pulls)
+	if x.r.URL.Query().Get("direction") == "desc" {
+		slices.Reverse(all)
+	}
+	paged(x, r, "pulls", all, func(i *Item) any {
+		o := x.itemObject(r, m, i)
+		for _, key := range strings.Fields("pull_request reactions state_reason closed_by comments repository_url labels_url events_url timeline_url parent_issue_url") {
+			delete(o, key)
+		}
+		at, page := fmt.Sprintf("%s/repos/%s/pulls/%d", x.rest, r.FullName(), i.Number), o["html_url"].(string)
+		o["url"], o["diff_url"], o["patch_url"] = at, page+".diff", page+".patch"
+		links := map[string]any{"html": map[string]any{"href": page}, "self": map[string]any{"href": at}}
+		for _, link := range strings.Fields("issue commits review_comments review_comment comments statuses") {
+			o[link+"_url"], links[link] = at+"/"+link, map[string]any{"href": at + "/" + link}
+		}
+		o["_links"], o["auto_merge"], o["merged_at"], o["merge_commit_sha"] = links, nil, moment(i.Pull.MergedAt), text(i.Pull.MergeOID)
+		end := func(ref, sha string) map[string]any {
+			return map[string]any{"label": r.Owner + ":" + ref, "ref": ref, "sha": sha, "user": nil, "repo": x.object(r)}
+		}
+		o["head"], o["base"] = end(i.Pull.Head, i.Pull.HeadOID), end(i.Pull.Base, i.Pull.BaseOID)
+		return o
+	})
 }
 
 func (x *exchange) labelObject(r forgetest.Repo, n int, l Label) map[string]any {
