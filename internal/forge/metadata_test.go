@@ -6,11 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"iter"
 	"maps"
 	"math/rand/v2"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -32,6 +30,8 @@ type hub struct {
 	yielded  map[archive.Key]int // how often a record was given
 	mark     func() string       // nil for none
 	totals   bool
+	more     map[string]int64             // than there are, by the totals
+	pace     time.Duration                // of a page
 	refuse   map[string]error             // by collection
 	meddle   func(r archive.Record) error // before a record is given
 	change   func(c []forge.Collection) []forge.Collection
@@ -40,8 +40,9 @@ type hub struct {
 // list is a collection: record n was changed n minutes after the beginning, unless it was edited.
 type list struct {
 	n      int
-	parent func(n int) archive.Key
-	size   int // bytes of a record
+	of     string // what its records belong to
+	each   int    // and how many to each
+	size   int    // bytes of a record
 	edited map[int]edit
 	gone   map[int]bool
 }
@@ -59,13 +60,10 @@ var (
 const metadataPart = "forge/hub.example/acme/api/metadata"
 
 func newHub(issues, perIssue int) *hub {
-	h := &hub{now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), lists: map[string]*list{}, yielded: map[archive.Key]int{}, totals: true}
-	below := func(name string, each int) func(int) archive.Key {
-		return func(n int) archive.Key { return archive.Key{Collection: name, ID: fmt.Sprint(n / each)} }
-	}
+	h := &hub{now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), lists: map[string]*list{}, yielded: map[archive.Key]int{}, totals: true, pace: time.Second}
 	for name, l := range map[string]list{
-		"labels": {n: 3}, "issues": {n: issues}, "comments": {n: issues * perIssue, parent: below("issues", perIssue)},
-		"timeline": {n: issues, parent: below("issues", 1)}, "releases": {n: 4}, "assets": {n: 8, parent: below("releases", 2)},
+		"labels": {n: 3}, "issues": {n: issues}, "comments": {n: issues * perIssue, of: "issues", each: perIssue},
+		"timeline": {n: issues, of: "issues", each: 1}, "releases": {n: 4}, "assets": {n: 8, of: "releases", each: 2},
 	} {
 		l.edited, l.gone = map[int]edit{}, map[int]bool{}
 		h.lists[name] = &l
@@ -103,7 +101,7 @@ func (h *hub) Totals(context.Context, forge.Repository) (map[string]int64, error
 	}
 	totals := map[string]int64{}
 	for name, l := range h.lists {
-		totals[name] = int64(l.n - len(l.gone))
+		totals[name] = int64(l.n-len(l.gone)) + h.more[name]
 	}
 	return totals, nil
 }
@@ -127,8 +125,8 @@ func (h *hub) record(name string, n int) archive.Record {
 	text := cmp.Or(l.edited[n].text, "text")
 	raw := fmt.Sprintf(`{"id":%d,"body":%q,"filler":%q}`, n, text, strings.Repeat("x", l.size))
 	r := archive.Record{Key: archive.Key{Collection: name, ID: fmt.Sprint(n)}, Updated: l.updated(n), Raw: json.RawMessage(raw)}
-	if l.parent != nil {
-		r.Parent = l.parent(n)
+	if l.of != "" {
+		r.Parent = archive.Key{Collection: l.of, ID: fmt.Sprint(n / l.each)}
 	}
 	return r
 }
@@ -171,8 +169,8 @@ func (h *hub) below(name string) reading {
 			for _, parent := range q.Parents {
 				var of int
 				_, _ = fmt.Sscan(parent.ID, &of)
-				for n := of; n < min((of+1)*4, l.n); n++ {
-					if l.parent(n) == parent.Key && !l.gone[n] {
+				for n := of * l.each; n < (of+1)*l.each; n++ {
+					if !l.gone[n] {
 						numbers = append(numbers, n)
 					}
 				}
@@ -204,7 +202,7 @@ func (h *hub) give(ctx context.Context, name string, numbers []int, yield func(a
 	for i, n := range numbers {
 		r := h.record(name, n)
 		if i%100 == 0 {
-			h.now = h.now.Add(100 * time.Millisecond)
+			h.now = h.now.Add(h.pace)
 		}
 		err := ctx.Err()
 		if err == nil && h.meddle != nil {
@@ -385,14 +383,17 @@ func TestWhatIsGoneHasATombstone(t *testing.T) {
 // errKilled is what ends a run in the middle.
 var errKilled = errors.New("killed")
 
-func TestAReadingThatIsKilledGoesOn(t *testing.T) {
-	h := newHub(40_000, 5)
+func TestAReadingThatIsKilledGoesOn(t *testing.T) { killed(t, 1_000) }
+
+// killed kills the first reading of so many issues, with five comments each, twenty times.
+func killed(t *testing.T, issues int) {
+	h := newHub(issues, 5)
 	s := newShelf(t, h)
 	random := rand.New(rand.NewPCG(1, 2))
 	kills := 0
 	for {
 		ctx, cancel := context.WithCancelCause(t.Context())
-		left := 4000 + random.IntN(16_000)
+		left := issues/10 + random.IntN(issues*2/5)
 		h.meddle = func(archive.Record) error {
 			if left--; left < 0 && kills < 20 {
 				cancel(errKilled)
@@ -424,47 +425,4 @@ func TestAReadingThatIsKilledGoesOn(t *testing.T) {
 			t.Errorf("%d %s were read again", n, name)
 		}
 	}
-}
-
-func TestMemoryOfALongReading(t *testing.T) {
-	h := newHub(40_000, 5)
-	for _, l := range h.lists {
-		l.size = 1000
-	}
-	s := newShelf(t, h)
-	s.sink = func(to point.Sink) point.Sink { return dropping{to} }
-	heap := func() int64 {
-		var m runtime.MemStats
-		runtime.GC()
-		runtime.ReadMemStats(&m)
-		return int64(m.HeapAlloc) //nolint:gosec // below
-	}
-	before, most, n := heap(), int64(0), 0
-	h.yielded = map[archive.Key]int{}
-	h.meddle = func(archive.Record) error {
-		if n++; n%40_000 == 0 {
-			clear(h.yielded) // it is the test's own
-			most = max(most, heap()-before)
-		}
-		return nil
-	}
-	s.good()
-	t.Logf("%d MiB", most>>20)
-	if most > 100<<20 {
-		t.Errorf("%d MiB are in use", most>>20)
-	}
-}
-
-// dropping is a sink whose parts keep nothing.
-type dropping struct{ point.Sink }
-
-func (d dropping) Part(ctx context.Context, name, kind string) (point.PartWriter, error) {
-	w, err := d.Sink.Part(ctx, name, kind)
-	return droppingPart{w}, err
-}
-
-type droppingPart struct{ point.PartWriter }
-
-func (droppingPart) Put(_ context.Context, _ point.Entry, _ io.Reader, _ point.Content) (int64, error) {
-	return 0, nil
 }
