@@ -232,6 +232,8 @@ func (s *site) tellRolledBack(r *v1alpha1.Restore, application string) {
 	to := cmp.Or(strings.Join(shortRevisions(j.To), ", "), "nothing")
 	switch {
 	case j.Settled == nil:
+	case r.Spec.Undo != "" && len(j.To) == 0:
+		s.say("the volumes that were there before are back after %s; the configuration is as it was", j.Took)
 	case r.Spec.Undo != "":
 		s.say("what was there before is back after %s: %s is live", j.Took, to)
 	case r.Spec.Only == v1alpha1.OnlyData:

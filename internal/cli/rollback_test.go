@@ -118,6 +118,10 @@ func TestWhatIsSaidAfterARollback(t *testing.T) {
 		{"held", func(r *v1alpha1.Restore) { r.Status.GitOps.Held = "git still has it" }, []string{
 			"are held off: git still has it", "rollback argocd/shop --release --force",
 		}},
+		{"undone", func(r *v1alpha1.Restore) { r.Spec.Undo = "rollback" }, []string{"what was there before is back after 41s: 1111111 is live"}},
+		{"undone in part", func(r *v1alpha1.Restore) { r.Spec.Undo, r.Status.GitOps.To = "rollback", nil }, []string{
+			"the volumes that were there before are back after 41s; the configuration is as it was",
+		}},
 		{"data alone", func(r *v1alpha1.Restore) { r.Spec.Only = v1alpha1.OnlyData }, []string{"rows are back after 41s"}},
 		{"out of the point", func(r *v1alpha1.Restore) { r.Status.GitOps.FromPoint = true }, []string{"git does not have it any more"}},
 		{"with a branch", func(r *v1alpha1.Restore) {

@@ -81,10 +81,10 @@ func (a Application) State() State {
 		kind, message := text(condition, "type"), text(condition, "message")
 		if strings.HasSuffix(kind, "Error") {
 			says = append(says, kind+": "+message)
-			s.HeadLost = s.HeadLost || unreadable(message)
+			s.Lost = s.Lost || unreadable(message)
+			s.HeadLost = s.HeadLost || unreadable(message) && kind != "SyncError" // which is what an operation failed of
 		}
 	}
-	s.Lost = s.HeadLost
 	if o := s.Operation; o != nil {
 		failed := o.Phase != "Succeeded" && o.Message != ""
 		if failed {

@@ -614,6 +614,10 @@ func TestState(t *testing.T) {
 			text: `{status: {sync: {status: Synced}, health: {status: Healthy}, operationState: {phase: Error, message: "fatal: remote error: upload-pack: not our ref aaa (retried 3 times).",
 				operation: {sync: {revision: aaa}, info: [{name: backstay.io/restore, value: me}]}}}}`,
 		},
+		{
+			name: "what a sync asked for was not there", message: "OutOfSync, Healthy; SyncError: Failed last sync attempt to [aaa]: unable to resolve 'aaa'", healthy: true, lost: true,
+			text: `{status: {sync: {status: OutOfSync}, health: {status: Healthy}, conditions: [{type: SyncError, message: "Failed last sync attempt to [aaa]: unable to resolve 'aaa'"}]}}`,
+		},
 		{name: "hostile", text: `{status: {sync: 7, health: [], conditions: {}, operationState: [], history: 1}, spec: {sources: x}, operation: []}`, message: ", "},
 	} {
 		t.Run(test.name, func(t *testing.T) {
