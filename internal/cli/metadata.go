@@ -33,7 +33,9 @@ func diffMetadata(ctx context.Context, before, after point.Reader, tell func(pro
 			c.What, c.Before = "removed", labelOf(d.Before)
 		default:
 			c.What = "changed"
-			c.Before, c.After = fieldsThatDiffer(d.Before.Raw, d.After.Raw)
+			if c.Before, c.After = fieldsThatDiffer(d.Before.Raw, d.After.Raw); c.Before+c.After == "" {
+				continue
+			}
 		}
 		tell(c)
 	}
@@ -92,20 +94,27 @@ func weight(name string) int {
 	return 1
 }
 
-// flatten notes the values of an object by their paths: "user.login". Lists are values, as they stand.
+// flatten notes the values of an object by their paths: "user.login", "assets[0].name". How often something was downloaded, by us,
+// too, is no change of it.
 func flatten(raw json.RawMessage, path string, into map[string]string) {
 	var fields map[string]json.RawMessage
-	if json.Unmarshal(raw, &fields) == nil && fields != nil {
+	var list []json.RawMessage
+	var text string
+	switch {
+	case strings.HasSuffix(path, "download_count"), strings.HasSuffix(path, "downloadCount"):
+	case json.Unmarshal(raw, &fields) == nil && fields != nil:
 		for name, value := range fields {
 			flatten(value, strings.TrimPrefix(path+"."+name, "."), into)
 		}
-		return
+	case json.Unmarshal(raw, &list) == nil && list != nil:
+		for i, value := range list {
+			flatten(value, fmt.Sprintf("%s[%d]", path, i), into)
+		}
+	case json.Unmarshal(raw, &text) == nil:
+		into[path] = text
+	default:
+		into[path] = string(raw)
 	}
-	var text string
-	if json.Unmarshal(raw, &text) != nil {
-		text = string(raw)
-	}
-	into[path] = text
 }
 
 // commonPrefix is how many bytes two texts begin with alike.

@@ -45,12 +45,13 @@ func TestDiffOfMetadataNamesWhatPeopleDid(t *testing.T) {
 		add("issues/9", "", `{"title": "It breaks", "state": "open", "user": {"login": "ann"}, "updated_at": "1"}`)
 		add("comments/5", "issues/9", `{"body": "`+long+`one"}`)
 		add("comments/6", "issues/9", `{"body": "spam\n\u001b[2Jspam"}`)
-		add("releases/1", "", `{"tag_name": "v1", "assets": [1]}`)
+		add("releases/1", "", `{"tag_name": "v1", "assets": [{"name": "a", "download_count": 1}]}`)
 	})
 	run(func(add func(key, parent, raw string), gone func(string)) {
 		add("issues/9", "", `{"title": "It breaks", "state": "closed", "user": {"login": "ann"}, "updated_at": "2"}`)
 		add("comments/5", "issues/9", `{"body": "`+long+`two"}`)
 		gone("comments/6")
+		add("releases/1", "", `{"tag_name": "v1", "assets": [{"name": "a", "download_count": 2}]}`)
 		add("issues/10", "", `{"title": "Another"}`)
 	})
 	var got []string
@@ -77,11 +78,11 @@ func keyOf(text string) archive.Key {
 }
 
 func TestFieldsThatDifferAreFew(t *testing.T) {
-	was, is := fieldsThatDiffer([]byte(`{"a":1,"b":1,"c":1,"d":1,"e":1,"body":null,"x":[1]}`), []byte(`{"a":2,"b":2,"c":2,"d":2,"e":2,"body":"w","x":[1]}`))
+	was, is := fieldsThatDiffer([]byte(`{"a":1,"b":1,"c":1,"d":1,"e":1,"body":null,"x":[1]}`), []byte(`{"a":2,"b":2,"c":2,"d":2,"e":2,"body":"w","x":[2]}`))
 	if want := `body: "", a: "1", b: "1", c: "1", d: "1"`; was != want {
 		t.Errorf("got %s, want %s", was, want)
 	}
-	if want := `body: "w", a: "2", b: "2", c: "2", d: "2", and 1 fields more`; is != want {
+	if want := `body: "w", a: "2", b: "2", c: "2", d: "2", and 2 fields more`; is != want {
 		t.Errorf("got %s, want %s", is, want)
 	}
 }
