@@ -32,6 +32,9 @@ app/NAME is an application on a Kubernetes cluster: its newest complete point, o
 namespace or another. The plan is shown first, and done with --yes. Volumes that were there are kept for a day: --undo
 brings them back, after a yes, too.
 
+With --format gitea-restore-repo, --to is a directory that gets one for each repository with metadata, DIR/<host>/<owner>/<name>, from
+which "gitea restore-repo" on the server makes it with all numbers, dates and authors. --plan tells what it loses.
+
 With --as-of, latest means the newest point that is not later than that time. With --ref only the named refs come back.` + referenceHelp
 
 const restoreExample = `  backstay restore latest --to /tmp/api.git
@@ -39,6 +42,7 @@ const restoreExample = `  backstay restore latest --to /tmp/api.git
   backstay restore 3f2a91c0 --part wiki --to https://git.example.org/acme/wiki.git
   backstay restore latest --forge gitea --to https://git.example.org
   backstay restore latest:github.com/acme --forge gitea --to https://git.example.org --metadata --plan
+  backstay restore latest --format gitea-restore-repo --to /srv/dump --site https://git.example.org
   backstay restore app/shop --plan
   backstay restore app/shop --only data --yes`
 
@@ -60,6 +64,9 @@ type restoreOptions struct {
 	visibility string
 	metadata   metadataRestore
 
+	// For directories that a forge's own command reads.
+	dump dumpRestore
+
 	// For an application.
 	cluster     clusterOptions
 	application applicationRestore
@@ -80,7 +87,7 @@ func newRestoreCommand(a *app) *cobra.Command {
 		RunE: a.runs(func(ctx context.Context, args []string) error {
 			if application, is := applicationOf(args[0]); is {
 				err := misplaced("restore", flags, "for an application", "to", "part", "ref", "checkout", "force", "pull-requests", "forge", "owner",
-					"visibility", "metadata", "keep-numbers", "git-token-file", "ca-file")
+					"visibility", "metadata", "keep-numbers", "format", "site", "git-token-file", "ca-file")
 				if err != nil {
 					return err
 				}
@@ -92,13 +99,21 @@ func newRestoreCommand(a *app) *cobra.Command {
 			err := misplaced("restore", flags, "without app/NAME", "to-namespace", "only", "existing", "claim", "object", "storage-class",
 				"undo", "yes", "kubeconfig", "context", "namespace")
 			if err == nil && !o.metadata.wanted {
-				err = misplaced("restore", flags, "without app/NAME or --metadata", "plan", "keep-numbers")
+				err = misplaced("restore", flags, "without --metadata", "keep-numbers")
 			}
-			if err != nil {
+			if err == nil && !o.metadata.wanted && o.dump.format == "" {
+				err = misplaced("restore", flags, "without app/NAME, --metadata or --format", "plan")
+			}
+			if err == nil {
+				err = o.checkDump()
+			}
+			switch {
+			case err != nil:
 				return err
-			}
-			if o.metadata.wanted && o.application.plan {
+			case o.application.plan:
 				return a.planMetadata(ctx, args[0], o)
+			case o.dump.format != "":
+				return a.restoreDump(ctx, args[0], o)
 			}
 			return a.restore(ctx, args[0], o)
 		}),
@@ -114,6 +129,7 @@ func newRestoreCommand(a *app) *cobra.Command {
 	flags.StringVar(&o.owner, "owner", "", "with --forge: make all of them under the owner `NAME`")
 	flags.StringVar(&o.visibility, "visibility", "", "with --forge: private (default), public, internal, limited or unlisted")
 	o.metadata.bind(flags)
+	o.dump.bind(flags)
 	o.asOf.bind(cmd)
 	o.gitOptions.bind(cmd)
 	o.application.bind(flags)

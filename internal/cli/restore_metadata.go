@@ -34,19 +34,19 @@ func decoders() map[string]forge.Decoder {
 }
 
 // sourceOf reads what a part holds.
-func sourceOf(ctx context.Context, from point.Reader) (forge.MetadataRestoreOptions, error) {
+func sourceOf(ctx context.Context, from point.Reader) (o forge.MetadataRestoreOptions, h archive.Header, _ error) {
 	r, err := archive.Open(ctx, from)
 	if err != nil {
-		return forge.MetadataRestoreOptions{}, err
+		return o, h, err
 	}
-	h := r.Header()
+	h = r.Header()
 	decode := decoders()[h.Dialect]
 	if decode == nil {
-		return forge.MetadataRestoreOptions{}, fault.New("read archive", fault.ErrUnsupported, fmt.Sprintf("metadata of %q cannot be restored yet", h.Dialect),
+		return o, h, fault.New("read archive", fault.ErrUnsupported, fmt.Sprintf("metadata of %q cannot be restored yet", h.Dialect),
 			"restore the part to a directory: it is plain JSON")
 	}
 	source, err := decode(r)
-	return forge.MetadataRestoreOptions{From: source, Host: h.Host, Repository: h.Repository}, err
+	return forge.MetadataRestoreOptions{From: source, Host: h.Host, Repository: h.Repository}, h, err
 }
 
 // repositoryPart is the name of the git part that metadata goes with: forge/HOST/OWNER/NAME/metadata is of git/HOST/OWNER/NAME.git.
@@ -80,7 +80,7 @@ func (a *app) metadataRestorer(p provider, mirror *forge.Mirror, o restoreOption
 		return nil, err
 	}
 	return func(ctx context.Context, from point.Reader, part point.Part, _ string) ([]string, error) {
-		options, err := sourceOf(ctx, from)
+		options, _, err := sourceOf(ctx, from)
 		if err != nil {
 			return nil, err
 		}
@@ -124,28 +124,17 @@ type plannedPart struct {
 	Plan *forge.MetadataPlan `json:"plan"`
 }
 
-// planMetadata tells what would become of the metadata of a point at a forge. It sends nothing there.
+// planMetadata tells what would become of the metadata of a point at a forge, or in directories. It sends nothing there.
 func (a *app) planMetadata(ctx context.Context, ref string, o restoreOptions) error {
-	if o.forge == "" {
-		return fault.New("restore", fault.ErrInvalid, "--metadata goes with --forge", "")
-	}
 	observe, wipe := a.observer()
 	defer wipe()
-	access, err := a.forgeAccess(o.to, o.gitOptions)
-	if err != nil {
-		return err
-	}
-	e, err := a.newBuilder(observe).entry(ctx, o.forge, access)
-	if err != nil {
-		return err
-	}
-	p, err := e.provider()
-	if err != nil {
-		return err
-	}
-	to, err := metadataTarget(p)
-	if err != nil {
-		return err
+	keeps := gitea.DumpKeeps()
+	if o.dump.format == "" {
+		to, err := a.metadataTargetAt(ctx, o, observe)
+		if err != nil {
+			return err
+		}
+		keeps = to.Target().Keeps()
 	}
 	return a.withStore(ctx, toRead, func(s store) error {
 		found, err := protect.Resolve(ctx, s, ref, o.asOf.Time)
@@ -154,11 +143,11 @@ func (a *app) planMetadata(ctx context.Context, ref string, o restoreOptions) er
 		}
 		doc := planDocument{Version: documentVersion, Point: found.ID}
 		plan := func(ctx context.Context, from point.Reader, part point.Part, _ string) ([]string, error) {
-			options, err := sourceOf(ctx, from)
+			options, _, err := sourceOf(ctx, from)
 			if err != nil {
 				return nil, err
 			}
-			plan, err := forge.PlanMetadata(ctx, options.From, to.Target().Keeps())
+			plan, err := forge.PlanMetadata(ctx, options.From, keeps)
 			if err == nil {
 				doc.Parts = append(doc.Parts, plannedPart{part.Name, plan})
 			}
@@ -176,6 +165,26 @@ func (a *app) planMetadata(ctx context.Context, ref string, o restoreOptions) er
 		}
 		return errors.Join(err, a.tellPlans(doc))
 	})
+}
+
+// metadataTargetAt is where metadata goes by the options.
+func (a *app) metadataTargetAt(ctx context.Context, o restoreOptions, observe point.Observer) (forge.MetadataRestorer, error) {
+	if o.forge == "" {
+		return nil, fault.New("restore", fault.ErrInvalid, "--metadata goes with --forge", "")
+	}
+	access, err := a.forgeAccess(o.to, o.gitOptions)
+	if err != nil {
+		return nil, err
+	}
+	e, err := a.newBuilder(observe).entry(ctx, o.forge, access)
+	if err != nil {
+		return nil, err
+	}
+	p, err := e.provider()
+	if err != nil {
+		return nil, err
+	}
+	return metadataTarget(p)
 }
 
 func (a *app) tellPlans(doc planDocument) error {

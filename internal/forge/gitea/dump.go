@@ -31,6 +31,7 @@ type Dump struct {
 	Dir        string // has the bare repositories in DumpGit and, of a wiki, in DumpWiki already
 	Source     neutral.Source
 	Repository string // "owner/name", at the source
+	Owner      string // of the repository that is made; "" for the source's
 	Forge      string // what the source is: "github", "gitlab", "gitea"; "" for others
 	Host       string // of the source, as in neutral.Origin
 	// Site is the address of the server that the dump is for: what its users wrote, by name and ID, is theirs again. "" for any
@@ -62,7 +63,7 @@ func DumpKeeps() neutral.Fidelity {
 		}
 	}
 	for field, how := range map[string]string{
-		"settings.private":    "the repository is public: make it private before anything else, or set FORCE_PRIVATE on the server",
+		"settings.private":    "restore-repo makes it public, unless FORCE_PRIVATE in [repository] of app.ini is set",
 		"milestone.updated":   "is the time of the restore",
 		"item.reactions":      "with the time of the restore",
 		"comment.reactions":   "with the time of the restore",
@@ -86,7 +87,8 @@ func DumpKeeps() neutral.Fidelity {
 
 // DumpReport counts what WriteDump wrote.
 type DumpReport struct {
-	Issues, Pulls, Comments, Reviews, Releases, Assets int64
+	Issues, Pulls, Comments, Reviews, Releases, Files int64
+	Private                                           bool // and restore-repo makes it public
 	// Missing names files whose bytes are not in the point, with the reason.
 	Missing []string
 }
@@ -133,6 +135,7 @@ func (d *dumper) overview(o *neutral.Overview) error {
 	if d.Site != "" {
 		origin = strings.TrimSuffix(d.Site, "/") + "/" + d.Repository
 	}
+	d.report.Private = o.Settings.Private
 	_, err := os.Stat(filepath.Join(d.Dir, DumpWiki))
 	documents := map[string]any{
 		"repo.yml": map[string]string{
@@ -222,7 +225,6 @@ func (d *dumper) releases(ctx context.Context, o *neutral.Overview) error {
 				return err
 			}
 			if size >= 0 {
-				d.report.Assets++
 				w.Assets = append(w.Assets, dumpAsset{
 					Name: a.Name, Size: size, Downloads: a.Downloads, Created: cmp.Or(a.Created, w.Created), Updated: cmp.Or(a.Created, w.Created), URL: at,
 				})
@@ -253,6 +255,7 @@ func (d *dumper) copyFile(ctx context.Context, f *neutral.File, at string) (int6
 	if err != nil {
 		return 0, err
 	}
+	d.report.Files++
 	n, err := io.Copy(to.w, from)
 	return n, errors.Join(err, to.close())
 }

@@ -30,6 +30,8 @@ func (d *dumper) attachments(ctx context.Context, o *neutral.Overview) (*dumpRel
 		Tag: DumpFilesTag, Name: "Attachments", Body: "Files that issues, pull requests and comments refer to.", Prerelease: true, Target: o.Settings.DefaultBranch,
 	}
 	names := map[string]bool{}
+	owner, name, _ := strings.Cut(d.Repository, "/")
+	below := strings.TrimSuffix(d.Site, "/") + "/" + cmp.Or(d.Owner, owner) + "/" + name + "/releases/download/" + DumpFilesTag + "/"
 	for f, err := range d.Source.Files(ctx) {
 		if err != nil {
 			return nil, err
@@ -50,7 +52,7 @@ func (d *dumper) attachments(ctx context.Context, o *neutral.Overview) (*dumpRel
 			names[name] = true
 			release.Assets = append(release.Assets, dumpAsset{Name: name, Size: size, URL: at})
 		}
-		d.moved[f.URL] = strings.TrimSuffix(d.Site, "/") + "/" + d.Repository + "/releases/download/" + DumpFilesTag + "/" + name
+		d.moved[f.URL] = below + name
 	}
 	if len(names) == 0 {
 		return nil, nil

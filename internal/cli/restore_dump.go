@@ -1,0 +1,177 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/forge"
+	"github.com/backstay/backstay/internal/forge/gitea"
+	"github.com/backstay/backstay/internal/git"
+	"github.com/backstay/backstay/internal/point"
+	"github.com/backstay/backstay/internal/protect"
+)
+
+// formatGitea is a directory for each repository that Gitea and Forgejo read themselves, on the server.
+const formatGitea = "gitea-restore-repo"
+
+// dumpRestore says that repositories go into directories for a forge's own command.
+type dumpRestore struct {
+	format string
+	site   string
+}
+
+func (o *dumpRestore) bind(flags *pflag.FlagSet) {
+	flags.StringVar(&o.format, "format", "", "with --to DIR: directories for the forge's own command, as `FORMAT`: "+formatGitea)
+	flags.StringVar(&o.site, "site", "", "with --format: the `URL` of the server that it is for, whose users are the authors again by name and number")
+}
+
+// check refuses what does not go with a format.
+func (o restoreOptions) checkDump() error {
+	switch {
+	case o.dump.format == "" && o.dump.site != "":
+		return fault.New("restore", fault.ErrInvalid, "--site goes with --format", "")
+	case o.dump.format == "":
+		return nil
+	case o.dump.format != formatGitea:
+		return fault.New("restore", fault.ErrInvalid, fmt.Sprintf("there is no format %q", o.dump.format), "the format is "+formatGitea)
+	case o.forge != "" || isURL(o.to):
+		return fault.New("restore", fault.ErrInvalid, "--format is for a directory", "name it with --to")
+	case o.checkout || len(o.refs) > 0 || o.force || o.pullRequests || o.visibility != "":
+		return fault.New("restore", fault.ErrInvalid, "--checkout, --ref, --force, --pull-requests and --visibility do not go with --format", "")
+	}
+	return nil
+}
+
+// restoreDump writes a directory DIR/HOST/OWNER/NAME for each repository that the point has metadata of.
+func (a *app) restoreDump(ctx context.Context, ref string, o restoreOptions) error {
+	if o.to == "" {
+		return fault.New("restore", fault.ErrInvalid, "no destination", "say where with --to DIR")
+	}
+	if err := protect.Vacant(o.to); err != nil {
+		return err
+	}
+	observe, wipe := a.observer()
+	defer wipe()
+	return a.withStore(ctx, toRead, func(s store) error {
+		began := a.Clock()
+		p, err := protect.Resolve(ctx, s, ref, o.asOf.Time)
+		if err != nil {
+			return err
+		}
+		record, _, err := s.Open(ctx, p.ID)
+		if err != nil {
+			return err
+		}
+		doc := restoreDocument{Version: documentVersion, Point: p.ID}
+		parts := dumpParts(record.Point.Parts, o.part)
+		if len(parts) == 0 {
+			return fault.New("restore", fault.ErrNotFound, "the point has no metadata of such a repository", "back up with metadata: true")
+		}
+		var lacking []error
+		for _, part := range parts {
+			done, err := protect.Restore(ctx, s, p.ID, protect.Restoration{
+				Part: part.name, To: filepath.Join(o.to, part.place), Restorers: map[string]protect.Restorer{
+					point.KindGit: func(ctx context.Context, from point.Reader, part point.Part, to string) ([]string, error) {
+						return nil, git.RestoreBare(ctx, from, to, git.RestoreOptions{Part: part.Name, Observe: observe})
+					},
+					point.KindMetadata: a.dumper(o),
+				},
+			})
+			doc.Parts = append(doc.Parts, done...)
+			if lacking = append(lacking, err); err != nil && !errors.Is(err, fault.ErrIncomplete) {
+				break
+			}
+		}
+		wipe()
+		doc.Seconds = seconds(a.Clock().Sub(began))
+		return errors.Join(errors.Join(lacking...), a.tellRestore(doc, p.Subject.Name+" as of "+stamp(p.Time)+" UTC"))
+	})
+}
+
+// dumpPart is a part, and where it goes below the directory.
+type dumpPart struct{ name, place string }
+
+// dumpParts are the parts of the repositories that there is metadata of, the git parts of each before that. name is the end of a
+// repository's, "" for all.
+func dumpParts(all []point.Part, name string) (found []dumpPart) {
+	there := map[string]bool{}
+	for _, p := range all {
+		there[p.Name] = p.State == point.Stored || p.State == point.Carried
+	}
+	for _, p := range all {
+		repository, err := repositoryPart(p.Name)
+		if p.Kind != point.KindMetadata || err != nil || !there[p.Name] {
+			continue
+		}
+		bare := strings.TrimSuffix(repository, ".git")
+		inner := strings.TrimPrefix(bare, "git/")
+		if name != "" && p.Name != name && !strings.HasSuffix("/"+inner, "/"+strings.TrimSuffix(name, ".git")) {
+			continue
+		}
+		place := filepath.FromSlash(inner)
+		found = append(found, dumpPart{repository, filepath.Join(place, gitea.DumpGit)})
+		if wiki := bare + ".wiki.git"; there[wiki] {
+			found = append(found, dumpPart{wiki, filepath.Join(place, gitea.DumpWiki)})
+		}
+		found = append(found, dumpPart{p.Name, place})
+	}
+	return found
+}
+
+// dumper writes the metadata beside the git parts, which are there.
+func (a *app) dumper(o restoreOptions) protect.Restorer {
+	return func(ctx context.Context, from point.Reader, part point.Part, to string) ([]string, error) {
+		options, header, err := sourceOf(ctx, from)
+		if err != nil {
+			return nil, err
+		}
+		plan, err := forge.PlanMetadata(ctx, options.From, gitea.DumpKeeps())
+		if err != nil {
+			return nil, err
+		}
+		a.tellPlan(part.Name, plan)
+		report, err := gitea.WriteDump(ctx, gitea.Dump{
+			Dir: to, Source: options.From, Repository: header.Repository, Owner: o.owner, Forge: header.Dialect, Host: header.Host, Site: o.dump.site,
+		})
+		if err != nil {
+			return nil, err
+		}
+		return dumpNotes(to, o.owner, header.Repository, report), nil
+	}
+}
+
+// missingNamed is how many files that are missing are named.
+const missingNamed = 10
+
+func dumpNotes(dir, owner, repository string, report gitea.DumpReport) []string {
+	of, name, _ := strings.Cut(repository, "/")
+	if owner != "" {
+		of = owner
+	}
+	notes := []string{
+		fmt.Sprintf("%d issues, %d pull requests, %d comments, %d reviews, %d releases, %d files", report.Issues, report.Pulls, report.Comments,
+			report.Reviews, report.Releases, report.Files),
+		fmt.Sprintf("on the server: gitea restore-repo --repo_dir %s --owner_name %s --repo_name %s", dir, of, name),
+	}
+	if report.Private {
+		notes = append(notes, "restore-repo makes it public: set FORCE_PRIVATE in [repository] of app.ini before")
+	}
+	if _, err := os.Stat(filepath.Join(dir, gitea.DumpGit, "lfs")); err == nil {
+		notes = append(notes, "restore-repo takes no Git LFS objects: push them afterwards, with git lfs push --all from "+filepath.Join(dir, gitea.DumpGit))
+	}
+	for i, missing := range report.Missing {
+		if i == missingNamed {
+			notes = append(notes, fmt.Sprintf("and %d files more", len(report.Missing)-i))
+			break
+		}
+		notes = append(notes, "left out: "+missing)
+	}
+	return notes
+}
