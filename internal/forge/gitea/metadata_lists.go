@@ -328,9 +328,27 @@ func (p *Provider) teams(ctx context.Context, q forge.Query) iter.Seq2[archive.R
 			if errors.Is(err, fault.ErrUnsupported) {
 				return
 			}
+			if err == nil {
+				r.Raw, err = withSortedUnits(r.Raw)
+			}
 			if !yield(r, err) || err != nil {
 				return
 			}
 		}
 	})
+}
+
+// withSortedUnits brings what a team may do into an order: the forge names it in another one each time.
+func withSortedUnits(raw json.RawMessage) (json.RawMessage, error) {
+	var team map[string]json.RawMessage
+	var units []string
+	if json.Unmarshal(raw, &team) != nil || json.Unmarshal(team["units"], &units) != nil {
+		return raw, nil // an older one names none
+	}
+	slices.Sort(units)
+	var err error
+	if team["units"], err = json.Marshal(units); err != nil {
+		return nil, err
+	}
+	return json.Marshal(team)
 }
