@@ -298,3 +298,35 @@ func TestWhatChangedDuringAKilledReadingIsRead(t *testing.T) {
 		t.Errorf("%d requests in the end", h.requests)
 	}
 }
+
+func TestWhatIsReadAlongIsGoneAlong(t *testing.T) {
+	h := newHub(120, 2)
+	h.totals = false
+	h.lists["reviews"] = &list{n: 120, of: "timeline", each: 1, edited: map[int]edit{}, gone: map[int]bool{}}
+	delete(h.lists, "assets")
+	h.change = func(all []forge.Collection) []forge.Collection {
+		all = slices.DeleteFunc(all, func(c forge.Collection) bool { return c.Name == "assets" })
+		i := slices.IndexFunc(all, func(c forge.Collection) bool { return c.Name == "timeline" })
+		all[i].Also = []string{"reviews"}
+		all[i].Read = func(ctx context.Context, q forge.Query) iter.Seq2[archive.Record, error] {
+			return func(yield func(archive.Record, error) bool) {
+				var parents []archive.Record
+				for r, err := range h.below("timeline")(ctx, q) {
+					parents = append(parents, r)
+					if !yield(r, err) {
+						return
+					}
+				}
+				h.below("reviews")(ctx, forge.Query{Parents: parents})(yield)
+			}
+		}
+		return all
+	}
+	s := newShelf(t, h)
+	s.good()
+	s.whole()
+	h.lists["issues"].edited[5] = edit{h.now, "edited"}
+	h.lists["reviews"].gone[5] = true
+	s.good()
+	s.whole()
+}

@@ -51,12 +51,13 @@ type branch struct {
 	below []*branch
 	was   archive.Progress // when the run began
 
-	until    time.Time // how far it has come, as the reading began: everything of roots that changed before was read
-	all      bool      // everything is read, and what is not found is gone
-	position time.Time // of a root: the newest change that was read
-	tangled  bool      // of a root: changes do not come in their order
-	queue    []waiting // parents whose records are to be read
-	done     map[archive.Key]bool
+	until    time.Time            // how far it has come, as the reading began: everything of roots that changed before was read
+	all      bool                 // everything is read, and what is not found is gone
+	position time.Time            // of a root: the newest change that was read
+	tangled  bool                 // of a root: changes do not come in their order
+	queue    []waiting            // parents whose records are to be read
+	done     map[archive.Key]bool // parents all of whose records were read
+	fresh    []archive.Key        // yielded in the request that is under way, where it yields what belongs to them, too
 	yielded  int64
 	asked    bool // the forge answered
 	complete bool // read to its end
@@ -276,7 +277,7 @@ func (root *branch) begin(since time.Time) {
 	root.all = since.IsZero()
 	root.position, root.tangled = time.Time{}, false
 	for b := range root.tree() {
-		b.yielded, b.complete = 0, false
+		b.yielded, b.complete, b.fresh = 0, false, nil
 		if b != root {
 			b.all = b.until.IsZero()
 		}
@@ -370,6 +371,9 @@ func (m *metadataReading) add(ctx context.Context, b *branch, r archive.Record, 
 	}
 	if found != archive.Same {
 		m.filesOf(r)
+	}
+	if len(b.Also) > 0 {
+		b.fresh = append(b.fresh, r.Key)
 	}
 	if err := m.enqueue(ctx, b, r, at, found != archive.Same); err != nil {
 		return err
@@ -474,10 +478,19 @@ func (m *metadataReading) readBelow(ctx context.Context, b *branch) error {
 	}
 	b.asked = b.asked || err == nil
 	for _, w := range batch {
-		b.done[w.parent.Key] = true
+		b.fresh = append(b.fresh, w.parent.Key)
 	}
+	b.finish()
 	b.queue = append(b.queue[:0], b.queue[len(batch):]...)
 	return nil
+}
+
+// finish notes that what was yielded has all that belongs to it.
+func (b *branch) finish() {
+	for _, key := range b.fresh {
+		b.done[key] = true
+	}
+	b.fresh = b.fresh[:0]
 }
 
 // vaultError is an error that ends the run, among those of the forge.

@@ -184,6 +184,9 @@ func (m *metadataReading) end(ctx context.Context, root *branch) error {
 			return err
 		}
 	}
+	if !root.stopped() && !root.all {
+		root.finish()
+	}
 	for b := range root.tree() {
 		if err := m.bury(ctx, b); err != nil {
 			return err
