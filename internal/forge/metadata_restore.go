@@ -545,6 +545,9 @@ func (n *numberedItem) what() string {
 }
 
 func (r *restoring) item(ctx context.Context, n *numberedItem) error {
+	if err := r.guard(n.Confidential, "item.confidential"); err != nil {
+		return fault.Wrap(n.what(), nil, err, "")
+	}
 	m := n.mark()
 	m.Notes, m.More = itemNotes(n, r.keeps), neutral.More("item", n.Item, r.keeps)
 	w, err := r.text(ctx, n.what(), m, n.Body, func(text string) neutral.Thing {
@@ -571,6 +574,15 @@ func (r *restoring) item(ctx context.Context, n *numberedItem) error {
 		}
 	}
 	return r.finishItem(ctx, n, w)
+}
+
+// guard keeps what is for members only from being shown to everybody, where the target has no place for it but among the rest.
+func (r *restoring) guard(confidential bool, field string) error {
+	if !confidential || r.o.To.Private || r.keeps[field].State == neutral.Kept { // kept by name, not with all the rest
+		return nil
+	}
+	return fault.New("", fault.ErrRefused, "it is for members only, and everybody would see it in "+r.o.To.FullName(),
+		"make that repository private, and run it again")
 }
 
 // finishItem closes and locks.
@@ -637,7 +649,7 @@ func (r *restoring) say(ctx context.Context, n *numberedItem, s said, on neutral
 			return err
 		}
 	}
-	if err := r.remark(ctx, n, r.reviewMark(s.review, neutral.SortReviewText), s.review.Body, s.review.Origin, on); err != nil {
+	if err := r.remark(ctx, n, r.reviewMark(s.review, neutral.SortReviewText), s.review.Body, &neutral.Comment{Origin: s.review.Origin}, on); err != nil {
 		return err
 	}
 	for _, c := range s.review.Comments {
@@ -728,6 +740,9 @@ func (r *restoring) marked(c *neutral.Comment, at *neutral.Code, in string, on n
 // comment writes a comment on an item.
 func (r *restoring) comment(ctx context.Context, n *numberedItem, s said, on neutral.Written) error {
 	c := s.comment
+	if err := r.guard(c.Internal, s.sort+".internal"); err != nil {
+		return fault.Wrap("comment by "+c.Author.Login+" on "+n.what(), nil, err, "")
+	}
 	m := neutral.Mark{Sort: s.sort, Origin: c.Origin, In: s.in, More: neutral.More(s.sort, c, r.keeps)}
 	m.Notes = append(codeNotes(c.Code), reactionNotes(c.Reactions, r.keeps.Of(s.sort+".reactions").State != neutral.Kept)...)
 	if c.Answer {
@@ -736,14 +751,14 @@ func (r *restoring) comment(ctx context.Context, n *numberedItem, s said, on neu
 	if c.Code != nil {
 		m.Quote = c.Code.Hunk
 	}
-	return r.remark(ctx, n, m, c.Body, c.Origin, on)
+	return r.remark(ctx, n, m, c.Body, c, on)
 }
 
 // remark writes a text as a comment on an item.
-func (r *restoring) remark(ctx context.Context, n *numberedItem, m neutral.Mark, text string, o neutral.Origin, on neutral.Written) error {
-	what := "comment by " + cmp.Or(o.Author.Login, "somebody") + " on " + n.what()
+func (r *restoring) remark(ctx context.Context, n *numberedItem, m neutral.Mark, text string, as *neutral.Comment, on neutral.Written) error {
+	what := "comment by " + cmp.Or(as.Author.Login, "somebody") + " on " + n.what()
 	_, err := r.text(ctx, what, m, text, func(text string) neutral.Thing {
-		return &neutral.Comment{Origin: o, Item: on.Number, On: on, Body: text}
+		return &neutral.Comment{Origin: as.Origin, Internal: as.Internal, Item: on.Number, On: on, Body: text}
 	})
 	return err
 }

@@ -74,6 +74,8 @@ func (t *target) Keeps() neutral.Fidelity {
 		"item.links":          said,
 		"item.pinned":         changed("as many as the forge allows"),
 		"item.events":         lost("where they are few they stay in the mark, unseen"),
+		"item.confidential":   lost("whoever sees the repository sees it: never restored to one that everybody sees"),
+		"comment.internal":    lost("whoever sees the repository sees it: never restored to one that everybody sees"),
 		"pull":                changed("in the text; a pull request only where its branch is there as it was, and it was not merged, else an issue"),
 		"comment":             kept,
 		"comment.reactions":   said,

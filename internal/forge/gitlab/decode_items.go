@@ -24,6 +24,7 @@ type item struct {
 	ClosedAt  time.Time `json:"closed_at"`
 	ClosedBy  *user     `json:"closed_by"`
 	Locked    bool      `json:"discussion_locked"`
+	Secret    bool      `json:"confidential"`
 	Labels    []string  `json:"labels"`
 	Milestone *struct {
 		Title string `json:"title"`
@@ -111,7 +112,7 @@ func (s *source) plain(in item, pull bool) *neutral.Item {
 	out := &neutral.Item{
 		Origin: s.origin(id, in.URL, in.Author, in.Created, in.Updated),
 		Number: in.IID, Title: in.Title, Body: in.Body, Closed: in.State == "closed" || in.State == "merged", ClosedAt: in.ClosedAt,
-		Locked: in.Locked, Labels: in.Labels, Assignees: people(in.Assignees), Due: date(in.Due),
+		Locked: in.Locked, Confidential: in.Secret, Labels: in.Labels, Assignees: people(in.Assignees), Due: date(in.Due),
 	}
 	if in.ClosedBy != nil {
 		out.ClosedBy = in.ClosedBy.neutral()
@@ -202,6 +203,8 @@ type note struct {
 	Created    time.Time `json:"created_at"`
 	Updated    time.Time `json:"updated_at"`
 	System     bool      `json:"system"`
+	Internal   bool      `json:"internal"`
+	Secret     bool      `json:"confidential"` // as it was called before 15.5
 	Position   *position `json:"position"`
 	Original   *position `json:"original_position"`
 	Resolved   bool      `json:"resolved"`
@@ -270,7 +273,7 @@ func (of *reader) place(c *neutral.Comment) {
 func (of *reader) comment(n *note) *neutral.Comment {
 	return &neutral.Comment{
 		Origin: of.origin(number(n.ID), fmt.Sprintf("%s#note_%d", of.in.URL, n.ID), n.Author, n.Created, n.Updated),
-		Item:   of.out.Number, Body: n.Body, Code: codeOf(n),
+		Item:   of.out.Number, Body: n.Body, Code: codeOf(n), Internal: n.Internal || n.Secret,
 	}
 }
 

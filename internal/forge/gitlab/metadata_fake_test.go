@@ -263,7 +263,7 @@ func (f *fake) furnish(repo forgetest.Repo) {
 		"milestone": object{"id": 3, "iid": 1, "title": "v1"}, "assignees": []object{person("bob")}, "due_date": "2026-01-20", "state": "closed",
 		"closed_at": "2026-01-15T10:00:00.000Z", "closed_by": person("bob"), "created_at": "2026-01-10T10:00:00.000Z", "discussion_locked": true,
 	})
-	f.item(id, "issues", 2, nil)
+	f.item(id, "issues", 2, object{"confidential": true})
 	f.item(id, "issues", 7, object{"title": "much <b>later</b>", "description": "<script>alert(1)</script> @everybody"})
 	f.item(id, "merge_requests", 1, object{
 		"title": "Draft: mend it", "description": "closes #1", "draft": true, "reviewers": []object{person("cy")}, "labels": []string{"bug"},
@@ -272,7 +272,7 @@ func (f *fake) furnish(repo forgetest.Repo) {
 		"state": "merged", "merged_at": "2026-01-15T09:00:00.000Z", "merge_user": person("cy"), "merge_commit_sha": strings.Repeat("d", 40),
 		"created_at": "2026-01-12T09:00:00.000Z", "source_project_id": 999, "source_branch": "patch", "description": "after !1, for #7\n\n/close\n",
 	})
-	f.thread(id, "issues/1", object{"body": "me too", "created_at": "2026-01-11T10:00:00.000Z"})
+	f.thread(id, "issues/1", object{"body": "me too", "internal": true, "created_at": "2026-01-11T10:00:00.000Z"})
 	f.thread(id, "issues/1", object{"body": "mentioned in merge request !1", "system": true, "created_at": "2026-01-11T11:00:00.000Z"})
 	f.thread(id, "issues/1", object{"body": "why?", "created_at": "2026-01-12T10:00:00.000Z"}, object{"body": "because", "created_at": "2026-01-12T11:00:00.000Z"})
 	position := object{

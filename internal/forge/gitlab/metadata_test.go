@@ -133,6 +133,9 @@ func TestDecodedMetadata(t *testing.T) {
 	if len(issue.Comments) != 2 || issue.Comments[0].Body != "me too" || len(issue.Comments[1].Replies) != 1 || issue.Comments[1].Replies[0].Body != "because" {
 		t.Errorf("comments %+v", issue.Comments)
 	}
+	if !issue.Comments[0].Internal || issue.Comments[1].Internal || issue.Confidential || !all[2].Confidential {
+		t.Error("what is for members only is not known, or what is not")
+	}
 	var kinds []string
 	for _, e := range issue.Events {
 		kinds = append(kinds, e.Kind)

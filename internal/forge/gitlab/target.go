@@ -75,14 +75,14 @@ func fidelity(dated bool) neutral.Fidelity {
 		"milestone.updated": lost("it cannot be set"),
 
 		"item": inText, "item.title": kept(), "item.body": kept(), "item.closed": kept(), "item.locked": kept(), "item.labels": kept(),
-		"item.milestone": kept(), "item.due": kept(), "item.number": number, "item.created": date, "item.closedAt": date,
+		"item.milestone": kept(), "item.due": kept(), "item.number": number, "item.confidential": kept(), "item.created": date, "item.closedAt": date,
 		"item.updated": inText,
 		"pull":         changed("in the text; a merge request where both branches are there and at the same commit, closed if it was merged; else an issue"),
 		"pull.base":    kept(), "pull.head": kept(), "pull.draft": kept(),
 
-		"comment": inText, "comment.body": kept(), "comment.created": date,
+		"comment": inText, "comment.body": kept(), "comment.internal": kept(), "comment.created": date,
 		"review": changed("a comment"), "review.created": date,
-		"review-comment": inText, "review-comment.body": kept(), "review-comment.created": date,
+		"review-comment": inText, "review-comment.body": kept(), "review-comment.internal": kept(), "review-comment.created": date,
 
 		"release": inText, "release.tag": kept(), "release.target": kept(), "release.name": kept(), "release.body": kept(),
 		"release.published": kept(), "release.draft": lost("GitLab has no drafts"),

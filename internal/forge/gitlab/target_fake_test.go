@@ -115,7 +115,7 @@ func levelNames() map[int]string {
 
 // said is a note of the account's.
 func (f *fake) said(body object) object {
-	n := object{"body": body["body"], "author": person(f.world.Token().Account)}
+	n := object{"internal": body["internal"] == true, "body": body["body"], "author": person(f.world.Token().Account)}
 	if at, ok := body["created_at"]; ok && f.owner50 {
 		n["created_at"], n["updated_at"] = at, at
 	}
@@ -139,7 +139,7 @@ func (f *fake) createItem(w http.ResponseWriter, id int64, collection string, bo
 			return
 		}
 	}
-	more := object{"author": person(f.world.Token().Account), "title": body["title"], "description": body["description"]}
+	more := object{"author": person(f.world.Token().Account), "title": body["title"], "description": body["description"], "confidential": body["confidential"] == true}
 	if labels, ok := body["labels"].(string); ok {
 		more["labels"] = strings.Split(labels, ",")
 	}

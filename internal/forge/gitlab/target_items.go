@@ -158,6 +158,9 @@ func (t *target) writeIssue(ctx context.Context, i *neutral.Item) (neutral.Writt
 	if !i.Due.IsZero() {
 		body["due_date"] = i.Due.Format(time.DateOnly)
 	}
+	if i.Confidential {
+		body["confidential"] = true
+	}
 	var made item
 	if t.dated {
 		if body["iid"] = i.Number; t.numbers[ref{i.Pull != nil, i.Number}] != 0 {
@@ -230,6 +233,9 @@ func (t *target) writeComment(ctx context.Context, c *neutral.Comment) (w neutra
 		if thread != "" {
 			at = c.On.ID + "/discussions/" + thread + "/notes"
 		}
+	}
+	if c.Internal && thread == "" { // answers are as what they answer
+		body["internal"] = true
 	}
 	var made note
 	if err := t.post(ctx, t.path+"/"+at, body, &made); err != nil {

@@ -105,25 +105,26 @@ type Reaction struct {
 // Item is an issue or a pull request.
 type Item struct {
 	Origin
-	Number     int64
-	Title      string
-	Body       string // Markdown
-	Closed     bool
-	ClosedAt   time.Time
-	ClosedBy   User
-	Reason     string // why it was closed: "completed", "not_planned", "duplicate"
-	Locked     bool
-	LockReason string
-	Pinned     bool
-	Labels     []string
-	Milestone  string // title
-	Assignees  []User
-	Due        time.Time
-	Reactions  []Reaction
-	Comments   []*Comment
-	Events     []*Event
-	Links      []Link
-	Pull       *Pull // nil for an issue
+	Number       int64
+	Title        string
+	Body         string // Markdown
+	Closed       bool
+	ClosedAt     time.Time
+	ClosedBy     User
+	Reason       string // why it was closed: "completed", "not_planned", "duplicate"
+	Locked       bool
+	LockReason   string
+	Pinned       bool
+	Confidential bool // for members only
+	Labels       []string
+	Milestone    string // title
+	Assignees    []User
+	Due          time.Time
+	Reactions    []Reaction
+	Comments     []*Comment
+	Events       []*Event
+	Links        []Link
+	Pull         *Pull // nil for an issue
 }
 
 // Pull is what a pull request has beside an issue.
@@ -147,6 +148,7 @@ type Comment struct {
 	Body      string
 	Reactions []Reaction
 	Replies   []*Comment // in discussions, and in threads of reviews
+	Internal  bool       // for members only
 	Answer    bool       // of a discussion
 	// Code is what a review's comment, or a commit's, is on; nil for others.
 	Code *Code
