@@ -48,6 +48,14 @@ func (n *number) UnmarshalJSON(b []byte) error {
 
 func (n number) text() string { return strconv.FormatInt(int64(n), 10) }
 
+// id is a number that names something; "" for one that does not.
+func (n number) id() string {
+	if n <= 0 {
+		return ""
+	}
+	return n.text()
+}
+
 // moment is a time that may be anything: what is none is zero.
 type moment struct{ time.Time }
 
@@ -91,11 +99,7 @@ func (p *person) user() neutral.User {
 	if p == nil || p.Login == "" {
 		return neutral.User{Login: "ghost"}
 	}
-	u := neutral.User{Login: string(p.Login), Name: string(p.Name), Email: string(p.Email), URL: string(p.URL)}
-	if p.ID > 0 {
-		u.ID = p.ID.text()
-	}
-	return u
+	return neutral.User{Login: string(p.Login), Name: string(p.Name), Email: string(p.Email), ID: p.ID.id(), URL: string(p.URL)}
 }
 
 // somebody is a person who need not have been there: nobody for null.
@@ -216,23 +220,23 @@ func (s *source) Items(ctx context.Context) iter.Seq2[*neutral.Item, error] {
 // issue is an issue or a pull request of REST's list of issues, or a pull request of its list of those.
 type issue struct {
 	authored
-	NodeID     words           `json:"node_id"`
-	Number     number          `json:"number"`
-	Title      words           `json:"title"`
-	State      words           `json:"state"`
-	Reason     words           `json:"state_reason"`
-	Closed     moment          `json:"closed_at"`
-	ClosedBy   *person         `json:"closed_by"`
-	Locked     bool            `json:"locked"`
-	LockReason words           `json:"active_lock_reason"`
-	Labels     []labelName     `json:"labels"`
-	Milestone  *titled         `json:"milestone"`
-	Assignees  []person        `json:"assignees"`
-	Draft      bool            `json:"draft"`
-	Pull       json.RawMessage `json:"pull_request"`
-	Head       *branch         `json:"head"`
-	Base       *branch         `json:"base"`
-	Parent     words           `json:"parent_issue_url"`
+	NodeID     words       `json:"node_id"`
+	Number     number      `json:"number"`
+	Title      words       `json:"title"`
+	State      words       `json:"state"`
+	Reason     words       `json:"state_reason"`
+	Closed     moment      `json:"closed_at"`
+	ClosedBy   *person     `json:"closed_by"`
+	Locked     bool        `json:"locked"`
+	LockReason words       `json:"active_lock_reason"`
+	Labels     []labelName `json:"labels"`
+	Milestone  *titled     `json:"milestone"`
+	Assignees  []person    `json:"assignees"`
+	Draft      bool        `json:"draft"`
+	Pull       *struct{}   `json:"pull_request"`
+	Head       *branch     `json:"head"`
+	Base       *branch     `json:"base"`
+	Parent     words       `json:"parent_issue_url"`
 }
 
 type titled struct {
@@ -272,7 +276,9 @@ func (s *source) item(ctx context.Context, r archive.Record) (*neutral.Item, err
 		item.Milestone = string(o.Milestone.Title)
 	}
 	for _, label := range o.Labels {
-		item.Labels = append(item.Labels, string(label))
+		if label != "" {
+			item.Labels = append(item.Labels, string(label))
+		}
 	}
 	if parent := referred(string(o.Parent)); parent != "" {
 		item.Links = append(item.Links, neutral.Link{Kind: "parent", To: parent})

@@ -6,7 +6,6 @@ import (
 	"iter"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/forge"
@@ -86,89 +85,69 @@ func once(int64) int64 { return 1 }
 
 // identity is what names an object, by the names of REST.
 type identity struct {
-	ID      int64      `json:"id"`
-	Number  int64      `json:"number"`
-	Updated *time.Time `json:"updated_at"`
-	Created *time.Time `json:"created_at"`
+	ID      number `json:"id"`
+	Number  number `json:"number"`
+	Node    words  `json:"node_id"`
+	Name    words  `json:"name"`
+	Issue   words  `json:"issue_url"`
+	Pull    words  `json:"pull_request_url"`
+	Updated moment `json:"updated_at"`
+	Created moment `json:"created_at"`
 }
 
-// when is the time of an object's newest state.
-func (o identity) when() time.Time {
-	switch {
-	case o.Updated != nil:
-		return *o.Updated
-	case o.Created != nil:
-		return *o.Created
+func identify(raw json.RawMessage) (o identity) {
+	if json.Unmarshal(raw, &o) != nil {
+		return identity{}
 	}
-	return time.Time{}
+	return o
+}
+
+// record makes a record of an object. One without a name is for the engine to count: the others are none the worse for it.
+func (o identity) record(collection, id string, raw json.RawMessage) archive.Record {
+	updated := o.Updated.Time
+	if updated.IsZero() {
+		updated = o.Created.Time
+	}
+	return archive.Record{Key: archive.Key{Collection: collection, ID: id}, Updated: updated, Raw: raw}
 }
 
 // numbered makes a record of an object that people know by its number.
-func numbered(collection string, raw json.RawMessage) (archive.Record, error) {
-	var o struct {
-		identity
-		ID json.RawMessage `json:"id"` // GraphQL's is a word
+func numbered(collection string) func(raw json.RawMessage) archive.Record {
+	return func(raw json.RawMessage) archive.Record {
+		o := identify(raw)
+		return o.record(collection, o.Number.id(), raw)
 	}
-	if err := read(collection, raw, &o); err != nil {
-		return archive.Record{}, err
-	}
-	if o.Number <= 0 {
-		return archive.Record{}, fault.New(collection+" object", fault.ErrCorrupt, "it has no number", "")
-	}
-	return archive.Record{Key: keyOf(collection, o.Number), Updated: o.when(), Raw: raw}, nil
 }
 
 // counted makes a record of an object that has only GitHub's number of such objects.
-func counted(collection string, raw json.RawMessage) (archive.Record, error) {
-	var o identity
-	if err := read(collection, raw, &o); err != nil {
-		return archive.Record{}, err
+func counted(collection string) func(raw json.RawMessage) archive.Record {
+	return func(raw json.RawMessage) archive.Record {
+		o := identify(raw)
+		return o.record(collection, o.ID.id(), raw)
 	}
-	if o.ID <= 0 {
-		return archive.Record{}, fault.New(collection+" object", fault.ErrCorrupt, "it has no id", "")
+}
+
+// noded makes a record of an object that has only GraphQL's word for it.
+func noded(collection string) func(raw json.RawMessage) archive.Record {
+	return func(raw json.RawMessage) archive.Record {
+		o := identify(raw)
+		return o.record(collection, string(o.Node), raw)
 	}
-	return archive.Record{Key: keyOf(collection, o.ID), Updated: o.when(), Raw: raw}, nil
 }
 
 // commented makes a record of a comment. The address of what it is on, issue or pull request, says its number: ".../issues/17".
-func commented(collection, parents string, raw json.RawMessage) (archive.Record, error) {
-	var o struct {
-		identity
-		Issue words `json:"issue_url"`
-		Pull  words `json:"pull_request_url"`
-	}
-	if err := read(collection, raw, &o); err != nil {
-		return archive.Record{}, err
-	}
-	address := string(o.Issue + o.Pull)
-	on, err := strconv.ParseInt(address[strings.LastIndex(address, "/")+1:], 10, 64)
-	if o.ID <= 0 || err != nil || on <= 0 {
-		return archive.Record{}, fault.New(collection+" object", fault.ErrCorrupt, "it does not say which it is, and on what", "")
-	}
-	return archive.Record{Key: keyOf(collection, o.ID), Parent: keyOf(parents, on), Updated: o.when(), Raw: raw}, nil
-}
-
-// worded makes a record of an object that a field of it names.
-func worded(collection, field string, raw json.RawMessage) (archive.Record, error) {
-	var o map[string]json.RawMessage
-	var times identity
-	var name string
-	if err := read(collection, raw, &o); err != nil {
-		return archive.Record{}, err
-	}
-	if err := read(collection, o[field], &name); err != nil || name == "" {
-		return archive.Record{}, fault.New(collection+" object", fault.ErrCorrupt, "it has no "+field, "")
-	}
-	delete(o, "id") // a number to REST, a word to GraphQL
-	for field, into := range map[string]**time.Time{"updated_at": &times.Updated, "created_at": &times.Created} {
-		if o[field] == nil {
-			continue
+func commented(collection, parents string) func(raw json.RawMessage) archive.Record {
+	return func(raw json.RawMessage) archive.Record {
+		o := identify(raw)
+		address := string(o.Issue + o.Pull)
+		on, err := strconv.ParseInt(address[strings.LastIndex(address, "/")+1:], 10, 64)
+		if err != nil || on <= 0 {
+			return o.record(collection, "", raw)
 		}
-		if err := read(collection, o[field], into); err != nil {
-			return archive.Record{}, err
-		}
+		r := o.record(collection, o.ID.id(), raw)
+		r.Parent = keyOf(parents, on)
+		return r
 	}
-	return archive.Record{Key: archive.Key{Collection: collection, ID: name}, Updated: times.when(), Raw: raw}, nil
 }
 
 // read decodes what GitHub answered.

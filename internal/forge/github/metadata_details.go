@@ -104,7 +104,7 @@ type nested struct {
 	parents    string // collection of the parents, where that is another one than the object's
 	field      string // with its arguments but for the page, and an open parenthesis
 	fields     string
-	record     func(node json.RawMessage) (archive.Record, error)
+	record     func(node json.RawMessage) archive.Record
 }
 
 func timelineOf(ofPulls bool) nested {
@@ -114,10 +114,7 @@ func timelineOf(ofPulls bool) nested {
 		types = append(types, typeWord(e.name))
 		fields += "\n    ... on " + e.name + " { node_id: id created_at: createdAt actor " + userFields + e.fields + " }"
 	}
-	return nested{
-		"timeline", "", "timelineItems(itemTypes: [" + strings.Join(types, ", ") + "], ", fields,
-		func(node json.RawMessage) (archive.Record, error) { return worded("timeline", "node_id", node) },
-	}
+	return nested{"timeline", "", "timelineItems(itemTypes: [" + strings.Join(types, ", ") + "], ", fields, noded("timeline")}
 }
 
 // typeWord is the word for a type in lists of types: "HEAD_REF_DELETED_EVENT".
@@ -133,10 +130,7 @@ func typeWord(name string) string {
 }
 
 func reactionsOf(collection string) nested {
-	return nested{
-		collection, "", "reactions(", reactionFields,
-		func(node json.RawMessage) (archive.Record, error) { return worded(collection, "node_id", node) },
-	}
+	return nested{collection, "", "reactions(", reactionFields, noded(collection)}
 }
 
 // details reads what lies on issues and pull requests.
@@ -144,10 +138,8 @@ func (m *metadata) details(ctx context.Context, q forge.Query) records {
 	kinds := []kind{
 		{name: "Issue", lists: []nested{timelineOf(false), reactionsOf("reactions")}},
 		{name: "PullRequest", collection: "pulls", fields: pullFields, lists: []nested{
-			{"reviews", "pulls", "reviews(", reviewFields, func(node json.RawMessage) (archive.Record, error) { return counted("reviews", node) }},
-			{"review-threads", "pulls", "reviewThreads(", threadFields, func(node json.RawMessage) (archive.Record, error) {
-				return worded("review-threads", "node_id", node)
-			}},
+			{"reviews", "pulls", "reviews(", reviewFields, counted("reviews")},
+			{"review-threads", "pulls", "reviewThreads(", threadFields, noded("review-threads")},
 			timelineOf(true), reactionsOf("reactions"),
 		}},
 	}
@@ -188,15 +180,8 @@ func (m *metadata) insideSome(ctx context.Context, parents []archive.Record, kin
 	var ids []string
 	of := map[string]archive.Record{}
 	for _, parent := range parents {
-		var o struct {
-			Node words `json:"node_id"`
-		}
-		if err := read(parent.Collection, parent.Raw, &o); err != nil {
-			return false, err
-		}
-		if o.Node != "" {
-			ids = append(ids, string(o.Node))
-			of[string(o.Node)] = parent
+		if id := string(identify(parent.Raw).Node); id != "" {
+			ids, of[id] = append(ids, id), parent
 		}
 	}
 	if len(ids) == 0 {
@@ -271,10 +256,7 @@ func (m *metadata) yieldNode(ctx context.Context, o nodeObject, k kind, parent a
 		if err != nil {
 			return false, err
 		}
-		r, err := numbered(k.collection, raw)
-		if err != nil {
-			return false, err
-		}
+		r := numbered(k.collection)(raw)
 		if r.Parent = parent.Key; !yield(r) {
 			return true, nil
 		}
@@ -301,10 +283,7 @@ func (m *metadata) yieldList(ctx context.Context, id string, k kind, l nested, p
 			return false, err
 		}
 		for _, node := range page.Nodes {
-			r, err := l.record(node)
-			if err != nil {
-				return false, err
-			}
+			r := l.record(node)
 			if r.Parent = parent; !yield(r) {
 				return true, nil
 			}

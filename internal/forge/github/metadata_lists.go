@@ -27,18 +27,16 @@ const (
 // onlyAdmins are the lists that administrators see.
 func onlyAdmins() []list {
 	return []list{
-		{"rules", "branchProtectionRules", "nodes", ruleFields, func(node json.RawMessage) (archive.Record, error) { return worded("rules", "node_id", node) }},
-		{"keys", "deployKeys", "nodes", keyFields, func(node json.RawMessage) (archive.Record, error) { return worded("keys", "node_id", node) }},
-		{"collaborators", "collaborators", "nodes: edges", collaboratorFields, func(edge json.RawMessage) (archive.Record, error) {
+		{"rules", "branchProtectionRules", "nodes", ruleFields, noded("rules")},
+		{"keys", "deployKeys", "nodes", keyFields, noded("keys")},
+		{"collaborators", "collaborators", "nodes: edges", collaboratorFields, func(edge json.RawMessage) archive.Record {
 			var o struct {
-				User json.RawMessage `json:"user"`
+				User person `json:"user"`
 			}
-			if err := read("collaborators", edge, &o); err != nil {
-				return archive.Record{}, err
+			if json.Unmarshal(edge, &o) != nil {
+				o.User.Login = ""
 			}
-			r, err := worded("collaborators", "login", o.User)
-			r.Raw = edge
-			return r, err
+			return archive.Record{Key: archive.Key{Collection: "collaborators", ID: string(o.User.Login)}, Raw: edge}
 		}},
 	}
 }
@@ -93,11 +91,10 @@ func (m *metadata) plainList(collection, path string) func(ctx context.Context, 
 	return func(ctx context.Context, _ forge.Query) records {
 		return each(m.op(collection), func(yield func(archive.Record) bool) error {
 			return enough(m.paged(ctx, path, nil, func(raw json.RawMessage) error {
-				r, err := counted(collection, raw)
-				if err == nil && !yield(r) {
-					err = errEnough
+				if !yield(counted(collection)(raw)) {
+					return errEnough
 				}
-				return err
+				return nil
 			}))
 		})
 	}
@@ -122,27 +119,16 @@ func (m *metadata) hooks(ctx context.Context, q forge.Query) records {
 func (m *metadata) releases(ctx context.Context, _ forge.Query) records {
 	return each(m.op("releases"), func(yield func(archive.Record) bool) error {
 		return enough(m.paged(ctx, "/releases", nil, func(raw json.RawMessage) error {
-			release, err := counted("releases", raw)
-			if err != nil {
-				return err
-			}
-			var o map[string]json.RawMessage
-			var assets []json.RawMessage
-			if err := errors.Join(read("releases", raw, &o), read("releases", orNull(o["assets"]), &assets)); err != nil {
-				return err
-			}
-			delete(o, "assets")
-			if release.Raw, err = json.Marshal(o); err != nil {
+			release, assets := counted("releases")(raw), []json.RawMessage{}
+			var err error
+			if release.Raw, err = without(raw, "assets", &assets); err != nil {
 				return err
 			}
 			if !yield(release) {
 				return errEnough
 			}
 			for _, raw := range assets {
-				asset, err := counted("assets", raw)
-				if err != nil {
-					return err
-				}
+				asset := counted("assets")(raw)
 				if asset.Parent = release.Key; !yield(asset) {
 					return errEnough
 				}
@@ -152,11 +138,17 @@ func (m *metadata) releases(ctx context.Context, _ forge.Query) records {
 	})
 }
 
-func orNull(raw json.RawMessage) json.RawMessage {
-	if raw == nil {
-		return json.RawMessage("null")
+// without takes a field out of an object, into what it is decoded as.
+func without(raw json.RawMessage, field string, into any) (json.RawMessage, error) {
+	var o map[string]json.RawMessage
+	if json.Unmarshal(raw, &o) != nil || o[field] == nil {
+		return raw, nil
 	}
-	return raw
+	if err := read(field, o[field], into); err != nil {
+		return nil, err
+	}
+	delete(o, field)
+	return json.Marshal(o)
 }
 
 // rulesets reads the list, and each of it, for the list has no rules.
@@ -164,12 +156,11 @@ func (m *metadata) rulesets(ctx context.Context, _ forge.Query) records {
 	return each(m.op("rulesets"), func(yield func(archive.Record) bool) error {
 		var all []archive.Record
 		err := m.paged(ctx, "/rulesets", url.Values{"includes_parents": {"false"}}, func(raw json.RawMessage) error {
-			r, err := counted("rulesets", raw)
-			all = append(all, r)
-			return err
+			all = append(all, counted("rulesets")(raw))
+			return nil
 		})
 		for _, r := range all {
-			if err != nil {
+			if err != nil || r.ID == "" {
 				break
 			}
 			var raw json.RawMessage
@@ -177,7 +168,7 @@ func (m *metadata) rulesets(ctx context.Context, _ forge.Query) records {
 			var answer *forge.Response
 			answer, err = m.p.client.Do(ctx, http.MethodGet, path, nil, nil, &raw, http.StatusNotFound)
 			if err == nil && answer.Status == http.StatusOK {
-				if r, err = counted("rulesets", raw); err == nil && !yield(r) {
+				if !yield(counted("rulesets")(raw)) {
 					return nil
 				}
 			}
@@ -251,11 +242,7 @@ func (m *metadata) discussionPages(ctx context.Context, direction string, yield 
 		}
 		page := answer.Repository.List
 		for _, node := range page.Nodes {
-			r, err := numbered("discussions", node)
-			if err != nil {
-				return false, err
-			}
-			if !yield(r) {
+			if !yield(numbered("discussions")(node)) {
 				return true, nil
 			}
 		}
@@ -272,7 +259,7 @@ func (m *metadata) discussionComments(ctx context.Context, q forge.Query) record
 	comments := nested{
 		"discussion-comments", "", "comments(", fields + ` reactions(first: 50) { totalCount nodes { ` + reactionFields + ` } }
   replies(first: 100) {` + pageFields + `nodes { ` + fields + ` reactions(first: 5) { totalCount nodes { ` + reactionFields + ` } } } }`,
-		func(node json.RawMessage) (archive.Record, error) { return counted("discussion-comments", node) },
+		counted("discussion-comments"),
 	}
 	replies := nested{"discussion-comments", "", "replies(", fields + ` reactions(first: 20) { totalCount nodes { ` + reactionFields + ` } }`, comments.record}
 	return each(m.op("discussion comments"), func(yield func(archive.Record) bool) error {
@@ -290,19 +277,13 @@ func (m *metadata) discussionComments(ctx context.Context, q forge.Query) record
 
 // yieldReplies yields a comment without its replies, and then those.
 func (m *metadata) yieldReplies(ctx context.Context, r archive.Record, replies nested, yield func(archive.Record) bool) (stopped bool, err error) {
-	var o map[string]json.RawMessage
 	var page connection
-	var id words
-	err = errors.Join(read(r.Collection, r.Raw, &o), read(r.Collection, orNull(o["replies"]), &page), read(r.Collection, orNull(o["node_id"]), &id))
-	if err != nil {
-		return false, err
-	}
-	delete(o, "replies")
-	if r.Raw, err = json.Marshal(o); err != nil {
+	id := string(identify(r.Raw).Node)
+	if r.Raw, err = without(r.Raw, "replies", &page); err != nil {
 		return false, err
 	}
 	if !yield(r) {
 		return true, nil
 	}
-	return m.yieldList(ctx, string(id), kind{name: "DiscussionComment"}, replies, page, r.Parent, yield)
+	return m.yieldList(ctx, id, kind{name: "DiscussionComment"}, replies, page, r.Parent, yield)
 }

@@ -91,11 +91,8 @@ func (p *Provider) MetadataMarks(ctx context.Context, all []forge.Repository) (m
 	of := map[string]string{} // ID of the repository, by the word that GraphQL has for it
 	var ids []string
 	for _, r := range all {
-		var o struct {
-			Node words `json:"node_id"`
-		}
-		if r.Class != forge.Gist && json.Unmarshal(r.Raw, &o) == nil && o.Node != "" {
-			ids, of[string(o.Node)] = append(ids, string(o.Node)), r.ID
+		if node := string(identify(r.Raw).Node); r.Class != forge.Gist && node != "" {
+			ids, of[node] = append(ids, node), r.ID
 		}
 	}
 	for batch := range slices.Chunk(ids, marksBatch) {
@@ -119,7 +116,7 @@ func (p *Provider) markSome(ctx context.Context, ids []string, of, marks map[str
 		var self words
 		var m marked
 		raw, err := json.Marshal(node)
-		if err != nil || json.Unmarshal(orNull(node["self"]), &self) != nil || json.Unmarshal(raw, &m) != nil {
+		if err != nil || json.Unmarshal(node["self"], &self) != nil || json.Unmarshal(raw, &m) != nil {
 			continue // no mark: it is read
 		}
 		if id := of[string(self)]; id != "" {

@@ -36,7 +36,7 @@ type list struct {
 	field      string // of Repository
 	nodes      string // "nodes", or "nodes: edges"
 	fields     string
-	record     func(node json.RawMessage) (archive.Record, error)
+	record     func(node json.RawMessage) archive.Record
 }
 
 // connection is a page of such a list.
@@ -51,8 +51,11 @@ type connection struct {
 
 func ofSettings() []list {
 	return []list{
-		{"labels", "labels", "nodes", labelFields, func(node json.RawMessage) (archive.Record, error) { return worded("labels", "name", node) }},
-		{"milestones", "milestones", "nodes", milestoneFields, func(node json.RawMessage) (archive.Record, error) { return numbered("milestones", node) }},
+		{"labels", "labels", "nodes", labelFields, func(node json.RawMessage) archive.Record {
+			o := identify(node)
+			return o.record("labels", string(o.Name), node)
+		}},
+		{"milestones", "milestones", "nodes", milestoneFields, numbered("milestones")},
 	}
 }
 
@@ -87,11 +90,7 @@ func (m *metadata) short(ctx context.Context, fields string, lists []list, yield
 				if string(node) == "null" {
 					continue
 				}
-				r, err := l.record(node)
-				if err != nil {
-					return err
-				}
-				if !yield(r) {
+				if !yield(l.record(node)) {
 					return nil
 				}
 			}

@@ -26,9 +26,8 @@ func bySince(n int64) int64 { return n/99 + 1 }
 // issues reads issues and pull requests. Where issues are switched off, GitHub lists pull requests only as such.
 func (m *metadata) issues(ctx context.Context, q forge.Query) records {
 	query := url.Values{"state": {"all"}, "sort": {"updated"}, "direction": {"asc"}}
-	record := func(raw json.RawMessage) (archive.Record, error) { return numbered("issues", raw) }
 	return func(yield func(archive.Record, error) bool) {
-		for r, err := range m.since(ctx, "issues", m.at+"/issues", query, q.Since, record) {
+		for r, err := range m.since(ctx, "issues", m.at+"/issues", query, q.Since, numbered("issues")) {
 			if errors.Is(err, fault.ErrNotFound) && m.p.withoutIssues(ctx, m.at+"/issues") {
 				m.pulls(ctx, q)(yield)
 				return
@@ -50,10 +49,8 @@ func (m *metadata) pulls(ctx context.Context, q forge.Query) records {
 		}
 		var recent []archive.Record
 		err := m.paged(ctx, "/pulls", query, func(raw json.RawMessage) error {
-			r, err := numbered("issues", raw)
+			r := numbered("issues")(raw)
 			switch {
-			case err != nil:
-				return err
 			case !q.Since.IsZero() && !r.Updated.Before(q.Since):
 				recent = append(recent, r)
 			case !q.Since.IsZero() || !yield(r):
@@ -76,22 +73,18 @@ func (m *metadata) pulls(ctx context.Context, q forge.Query) records {
 
 func (m *metadata) comments(ctx context.Context, q forge.Query) records {
 	query := url.Values{"sort": {"updated"}, "direction": {"asc"}}
-	return m.since(ctx, "comments", m.at+"/issues/comments", query, q.Since, func(raw json.RawMessage) (archive.Record, error) {
-		return commented("comments", "issues", raw)
-	})
+	return m.since(ctx, "comments", m.at+"/issues/comments", query, q.Since, commented("comments", "issues"))
 }
 
 func (m *metadata) reviewComments(ctx context.Context, q forge.Query) records {
 	query := url.Values{"sort": {"updated"}, "direction": {"asc"}}
-	return m.since(ctx, "review-comments", m.at+"/pulls/comments", query, q.Since, func(raw json.RawMessage) (archive.Record, error) {
-		return commented("review-comments", "pulls", raw)
-	})
+	return m.since(ctx, "review-comments", m.at+"/pulls/comments", query, q.Since, commented("review-comments", "pulls"))
 }
 
 // since reads a list in the order of its updates, each page from the time where the one before ended. Pages by number would miss what
 // moves up while something that was read moves to the end, and GitHub refuses high ones (422).
 func (m *metadata) since(ctx context.Context, collection, path string, query url.Values, from time.Time,
-	record func(json.RawMessage) (archive.Record, error),
+	record func(json.RawMessage) archive.Record,
 ) records {
 	return each(m.op(collection), func(yield func(archive.Record) bool) error {
 		s := &stepper{m: m, path: path, query: query, record: record, from: from, page: 1, seen: map[archive.Key]bool{}}
@@ -118,7 +111,7 @@ type stepper struct {
 	m      *metadata
 	path   string
 	query  url.Values
-	record func(json.RawMessage) (archive.Record, error)
+	record func(json.RawMessage) archive.Record
 
 	from time.Time
 	page int                  // more than one where a whole page has this one time
@@ -133,10 +126,7 @@ func (s *stepper) step(ctx context.Context) (found []archive.Record, last bool, 
 	}
 	newest, at := s.from, map[archive.Key]bool{}
 	for _, raw := range items {
-		r, err := s.record(raw)
-		if err != nil {
-			return nil, false, err
-		}
+		r := s.record(raw)
 		if r.Updated.After(newest) {
 			newest, at = r.Updated, map[archive.Key]bool{}
 		}
