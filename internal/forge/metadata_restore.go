@@ -120,8 +120,12 @@ func (r *restoring) number(ctx context.Context) error {
 	next := r.there.Next
 	for _, n := range r.plan.numbers {
 		w, written := r.there.Things[n.key]
+		r.refs.last = max(r.refs.last, n.number)
 		switch {
 		case written:
+		case r.exposes(n.item.Confidential, "item.confidential"):
+			r.refs.same = false
+			continue // it will be refused
 		case len(ahead) > 0:
 			w, ahead = ahead[0], ahead[1:]
 		case r.there.Next == 0:
@@ -136,7 +140,6 @@ func (r *restoring) number(ctx context.Context) error {
 			next++
 		}
 		r.refs.items[itemRef{n.pull, n.number}] = w
-		r.refs.last = max(r.refs.last, n.number)
 		r.refs.same = r.refs.same && w.Number == n.number && (w.Ref == "" || w.Ref == fmt.Sprintf("#%d", n.number))
 	}
 	return nil
@@ -150,7 +153,7 @@ func (r *restoring) foresee(ctx context.Context) ([]neutral.Written, error) {
 	}
 	var items []*neutral.Item
 	for _, n := range r.plan.numbers {
-		if _, there := r.there.Things[n.key]; !there {
+		if _, there := r.there.Things[n.key]; !there && !r.exposes(n.item.Confidential, "item.confidential") {
 			items = append(items, n.item)
 		}
 	}
@@ -512,7 +515,7 @@ func (r *restoring) items(ctx context.Context, _ *neutral.Overview) error {
 				return err
 			}
 		}
-		if !there {
+		if !there && !r.exposes(n.Confidential, "item.confidential") {
 			next++
 		}
 		if err := r.survive(n.what(), r.item(ctx, n)); err != nil {
@@ -578,11 +581,16 @@ func (r *restoring) item(ctx context.Context, n *numberedItem) error {
 
 // guard keeps what is for members only from being shown to everybody, where the target has no place for it but among the rest.
 func (r *restoring) guard(confidential bool, field string) error {
-	if !confidential || r.o.To.Private || r.keeps[field].State == neutral.Kept { // kept by name, not with all the rest
+	if !r.exposes(confidential, field) {
 		return nil
 	}
 	return fault.New("", fault.ErrRefused, "it is for members only, and everybody would see it in "+r.o.To.FullName(),
 		"make that repository private, and run it again")
+}
+
+// exposes reports whether what is for members only would be seen by everybody.
+func (r *restoring) exposes(confidential bool, field string) bool {
+	return confidential && !r.o.To.Private && r.keeps[field].State != neutral.Kept // kept by name, not with all the rest
 }
 
 // finishItem closes and locks.

@@ -84,7 +84,7 @@ func PlanMetadata(ctx context.Context, from neutral.Source, keeps neutral.Fideli
 
 // outline is what of an item says which number and address it will have.
 func (n *numberedItem) outline() *neutral.Item {
-	item := &neutral.Item{Number: n.Number, Closed: n.Closed}
+	item := &neutral.Item{Number: n.Number, Closed: n.Closed, Confidential: n.Confidential}
 	if p := n.Pull; p != nil {
 		item.Pull = &neutral.Pull{
 			Base: p.Base, Head: p.Head, HeadRepository: p.HeadRepository, BaseOID: p.BaseOID, HeadOID: p.HeadOID, Merged: p.Merged, Draft: p.Draft,
