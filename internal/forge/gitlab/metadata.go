@@ -217,8 +217,8 @@ func (p *Provider) cleaned(c forge.Collection) forge.Collection {
 
 func cleanHook(raw json.RawMessage) (json.RawMessage, error) {
 	var object map[string]json.RawMessage
-	if err := json.Unmarshal(raw, &object); err != nil {
-		return nil, fault.Wrap("gitlab hook", fault.ErrUnavailable, err, "")
+	if err := json.Unmarshal(raw, &object); err != nil || object == nil {
+		return nil, fault.New("gitlab hook", fault.ErrUnavailable, "the server listed one that is no object", "")
 	}
 	var address string
 	_ = json.Unmarshal(object["url"], &address) // what is no text is no address

@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/backstay/backstay/internal/forge"
+	"github.com/backstay/backstay/internal/forge/archive"
 	"github.com/backstay/backstay/internal/forge/forgetest"
 )
 
@@ -189,5 +190,73 @@ func TestRecordedToken(t *testing.T) {
 	c, err := p.Inspect(t.Context())
 	if err != nil || c.Account != "john_smith" || len(c.Missing) > 0 || !c.Expires.IsZero() {
 		t.Errorf("got %+v, %v", c, err)
+	}
+}
+
+// Everything that was recorded of what a project has beside its code gets a name, and is read.
+func TestRecordedMetadata(t *testing.T) {
+	p := newProvider(t, "https://git.example.com")
+	byName := map[string]func(thing) string{"releases": byTag, "rules": byName, "tag-rules": byName, "issues": byIID, "pulls": byIID}
+	for _, test := range []struct {
+		collection, parent, files string
+		keys                      []string
+		least                     int
+	}{
+		{"labels", "", "labels_test.go", []string{"id", "name", "color", "description"}, 2},
+		{"milestones", "", "*milestones_test.go", []string{"id", "iid", "title"}, 3},
+		{"issues", "", "*_test.go", []string{"id", "iid", "title", "author", "state"}, 3},
+		{"pulls", "", "testdata/get_merge_request*.json", []string{"id", "iid", "source_branch", "target_branch"}, 3},
+		{"comments", "issues/1", "notes_test.go", []string{"id", "body", "author"}, 3},
+		{"review-comments", "pulls/1", "discussions_test.go", []string{"id", "body", "author"}, 3},
+		{"timeline", "issues/1", "resource_*_events_test.go", []string{"id", "user", "resource_type"}, 3},
+		{"reactions", "issues/1", "award_emojis_test.go", []string{"id", "name", "user"}, 2},
+		{"links", "issues/1", "issue_links_test.go", []string{"id", "iid", "link_type"}, 1},
+		{"reviews", "pulls/1", "merge_request_approvals_test.go", []string{"id", "iid", "approved_by"}, 1},
+		{"releases", "", "*_test.go", []string{"tag_name", "description", "created_at"}, 2},
+		{"rules", "", "protected_branches_test.go", []string{"id", "name", "push_access_levels"}, 2},
+		{"tag-rules", "", "protected_tags_test.go", []string{"name", "create_access_levels"}, 2},
+		{"hooks", "", "projects_test.go", []string{"id", "url", "push_events"}, 1},
+		{"keys", "", "deploy_keys_test.go", []string{"id", "title", "key"}, 2},
+		{"collaborators", "", "project_members_test.go", []string{"id", "username", "access_level"}, 1},
+	} {
+		all := objects(t, test.files, test.keys...)
+		if len(all) < test.least {
+			t.Errorf("only %d of %s were recorded", len(all), test.collection)
+		}
+		parents := []archive.Record{recordOf("issues", "1", "", `{"id":1,"iid":1}`), recordOf("pulls", "1", "", `{"id":2,"iid":1}`)}
+		for _, raw := range all {
+			id := byName[test.collection]
+			if id == nil {
+				id = byID
+			}
+			l := listing{name: test.collection, id: id}
+			record, err := l.record(raw)
+			if err != nil {
+				t.Errorf("%s: %v\n%.300s", test.collection, err, raw)
+				continue
+			}
+			record.Parent = recordOf("", "", test.parent, "").Parent
+			p.FileURLs(record)
+			if _, _, err := everything(t, archived(t, append(parents, record)...)); err != nil {
+				t.Errorf("%s: %v\n%.300s", test.collection, err, raw)
+			}
+		}
+	}
+}
+
+func TestRecordedThreads(t *testing.T) {
+	notes := 0
+	for _, raw := range objects(t, "discussions_test.go", "id", "individual_note", "notes") {
+		l := listing{name: "comments", id: byID}
+		more, err := l.thread(raw, func(r archive.Record) bool {
+			notes++
+			return r.ID != "" && strings.Contains(string(r.Raw), `"discussion_id"`) != field[bool](t, raw, "individual_note")
+		})
+		if err != nil || !more {
+			t.Errorf("%v: %.300s", err, raw)
+		}
+	}
+	if notes < 3 {
+		t.Errorf("only %d notes were recorded", notes)
 	}
 }
