@@ -147,27 +147,31 @@ func startsAddress(text string) bool {
 
 // bare is the address that a text begins with, without the punctuation of the sentence around it.
 func bare(text string) string {
-	return strings.TrimRight(cutUnopened(until(text, " \t\r\n<>\"'`|\\^{}\x00")), ".,;:!?*_~")
-}
-
-// cutUnopened ends an address where a parenthesis closes that it did not open: "(https://a.example/b)c".
-func cutUnopened(address string) string {
-	depth := 0
-	for i := range len(address) {
-		switch address[i] {
-		case '(', '[':
-			depth++
-		case ')', ']':
-			if depth--; depth < 0 {
-				return address[:i]
-			}
-		}
-	}
-	return address
+	return strings.TrimRight(addressBefore(text, " \t\r\n<>\"'`|\\^{}\x00"), ".,;:!?*_~")
 }
 
 // destination is the address of a Markdown link, up to its title or its end.
-func destination(text string) string { return cutUnopened(until(text, " \t\r\n<>\"'")) }
+func destination(text string) string { return addressBefore(text, " \t\r\n<>\"'") }
+
+// addressBefore is what stands before the first of the characters in ends, or before a parenthesis that closes and was not opened in it:
+// "(https://a.example/b)c".
+func addressBefore(text, ends string) string {
+	text = text[:min(len(text), longestAddress+1)]
+	depth := 0
+	for i := range len(text) {
+		switch c := text[i]; {
+		case c == '(' || c == '[':
+			depth++
+		case c == ')' || c == ']':
+			if depth--; depth < 0 {
+				return text[:i]
+			}
+		case strings.IndexByte(ends, c) >= 0:
+			return text[:i]
+		}
+	}
+	return text
+}
 
 // until is what stands before the first of the characters in ends, and no longer than an address can be.
 func until(text, ends string) string {
