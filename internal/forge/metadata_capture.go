@@ -25,7 +25,7 @@ func (c *capture) metadata(ctx context.Context, r Repository) error {
 		return nil
 	}
 	collections := reader.Collections(r)
-	if len(collections) == 0 {
+	if !slices.ContainsFunc(collections, func(c Collection) bool { return c.Of == "" }) {
 		return nil
 	}
 	name, id := c.a.metadataName(r), c.a.partID(r, ofMetadata)

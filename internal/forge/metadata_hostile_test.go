@@ -155,6 +155,44 @@ func TestWhatATokenMayNotReadIsNamed(t *testing.T) {
 	}
 }
 
+func TestARepositoryThatMayNotBeReadFails(t *testing.T) {
+	h := newHub(50, 2)
+	s := newShelf(t, h)
+	s.good()
+	h.refuse = map[string]error{}
+	for name := range h.lists {
+		h.refuse[name] = fault.New("get", fault.ErrDenied, "403", "")
+	}
+	if _, err := s.run(t.Context()); !errors.Is(err, fault.ErrDenied) { // it is the only part of the point
+		t.Errorf("it came out as %v", err)
+	}
+	s.whole()
+}
+
+func TestOneCollectionOfTwoParents(t *testing.T) {
+	h := newHub(120, 2)
+	h.change = func(all []forge.Collection) []forge.Collection {
+		i := slices.IndexFunc(all, func(c forge.Collection) bool { return c.Name == "assets" })
+		all[i] = forge.Collection{Name: "timeline", Of: "releases", Batch: 50, Read: func(context.Context, forge.Query) iter.Seq2[archive.Record, error] {
+			return func(yield func(archive.Record, error) bool) {
+				r := h.record("timeline", 0)
+				r.ID, r.Parent = "of a release", archive.Key{Collection: "releases", ID: "0"}
+				yield(r, nil)
+			}
+		}}
+		return all
+	}
+	h.totals = false
+	delete(h.lists, "assets")
+	s := newShelf(t, h)
+	s.good()
+	s.good()
+	r := s.archive()
+	if r.Count("timeline") != 121 || r.Header().Collections["timeline of releases"].Read.IsZero() {
+		t.Errorf("%d in the timeline, %+v", r.Count("timeline"), r.Header().Collections)
+	}
+}
+
 // replaced is a hub one of whose collections is read in another way.
 func replaced(h *hub, name string, read func(yield func(archive.Record, error) bool)) {
 	h.change = func(all []forge.Collection) []forge.Collection {

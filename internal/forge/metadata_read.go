@@ -89,35 +89,39 @@ func newReading(c *capture, r Repository, part point.PartWriter, w *archive.Writ
 	if getter, ok := c.a.o.Provider.(FileGetter); ok && c.a.o.Metadata.Files {
 		m.files = newFileTaker(getter, r, w, part.Prior(), c.a.o.Metadata.MaxFile, c.a.o.Clock, m.saveInTime)
 	}
-	of := map[string][]*branch{} // by what they yield
-	keys := map[string]int{}
+	of := map[string][]*branch{"": {nil}} // by what they yield
 	for _, collection := range collections {
-		above := of[collection.Of]
-		if collection.Of == "" {
-			above = []*branch{nil}
-		}
-		for _, above := range above {
-			b := &branch{Collection: collection, key: collection.Name, above: above, done: map[archive.Key]bool{}}
-			if keys[b.key]++; keys[b.key] > 1 {
-				b.key += " of " + collection.Of
-			}
-			b.root = b
-			if above != nil {
-				b.root = above.root
-				above.below = append(above.below, b)
-			} else {
-				m.roots = append(m.roots, b)
-			}
-			p := w.Header.Collections[b.key]
-			b.was, b.until = p, p.Until
-			m.first = m.first && p.Read.IsZero()
-			m.branches = append(m.branches, b)
+		for _, above := range of[collection.Of] {
+			b := m.plant(collection, above)
 			for _, name := range b.names() {
 				of[name] = append(of[name], b)
 			}
 		}
 	}
 	return m
+}
+
+// plant adds a branch below another one, or a root where that is nil.
+func (m *metadataReading) plant(collection Collection, above *branch) *branch {
+	b := &branch{Collection: collection, key: collection.Name, above: above, done: map[archive.Key]bool{}}
+	if slices.ContainsFunc(m.branches, func(other *branch) bool { return other.key == b.key }) {
+		b.key = fmt.Sprintf("%s (%d)", b.key, len(m.branches))
+		if above != nil {
+			b.key = b.Name + " of " + above.key
+		}
+	}
+	b.root = b
+	if above == nil {
+		m.roots = append(m.roots, b)
+	} else {
+		b.root = above.root
+		above.below = append(above.below, b)
+	}
+	b.was = m.progress(b)
+	b.until = b.was.Until
+	m.first = m.first && b.was.Read.IsZero()
+	m.branches = append(m.branches, b)
+	return b
 }
 
 // names are the collections whose records a branch yields.

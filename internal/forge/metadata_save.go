@@ -267,14 +267,15 @@ func (m *metadataReading) settle(ctx context.Context) error {
 	return m.count(ctx)
 }
 
-// differs reports whether a branch has another number of records than the forge says, and that is news.
+// differs reports whether a branch has another number of records than the forge says, and not only as it had in the last run: some
+// forges count what they do not show.
 func (m *metadataReading) differs(b *branch) bool {
 	total, known := m.totals[b.Name]
 	if !known || !b.complete || b.stopped() || total == m.w.Count(b.Name) {
 		return false
 	}
-	known = b.was.Total == total && b.was.Living == m.w.Count(b.Name)
-	return !known || m.isOld(b, sweepAfter)
+	asBefore := b.was.Total-b.was.Living == total-m.w.Count(b.Name)
+	return !asBefore || m.isOld(b, sweepAfter)
 }
 
 // lookAgain reads what changed meanwhile, and if that does not explain the difference, everything.
@@ -317,6 +318,9 @@ func (m *metadataReading) compare(ctx context.Context, root *branch) error {
 
 // store ends the part.
 func (m *metadataReading) store(ctx context.Context) error {
+	if err := m.refusal(); err != nil {
+		return m.part.Fail(ctx, err)
+	}
 	h := &m.w.Header
 	checked, mark := m.began, h.Mark
 	p := point.Part{ID: m.id, Checked: &checked}
@@ -348,6 +352,16 @@ func (m *metadataReading) store(ctx context.Context) error {
 		return err
 	}
 	return m.part.Store(ctx, p)
+}
+
+// refusal is why nothing at all was read; nil where something was.
+func (m *metadataReading) refusal() error {
+	for _, root := range m.roots {
+		if root.denied == nil {
+			return nil
+		}
+	}
+	return m.roots[0].denied
 }
 
 // unfit reports whether records came that could not be taken.

@@ -268,7 +268,7 @@ func (s *shelf) run(ctx context.Context) (point.Part, error) {
 	s.warnings = a.Warnings()
 	receipt, err := d.Commit(s.Context())
 	if err != nil {
-		s.Fatal(err)
+		return point.Part{}, err
 	}
 	return receipt.Point.Parts[0], nil
 }
