@@ -93,7 +93,7 @@ func (r *restoring) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context, *neutral.Overview) error{r.frame, r.releases, r.items, r.seal} {
+	for _, step := range []func(context.Context, *neutral.Overview) error{r.frame, r.releases, r.closePlaceholders, r.items, r.seal} {
 		if err := step(ctx, overview); err != nil {
 			return err
 		}
@@ -376,7 +376,7 @@ func (r *restoring) send(ctx context.Context, f *neutral.File, store func(archiv
 	if err != nil {
 		return "", fault.Wrap("file "+f.URL, nil, err, "")
 	}
-	defer content.Close() //nolint:errcheck // only read from
+	defer content.Close()
 	address, err := store(archive.File{URL: f.URL, Name: f.Name, Type: f.Type, Size: f.Size, SHA256: f.SHA256}, content)
 	return address, fault.Wrap("file "+f.URL, nil, err, "")
 }
@@ -436,7 +436,7 @@ func (r *restoring) asset(ctx context.Context, tag string, a *neutral.Asset, on 
 	if err != nil {
 		return fault.Wrap(what, nil, err, "")
 	}
-	defer content.Close() //nolint:errcheck // only read from
+	defer content.Close()
 	of.Content = content
 	w, err := r.write(ctx, what, &of)
 	if w.URL != "" {
@@ -533,8 +533,24 @@ func (r *restoring) placeholder(ctx context.Context, number int64) error {
 	if err != nil {
 		return err
 	}
-	_, err = r.o.Target.Write(ctx, r.o.To, &neutral.State{Written: w, Item: item})
-	return unlessUnsupported(err)
+	return r.closePlaceholder(ctx, w)
+}
+
+func (r *restoring) closePlaceholder(ctx context.Context, w neutral.Written) error {
+	_, err := r.o.Target.Write(ctx, r.o.To, &neutral.State{Written: w, Item: &neutral.Item{Number: w.Number, Closed: true}})
+	return unlessUnsupported(fault.Wrap(fmt.Sprintf("close number %d", w.Number), nil, err, ""))
+}
+
+// closePlaceholders closes those that a run that was cut short left open.
+func (r *restoring) closePlaceholders(ctx context.Context, _ *neutral.Overview) error {
+	for key, w := range r.there.Things {
+		if strings.HasPrefix(key, neutral.SortPlaceholder+" ") && w.State == "" {
+			if err := r.closePlaceholder(ctx, w); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (n *numberedItem) what() string {

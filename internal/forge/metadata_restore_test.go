@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -279,19 +280,23 @@ func richSource() *inMemory {
 		},
 		files: map[*neutral.File]string{picture: "PNG", &binary.File: "ELF"},
 		items: []*neutral.Item{
-			{Origin: originOf("102", "ada", 1), Number: 2, Title: "first", Body: "Later is #7, gone is #3, @bob!\n\n![](https://github.com/user-attachments/assets/1)",
+			{
+				Origin: originOf("102", "ada", 1), Number: 2, Title: "first", Body: "Later is #7, gone is #3, @bob!\n\n![](https://github.com/user-attachments/assets/1)",
 				Closed: true, ClosedAt: day.Add(time.Hour), Reactions: []neutral.Reaction{{Content: "+1", User: neutral.User{Login: "eve"}}},
 				Comments: []*neutral.Comment{
 					{Origin: originOf("c1", "eve", 2), Body: "![](https://github.com/user-attachments/assets/1) by acme/api#4"},
 					{Origin: originOf("c2", "mallory", 3), Body: markBy("102")},
-				}},
-			{Origin: originOf("107", "bob", 4), Number: 7, Title: "pull", Body: "Fixes https://github.com/acme/api/issues/2#issuecomment-1, not x/y#2", Locked: true, Closed: true,
+				},
+			},
+			{
+				Origin: originOf("107", "bob", 4), Number: 7, Title: "pull", Body: "Fixes https://github.com/acme/api/issues/2#issuecomment-1, not x/y#2", Locked: true, Closed: true,
 				Pull: &neutral.Pull{Head: "fix", Base: "main", Merged: true, MergedAt: day, Reviews: []*neutral.Review{{
 					Origin: originOf("v1", "ada", 5), State: "changes_requested", Body: "hm", Comments: []*neutral.Comment{{
 						Origin: originOf("k1", "ada", 5), Body: "why?", Code: &neutral.Code{Path: "a.go", Line: 3, Hunk: "@@ -1 +1 @@\n-a\n+b"},
 						Replies: []*neutral.Comment{{Origin: originOf("k2", "bob", 6), Body: "so"}},
 					}},
-				}}}},
+				}}},
+			},
 		},
 		discussions: []*neutral.Discussion{{Category: "Ideas", Item: neutral.Item{Origin: originOf("d4", "eve", 9), Number: 4, Title: "talk", Comments: []*neutral.Comment{
 			{Origin: originOf("dc1", "ada", 10), Body: "yes", Replies: []*neutral.Comment{{Origin: originOf("dc2", "bob", 11), Body: "no"}}},
@@ -329,7 +334,8 @@ func TestRestoreMetadata(t *testing.T) {
 	}
 	for what, texts := range map[string][2]string{
 		"references to what comes later and what is gone, attachment": {
-			text(m.items[0].Body), "Later is #3, gone is https://github.com/acme/api/issues/3, @bob!\n\n![](https://new.example/item-1/p.png)"},
+			text(m.items[0].Body), "Later is #3, gone is https://github.com/acme/api/issues/3, @bob!\n\n![](https://new.example/item-1/p.png)",
+		},
 		"comment":  {text(m.items[0].Comments[0].Body), "![](https://new.example/comment-1-0/p.png) by #2"},
 		"forgery":  {text(m.items[0].Comments[1].Body), markBy("102")},
 		"pull":     {text(m.items[2].Body), "Fixes https://new.example/new/api/issues/1, not x/y#2"},
@@ -459,8 +465,8 @@ func TestNumbersAreKeptByPlaceholders(t *testing.T) {
 			t.Fatalf("killed at write %d, it did not fail", kill)
 		}
 		m.killed = 0
-		if err := restore(m); err != nil || len(m.items) != 7 {
-			t.Fatalf("after a kill at write %d: %d items, %v", kill, len(m.items), err)
+		if err := restore(m); err != nil || len(m.items) != 7 || !maps.Equal(m.states, whole.states) {
+			t.Fatalf("after a kill at write %d: %d items, states %v, %v", kill, len(m.items), m.states, err)
 		}
 	}
 	taken := newBoard()

@@ -15,7 +15,8 @@ func rewritten(t *testing.T, text string) string {
 	_, err := forge.RestoreMetadata(t.Context(), forge.MetadataRestoreOptions{
 		From: &inMemory{items: []*neutral.Item{
 			{Origin: originOf("2", "ada", 0), Number: 2, Body: text},
-			{Origin: originOf("7", "ada", 0), Number: 7, Pull: &neutral.Pull{}}, {Origin: originOf("30", "ada", 0), Number: 30},
+			{Origin: originOf("7", "ada", 0), Number: 7, Pull: &neutral.Pull{}},
+			{Origin: originOf("30", "ada", 0), Number: 30},
 		}},
 		Host: "git.example.org_3000", Repository: "acme/api", Target: m, To: forge.Repository{WebURL: "https://new.example/n/api"},
 	})

@@ -3,8 +3,12 @@
 package e2e
 
 import (
+	"context"
 	"net/http"
+	"os"
 	"path/filepath"
+	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/backstay/backstay/internal/forge"
@@ -53,5 +57,67 @@ func TestGiteaRestoreMetadata(t *testing.T) {
 	compareMetadata(t, source, back, keeps, from.url, to.url)
 	if again := restore(); again.Written > 1 { // the settings
 		t.Errorf("run again, it wrote %d things", again.Written)
+	}
+}
+
+// By the commands: an organisation is backed up with its metadata, and restored on a fresh server after what the plan says.
+func TestGiteaOrganisationComesBackWithItsMetadata(t *testing.T) {
+	from := startGitea(t)
+	from.people(t)
+	from.populate(t, "alpha/api")
+	source, _ := from.metadata(t, "alpha/api")
+	to := startGitea(t)
+	to.organisation(t, "alpha") // one that the restore made would be private, and so would be what is in it
+	b := newBackstay(t)
+	access := func(g *gitea) []string {
+		token := filepath.Join(t.TempDir(), "token")
+		if err := os.WriteFile(token, []byte(g.token+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return []string{"--forge", "gitea", "--git-token-file", token, "--ca-file", g.ca}
+	}
+	b.ok(t, append([]string{"backup", "--organization", "alpha", "--metadata", from.url}, access(from)...)...)
+	restore := append([]string{"restore", "latest", "--to", to.url, "--metadata", "--visibility", "public"}, access(to)...)
+
+	var planned struct {
+		Parts []struct {
+			Part string             `json:"part"`
+			Plan forge.MetadataPlan `json:"plan"`
+		} `json:"parts"`
+	}
+	decode(t, b.ok(t, append(restore, "--plan", "--json")...), &planned)
+	if len(planned.Parts) != 1 || planned.Parts[0].Plan.Counts["issue"] != 55 {
+		t.Fatalf("the plan is of %+v", planned)
+	}
+	keeps := neutral.Fidelity{}
+	for _, line := range planned.Parts[0].Plan.Lines {
+		keeps[line.Field] = neutral.Fate{State: line.State, How: line.How}
+	}
+	for _, writes := range []int64{40, 90} {
+		to.killAfter(t, b, writes, restore)
+	}
+	b.ok(t, restore...)
+	back, _ := to.metadata(t, "alpha/api")
+	compareMetadata(t, source, back, keeps, from.url, to.url)
+	if again := b.ok(t, restore...); !strings.Contains(again, "1 written") { // the settings
+		t.Errorf("run again, it says %s", again)
+	}
+}
+
+// killAfter runs a command, and kills it at a write to the server.
+func (g *gitea) killAfter(t *testing.T, b *backstay, writes int64, args []string) {
+	t.Helper()
+	ctx, kill := context.WithCancel(t.Context())
+	defer kill()
+	var n atomic.Int64
+	watch := func(r *http.Request) {
+		if r.Method != http.MethodGet && strings.HasPrefix(r.URL.Path, "/api/") && n.Add(1) == writes {
+			kill()
+		}
+	}
+	g.watch.Store(&watch)
+	defer g.watch.Store(nil)
+	if err := b.command(ctx, args...).Run(); err == nil {
+		t.Fatalf("it was to be killed at write %d, and made %d", writes, n.Load())
 	}
 }
