@@ -141,7 +141,7 @@ const (
 func Estimate(collections []Collection, totals map[string]int64) (by map[string]int64, sum int64) {
 	by, sum = map[string]int64{}, requestsBeside
 	for _, c := range collections {
-		n := int64(1)
+		var n int64
 		switch {
 		case c.Requests != nil:
 			n = c.Requests(totals[c.Name])

@@ -36,7 +36,6 @@ type metadataReading struct {
 	saved      time.Time
 	savedBytes int64
 	totals     map[string]int64
-	notes      []string
 	again      bool       // the mark is not to spare the next run
 	files      *fileTaker // nil where files are not wanted
 	failed     []error
@@ -277,15 +276,13 @@ func (m *metadataReading) read(ctx context.Context, root *branch, whole bool) er
 }
 
 // begin readies a root and all below it for a reading.
-func (root *branch) begin(since time.Time) {
-	root.all = since.IsZero()
-	root.position, root.tangled = time.Time{}, false
-	for b := range root.tree() {
-		b.yielded, b.complete, b.fresh = 0, false, nil
-		if b != root {
-			b.all = b.until.IsZero()
-		}
+func (b *branch) begin(since time.Time) {
+	b.position, b.tangled = time.Time{}, false
+	for below := range b.tree() {
+		below.yielded, below.complete, below.fresh = 0, false, nil
+		below.all = below.until.IsZero()
 	}
+	b.all = since.IsZero()
 }
 
 // since is the moment from which changes of a root are read: the furthest that all below it have come to, and a bit before.

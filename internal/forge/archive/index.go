@@ -99,7 +99,7 @@ func places(ctx context.Context, from point.Reader, segment string) iter.Seq2[pl
 			yield(place{}, err)
 			return
 		}
-		defer f.Close() //nolint:errcheck // only read from
+		defer f.Close()
 		for p, err := range placesIn(f, parse) {
 			if err != nil {
 				err = fault.Wrap("segment "+segment, nil, err, "")

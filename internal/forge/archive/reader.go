@@ -148,7 +148,7 @@ func readHeader(ctx context.Context, from point.Reader) (h Header, err error) {
 	if err != nil {
 		return h, fault.Wrap(op, nil, err, "")
 	}
-	defer f.Close() //nolint:errcheck // only read from
+	defer f.Close()
 	raw, err := io.ReadAll(io.LimitReader(f, maxHeader))
 	if err != nil {
 		return h, fault.Wrap(op, nil, err, "")
@@ -288,7 +288,7 @@ func (r *Reader) load(ctx context.Context, segment int) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		defer f.Close() //nolint:errcheck // only read from
+		defer f.Close()
 		raw, err := io.ReadAll(f)
 		if err != nil {
 			return nil, err

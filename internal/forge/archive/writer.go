@@ -238,7 +238,7 @@ func (w *Writer) renew(ctx context.Context, prior *point.Prior, name string, num
 	if err != nil {
 		return err
 	}
-	defer f.Close() //nolint:errcheck // only read from
+	defer f.Close()
 	for text, err := range linesOf(f) {
 		if err != nil {
 			return err
