@@ -53,32 +53,42 @@ type said struct {
 	thread string // "" where it is not known yet
 }
 
-// Keeps implements forge.MetadataTarget. Until Begin has found out what the account may do it is taken to be no owner.
-func (t *target) Keeps() neutral.Fidelity { return fidelity(t.dated) }
+// Keeps implements forge.MetadataTarget. What the account may do Begin finds out.
+func (t *target) Keeps() neutral.Fidelity {
+	date, number := kept(), changed("issues keep theirs where it is free; merge requests are numbered anew")
+	switch {
+	case t.path == "":
+		date = changed("kept where the account owns the project or administers the server, else in the text")
+		number = changed("issues keep theirs where the account owns the project or administers the server; merge requests are numbered anew")
+	case !t.dated:
+		date = changed("in the text: only owners of the project and administrators can set it")
+		number = changed("numbered anew: only owners of the project and administrators can set it")
+	}
+	return fidelity(date, number)
+}
 
 // Fates that many fields have.
 func kept() neutral.Fate               { return neutral.Fate{State: neutral.Kept} }
 func changed(how string) neutral.Fate  { return neutral.Fate{State: neutral.Changed, How: how} }
 func lost(because string) neutral.Fate { return neutral.Fate{State: neutral.Lost, How: because} }
 
-// fidelity is what GitLab keeps with an owner's rights, or without.
-func fidelity(dated bool) neutral.Fidelity {
-	inText := changed("in the text, and in its mark")
-	date, number := kept(), changed("issues keep theirs where it is free; merge requests are numbered anew")
-	if !dated {
-		date = changed("in the text: only owners of the project and administrators can set it")
-		number = changed("numbered anew: only owners of the project and administrators can set it")
-	}
-	f := neutral.Fidelity{
-		"label": kept(), "label.exclusive": changed("labels named scope::value exclude each other"),
+// fidelity is what GitLab keeps, beside dates and numbers.
+func fidelity(date, number neutral.Fate) neutral.Fidelity {
+	inText := changed("in the text")
+	named := neutral.Fate{State: neutral.Kept, How: "commas become semicolons"}
+	return neutral.Fidelity{
+		"label": kept(), "label.name": named, "label.exclusive": changed("labels named scope::value exclude each other"),
 		"milestone": kept(), "milestone.closedAt": lost("GitLab has none"), "milestone.created": lost("it cannot be set"),
 		"milestone.updated": lost("it cannot be set"),
 
-		"item": inText, "item.title": kept(), "item.body": kept(), "item.closed": kept(), "item.locked": kept(), "item.labels": kept(),
-		"item.milestone": kept(), "item.due": kept(), "item.number": number, "item.confidential": kept(), "item.created": date, "item.closedAt": date,
-		"item.updated": inText,
-		"pull":         changed("in the text; a merge request where both branches are there and at the same commit, closed if it was merged; else an issue"),
-		"pull.base":    kept(), "pull.head": kept(), "pull.draft": kept(),
+		"item": inText, "item.title": {State: neutral.Kept, How: "255 characters of it"}, "item.body": kept(), "item.closed": kept(),
+		"item.locked": kept(), "item.labels": named, "item.pinned": lost("nothing is pinned by the API"),
+		"item.events":    lost("where they are few they stay in the mark, unseen"),
+		"item.milestone": kept(), "item.due": kept(), "item.number": number, "item.confidential": kept(), "item.created": date,
+		"item.closedAt": changed("in the text, and kept of issues like item.created"),
+		"item.updated":  lost("it stays in the mark, unseen"),
+		"pull":          changed("in the text; a merge request where both branches are there and at the same commit, closed if it was merged; else an issue"),
+		"pull.base":     kept(), "pull.head": kept(), "pull.draft": kept(),
 
 		"comment": inText, "comment.body": kept(), "comment.internal": kept(), "comment.created": date,
 		"review": changed("a comment"), "review.created": date,
@@ -99,7 +109,6 @@ func fidelity(dated bool) neutral.Fidelity {
 		"collaborator": lost("nobody is invited"), "file": kept(),
 		"discussion": changed("an issue"),
 	}
-	return f
 }
 
 // Begin implements forge.MetadataTarget. It changes nothing.

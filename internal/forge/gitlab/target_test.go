@@ -310,6 +310,9 @@ func (given) Open(context.Context, *neutral.File) (io.ReadSeekCloser, error) {
 	return nil, fault.New("", fault.ErrNotFound, "no file", "")
 }
 
+// closing is when somebody closed a pull request of fromGitHub's.
+var closing = time.Date(2021, 2, 3, 4, 5, 6, 0, time.UTC)
+
 // fromGitHub has an issue, a pull request whose branches are there, one whose branch is gone, and an issue that refers to them.
 func fromGitHub() given {
 	origin := func(n int64) neutral.Origin {
@@ -322,7 +325,7 @@ func fromGitHub() given {
 	}
 	return given{items: []*neutral.Item{
 		{Origin: origin(1), Number: 1, Title: "one", Body: "see #2, #3 and #4", Labels: []string{"a, b"}},
-		{Origin: origin(2), Number: 2, Title: "two", Body: "closes #1", Pull: pull("feature"), Closed: true},
+		{Origin: origin(2), Number: 2, Title: "two", Body: "closes #1", Pull: pull("feature"), Closed: true, ClosedAt: closing, ClosedBy: neutral.User{Login: "hubot"}},
 		{Origin: origin(3), Number: 3, Title: "three", Body: "as #2", Pull: pull("gone")},
 		{Origin: origin(4), Number: 4, Title: strings.Repeat("long ", 60), Body: "> quoted\n\n/assign @root\n"},
 	}}
@@ -378,6 +381,10 @@ func TestRestoreFromAnotherForge(t *testing.T) {
 			back := again[len(again)-1]
 			if back.Body != "> quoted\n\n/assign @root\n" || back.Forge != "github.com" || back.Author.Login != "octo" || back.Created.Year() != 2020 {
 				t.Errorf("%+v", back)
+			}
+			at := slices.IndexFunc(again, func(i *neutral.Item) bool { return i.Title == "two" })
+			if two := again[at]; two.Pull == nil || !two.Closed || !two.ClosedAt.Equal(closing) || two.ClosedBy.Login != "hubot" {
+				t.Errorf("%+v", two)
 			}
 		})
 	}
