@@ -83,6 +83,7 @@ func (r *restoring) run(ctx context.Context) (err error) {
 	if r.there, err = r.o.Target.Begin(ctx, r.o.To); err != nil {
 		return err
 	}
+	r.keeps = r.o.Target.Keeps() // it knows more now
 	if err := r.number(ctx); err != nil {
 		return err
 	}
