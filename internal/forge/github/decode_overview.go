@@ -147,7 +147,7 @@ func (s *source) assets(ctx context.Context, release archive.Key, to *neutral.Re
 	err := all(s.r.Children(ctx, release, "assets"), func(_ archive.Record, raw *asset) {
 		to.Assets = append(to.Assets, &neutral.Asset{
 			File:    neutral.File{URL: string(raw.URL), Name: string(raw.Name), Type: string(raw.Type), Size: int64(max(raw.Size, 0))},
-			Release: string(to.Tag), Label: string(raw.Label), Downloads: int64(raw.Downloads), Created: raw.Created.Time,
+			Release: to.Tag, Label: string(raw.Label), Downloads: int64(raw.Downloads), Created: raw.Created.Time,
 		})
 	})
 	for _, a := range to.Assets {

@@ -187,7 +187,7 @@ func (m *metadata) insideSome(ctx context.Context, parents []archive.Record, kin
 	if len(ids) == 0 {
 		return false, nil
 	}
-	found, err := m.nodes(ctx, ids, kinds)
+	found, err := m.bisected(ctx, ids, kinds)
 	for _, object := range found {
 		i := slices.IndexFunc(kinds, func(k kind) bool { return k.name == object.kind })
 		parent, known := of[object.id]
@@ -205,6 +205,20 @@ func (m *metadata) insideSome(ctx context.Context, parents []archive.Record, kin
 type nodeObject struct {
 	id, kind string
 	fields   map[string]json.RawMessage
+}
+
+// bisected asks for objects, in halves where GitHub does not answer for so many in its time.
+func (m *metadata) bisected(ctx context.Context, ids []string, kinds []kind) ([]nodeObject, error) {
+	found, err := m.nodes(ctx, ids, kinds)
+	if !errors.Is(err, fault.ErrUnavailable) || len(ids) < 2 || ctx.Err() != nil {
+		return found, err
+	}
+	half := len(ids) / 2
+	if found, err = m.bisected(ctx, ids[:half], kinds); err != nil {
+		return nil, err
+	}
+	rest, err := m.bisected(ctx, ids[half:], kinds)
+	return append(found, rest...), err
 }
 
 // nodes asks for objects. Those that are gone are left out.

@@ -44,6 +44,7 @@ type engine struct {
 	store    *memory.Store
 	asked    []string // since the last run began
 	provider codeless
+	files    bool // also assets and attachments
 }
 
 func newEngine(t *testing.T, m *githubtest.Metadata) *engine {
@@ -76,7 +77,7 @@ func (e *engine) run() (open []string, notes []string) {
 	e.clock.Sleep(e.Context(), time.Hour) //nolint:errcheck // it is a test's clock
 	e.asked = nil
 	a, err := forge.NewAccount(forge.AccountOptions{
-		Provider: e.provider, Name: "github.com/tester", Clock: e.clock.Now, Metadata: &forge.MetadataOptions{},
+		Provider: e.provider, Name: "github.com/tester", Clock: e.clock.Now, Metadata: &forge.MetadataOptions{Files: e.files},
 	})
 	if err != nil {
 		e.Fatal(err)

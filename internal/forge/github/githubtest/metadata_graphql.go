@@ -17,7 +17,7 @@ const maxNodes = 500_000
 // object is one of GraphQL's, by its fields, with its type as "__typename". A field that is a resolver takes arguments.
 type object = map[string]any
 
-type resolver = func(arguments map[string]any) (any, error)
+type resolver func(arguments map[string]any) (any, error)
 
 // field is a piece of a query: a field with its alias, or the fields on a type.
 type field struct {
@@ -103,12 +103,12 @@ func (g *graph) fail(err error) {
 }
 
 // object resolves fields.
-func (g *graph) object(fields []field, o object) any {
+func (g *graph) object(fields []field, o object) map[string]any {
 	out := map[string]any{}
 	for _, f := range fields {
 		if f.on != "" {
 			if isA(o, f.on) {
-				maps.Copy(out, g.object(f.fields, o).(map[string]any))
+				maps.Copy(out, g.object(f.fields, o))
 			}
 			continue
 		}

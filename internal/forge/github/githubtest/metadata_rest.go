@@ -152,7 +152,7 @@ func (x *exchange) itemObject(r forgetest.Repo, m *Metadata, i *Item) map[string
 	o["node_id"], o["html_url"], o["user"], o["body"] = nodeID(kind, r.ID, i.Number), page, x.somebody(i.User), text(i.Body)
 	o["created_at"], o["closed_at"], o["state_reason"] = stamp(i.Created), moment(i.ClosedAt), text(i.Reason)
 	o["closed_by"], o["locked"], o["active_lock_reason"] = x.somebody(i.ClosedBy), i.Locked, text(i.LockReason)
-	o["timeline_url"] = o["url"].(string) + "/timeline"
+	o["timeline_url"] = fmt.Sprintf("%v/timeline", o["url"])
 	labels, assignees := []any{}, []any{}
 	for n, l := range m.Labels {
 		for _, name := range i.Labels {
@@ -188,7 +188,7 @@ func (x *exchange) listPulls(r forgetest.Repo, m *Metadata) {
 		for _, key := range strings.Fields("pull_request reactions state_reason closed_by comments repository_url labels_url events_url timeline_url parent_issue_url") {
 			delete(o, key)
 		}
-		at, page := fmt.Sprintf("%s/repos/%s/pulls/%d", x.rest, r.FullName(), i.Number), o["html_url"].(string)
+		at, page := fmt.Sprintf("%s/repos/%s/pulls/%d", x.rest, r.FullName(), i.Number), fmt.Sprint(o["html_url"])
 		o["url"], o["diff_url"], o["patch_url"] = at, page+".diff", page+".patch"
 		links := map[string]any{"html": map[string]any{"href": page}, "self": map[string]any{"href": at}}
 		for _, link := range strings.Fields("issue commits review_comments review_comment comments statuses") {
