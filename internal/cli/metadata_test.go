@@ -89,8 +89,11 @@ func TestFieldsThatDifferAreFew(t *testing.T) {
 
 func TestCountsOfMetadataAreBrief(t *testing.T) {
 	part := point.Part{Kind: point.KindMetadata, Counts: []point.Count{
-		{Of: "issues", Expected: 2, Stored: 2}, {Of: "timeline", Expected: 30, Stored: 30}, {Of: "comments", Expected: 5, Stored: 4},
-		{Of: "collections", Expected: 3, Stored: 3}, {Of: "files", Expected: 3, Stored: 1, Excluded: 1, MissingAtSource: []string{"https://f.example/a"}},
+		{Of: "issues", Expected: 2, Stored: 2},
+		{Of: "timeline", Expected: 30, Stored: 30},
+		{Of: "comments", Expected: 5, Stored: 4},
+		{Of: "collections", Expected: 3, Stored: 3},
+		{Of: "files", Expected: 3, Stored: 1, Excluded: 1, MissingAtSource: []string{"https://f.example/a"}},
 	}}
 	if got, want := countsOf(part), "32 of 32 records, 4 of 5 comments, 1 of 3 files (1 excluded)"; got != want {
 		t.Errorf("got %s, want %s", got, want)

@@ -333,10 +333,10 @@ func (b *fileBody) Read(p []byte) (int, error) {
 	switch {
 	case b.read > b.limit:
 		return 0, &TooLarge{0, b.limit}
-	case err == io.EOF && b.expected >= 0 && b.read < b.expected: //nolint:errorlint // a reader's end is never wrapped
+	case err == io.EOF && b.expected >= 0 && b.read < b.expected:
 		err = io.ErrUnexpectedEOF
 		fallthrough
-	case err != nil && err != io.EOF: //nolint:errorlint // a reader's end is never wrapped
+	case err != nil && err != io.EOF:
 		return n, b.broken(err)
 	}
 	return n, err

@@ -362,15 +362,15 @@ type summed struct {
 // Read reads on.
 func (s *summed) Read(p []byte) (int, error) {
 	n, err := s.from.Read(p)
-	s.hash.Write(p[:n]) //nolint:errcheck // it never fails
+	s.hash.Write(p[:n])
 	s.read += int64(n)
 	switch {
 	case s.read > s.limit:
 		err = &TooLarge{0, s.limit}
-	case err == io.EOF: //nolint:errorlint // a reader's end is never wrapped
+	case err == io.EOF:
 		err = s.judge()
 	}
-	if err != nil && err != io.EOF { //nolint:errorlint // a reader's end is never wrapped
+	if err != nil && err != io.EOF {
 		s.err = err
 	}
 	return n, err

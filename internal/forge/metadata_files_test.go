@@ -124,7 +124,7 @@ func (s *shelves) run(ctx context.Context, records ...archive.Record) (*archive.
 	}
 	must(save(s.Context()))
 	if err := t.take(ctx); err != nil {
-		d.Abandon(s.Context()) //nolint:errcheck // a run that is cut short
+		d.Abandon(s.Context())
 		return nil, err
 	}
 	must(w.Flush(s.Context()))
@@ -144,6 +144,7 @@ type within struct{ point.Reader }
 func (w within) List(ctx context.Context, path string) ([]point.Entry, error) {
 	return w.Reader.List(ctx, "m/"+path)
 }
+
 func (w within) Open(ctx context.Context, path string) (io.ReadSeekCloser, error) {
 	return w.Reader.Open(ctx, "m/"+path)
 }

@@ -37,7 +37,7 @@ func scanSegment(ctx context.Context, from point.Reader, segment string, yield f
 		yield(Record{}, err)
 		return false
 	}
-	defer f.Close() //nolint:errcheck // only read from
+	defer f.Close()
 	for text, err := range linesOf(f) {
 		var r Record
 		if err == nil {
@@ -117,7 +117,7 @@ func readFiles(ctx context.Context, from point.Reader, segment string, wanted []
 	if err != nil {
 		return err
 	}
-	defer f.Close() //nolint:errcheck // only read from
+	defer f.Close()
 	slices.SortFunc(wanted, func(a, b place) int { return int(a.offset - b.offset) })
 	for _, p := range wanted {
 		if _, err := f.Seek(p.offset, io.SeekStart); err != nil {
