@@ -318,10 +318,18 @@ func (of *reader) noted(n *note) {
 // kindOf is GitHub's word for what GitLab noted, by how its notes begin; "noted" for what GitHub has no word for.
 func kindOf(text string) string {
 	for _, known := range []struct{ begin, kind string }{
-		{"changed title", "renamed"}, {"assigned to", "assigned"}, {"unassigned", "unassigned"}, {"mentioned in", "cross-referenced"},
-		{"requested review", "review_requested"}, {"marked this merge request as **draft**", "convert_to_draft"},
-		{"marked this merge request as **ready**", "ready_for_review"}, {"locked this", "locked"}, {"unlocked this", "unlocked"},
-		{"approved this merge request", "reviewed"}, {"moved from", "transferred"}, {"marked this issue as a duplicate", "marked_as_duplicate"},
+		{"changed title", "renamed"},
+		{"assigned to", "assigned"},
+		{"unassigned", "unassigned"},
+		{"mentioned in", "cross-referenced"},
+		{"requested review", "review_requested"},
+		{"marked this merge request as **draft**", "convert_to_draft"},
+		{"marked this merge request as **ready**", "ready_for_review"},
+		{"locked this", "locked"},
+		{"unlocked this", "unlocked"},
+		{"approved this merge request", "reviewed"},
+		{"moved from", "transferred"},
+		{"marked this issue as a duplicate", "marked_as_duplicate"},
 	} {
 		if strings.HasPrefix(text, known.begin) {
 			return known.kind
@@ -374,13 +382,13 @@ func (of *reader) timeline(ctx context.Context) error {
 		e := &neutral.Event{Actor: in.User.neutral(), Created: in.Created, Kind: in.State, Text: in.State}
 		sort, _, _ := strings.Cut(r.ID, ":")
 		what := "" // a label that is gone
-		switch {
-		case sort == "label":
+		switch sort {
+		case "label":
 			e.Kind = "labeled"
 			if in.Label != nil {
 				what = in.Label.Name
 			}
-		case sort == "milestone":
+		case "milestone":
 			e.Kind = "milestoned"
 			if in.Milestone != nil {
 				what = in.Milestone.Title

@@ -119,9 +119,13 @@ func FuzzDecodeMetadata(f *testing.F) {
 		{"rules", `{"name":"main","push_access_levels":[{"access_level":40}]}`},
 		{"hooks", `{"url":"https://a:b@c/?d","push_events":true}`},
 		{"settings", `{"visibility":"public","topics":["x"],"merge_method":"ff","squash_option":"always"}`},
-		{"files", `{"url":"u","size":-1}`}, {"collaborators", `{"username":"x","access_level":40}`}, {"keys", `{"can_push":true}`},
-		{"hooks", `null`}, {"settings", `[]`},
-		{"labels", `{"name":"a::b","color":"red"}`}, {"milestones", `{"due_date":"2026-99-99"}`},
+		{"files", `{"url":"u","size":-1}`},
+		{"collaborators", `{"username":"x","access_level":40}`},
+		{"keys", `{"can_push":true}`},
+		{"hooks", `null`},
+		{"settings", `[]`},
+		{"labels", `{"name":"a::b","color":"red"}`},
+		{"milestones", `{"due_date":"2026-99-99"}`},
 	} {
 		f.Add(seed.collection, []byte(seed.raw))
 	}

@@ -80,7 +80,7 @@ func (f *fake) handler() http.Handler {
 		"DELETE /projects/{id}/{rest...}":        f.change,
 		"PUT /projects/{id}":                     f.editProject,
 
-		"GET /projects/{id}/repository/branches/{name}": f.branch,
+		"GET /projects/{id}/repository/branches": f.listBranches,
 	} {
 		method, path, _ := strings.Cut(pattern, " ")
 		mux.HandleFunc(method+" /api/v4"+path, handle)

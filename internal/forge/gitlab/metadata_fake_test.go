@@ -227,10 +227,10 @@ func (f *fake) note(item string, more object) object {
 	f.lastID++
 	n := object{
 		"id": f.lastID, "type": nil, "body": "a note", "author": person("bob"), "created_at": f.stamp(), "system": false,
-		"noteable_type": "Issue", "resolvable": false,
+		"resolvable": false,
 	}
 	if strings.HasPrefix(item, "merge_requests/") {
-		n["noteable_type"], n["resolvable"], n["resolved"], n["resolved_by"] = "MergeRequest", true, false, nil
+		n["resolvable"], n["resolved"], n["resolved_by"] = true, false, nil
 	}
 	maps.Copy(n, more)
 	if n["position"] != nil {

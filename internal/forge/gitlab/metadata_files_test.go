@@ -23,10 +23,12 @@ func TestFileURLs(t *testing.T) {
 		{"comments", `{"body":"https://evil.example.net/uploads/` + secret + `/a.png and https://git.example.com@evil.example.net/uploads/` + secret + `/a"}`, ""},
 		{"comments", `{"body":"/uploads/short/a.png [up](/uploads/` + secret + `/..) http://169.254.169.254/latest"}`, ""},
 		{"comments", `{"title":"/uploads/` + secret + `/a.png"}`, ""},
-		{"releases", `{"description":"","assets":{"links":[
+		{
+			"releases", `{"description":"","assets":{"links":[
 			{"name":"app","url":"https://git.example.com/gitlab/api/v4/projects/1/packages/generic/app/1/app"},
 			{"name":"far","url":"https://evil.example.net/app"},{"name":"near","url":"https://git.example.com/other"},{"name":"none","url":""}]}}`,
-			"https://git.example.com/gitlab/api/v4/projects/1/packages/generic/app/1/app"},
+			"https://git.example.com/gitlab/api/v4/projects/1/packages/generic/app/1/app",
+		},
 		{"releases", `{"assets":{"links":7}}`, ""},
 	} {
 		var got []string

@@ -88,7 +88,10 @@ func TestCapturedMetadata(t *testing.T) {
 	for _, of := range []struct{ child, parent string }{{"comments", "issues/1"}, {"review-comments", "pulls/1"}, {"reviews", "pulls/2"}} {
 		collection, id, _ := strings.Cut(of.parent, "/")
 		n := 0
-		for range archived.Children(t.Context(), archive.Key{Collection: collection, ID: id}, of.child) {
+		for _, err := range archived.Children(t.Context(), archive.Key{Collection: collection, ID: id}, of.child) {
+			if err != nil {
+				t.Fatal(err)
+			}
 			n++
 		}
 		if n == 0 {

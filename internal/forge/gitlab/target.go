@@ -3,6 +3,7 @@ package gitlab
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -31,7 +32,7 @@ type target struct {
 	dated      bool // the token's account owns the project or administers the server: dates and numbers of issues are kept
 	milestones map[string]int64
 	keys       map[string]bool   // deploy keys that are there
-	branches   map[string]string // commits by name; "" for a branch that is not there
+	branches   map[string]string // commits by name; nil until somebody asks
 	notes      map[string]said   // by marks
 	things     map[string]neutral.Written
 	taken      map[int64]bool  // numbers of issues
@@ -114,7 +115,7 @@ func fidelity(date, number neutral.Fate) neutral.Fidelity {
 // Begin implements forge.MetadataTarget. It changes nothing.
 func (t *target) Begin(ctx context.Context, r forge.Repository) (neutral.Restored, error) {
 	*t = target{
-		p: t.p, path: projectPath(r), milestones: map[string]int64{}, keys: map[string]bool{}, branches: map[string]string{},
+		p: t.p, path: projectPath(r), milestones: map[string]int64{}, keys: map[string]bool{},
 		notes: map[string]said{}, things: map[string]neutral.Written{}, taken: map[int64]bool{}, numbers: map[ref]int64{},
 		open: map[string]bool{},
 	}
@@ -187,18 +188,9 @@ func (t *target) Write(ctx context.Context, _ forge.Repository, thing neutral.Th
 }
 
 // Upload implements forge.MetadataTarget. The address is good in texts of the project.
-func (t *target) Upload(ctx context.Context, r forge.Repository, f archive.File, content io.Reader) (string, error) {
-	var made struct {
-		URL string `json:"url"`
-	}
-	u := forge.Upload{Name: cmp.Or(f.Name, path.Base(f.URL)), Type: f.Type, Size: f.Size, Body: content, Field: "file"}
-	if err := t.p.client.Send(ctx, http.MethodPost, projectPath(r)+"/uploads", nil, u, &made); err != nil {
-		return "", err
-	}
-	if made.URL == "" {
-		return "", fault.New("upload", fault.ErrUnavailable, "the server answered without an address", "")
-	}
-	return made.URL, nil
+func (t *target) Upload(ctx context.Context, _ forge.Repository, f archive.File, content io.Reader) (string, error) {
+	made, err := t.attach(ctx, forge.Upload{Name: cmp.Or(f.Name, path.Base(f.URL)), Type: f.Type, Size: f.Size, Body: content})
+	return made.URL, err
 }
 
 // Finish implements forge.MetadataTarget.
@@ -263,22 +255,29 @@ func (t *target) writeSettings(ctx context.Context, s *neutral.Settings) error {
 	return nil
 }
 
-// branch is the commit of a branch; "" for one that is not there.
+// branch is the commit of a branch; "" for one that is not there. All are listed once: there are as many questions as pull requests.
 func (t *target) branch(ctx context.Context, name string) (string, error) {
-	if commit, known := t.branches[name]; known {
-		return commit, nil
+	if t.branches == nil {
+		all := map[string]string{}
+		err := t.p.items(ctx, t.path+"/repository/branches", hundred(), func(raw json.RawMessage) (more bool, err error) {
+			var b struct {
+				Name   string `json:"name"`
+				Commit struct {
+					ID string `json:"id"`
+				} `json:"commit"`
+			}
+			if err := json.Unmarshal(raw, &b); err != nil {
+				return false, fault.Wrap("gitlab branch", fault.ErrUnavailable, err, "")
+			}
+			all[b.Name] = b.Commit.ID
+			return true, nil
+		})
+		if err != nil && !notFound(err) { // a project without code has none
+			return "", err
+		}
+		t.branches = all
 	}
-	var found struct {
-		Commit struct {
-			ID string `json:"id"`
-		} `json:"commit"`
-	}
-	err := t.p.get(ctx, t.path+"/repository/branches/"+escaped(name), nil, &found)
-	if err != nil && !notFound(err) {
-		return "", err
-	}
-	t.branches[name] = found.Commit.ID
-	return found.Commit.ID, nil
+	return t.branches[name], nil
 }
 
 // labelName is a label's name as GitLab takes it: commas separate labels there.
@@ -388,20 +387,52 @@ func (t *target) writeRelease(ctx context.Context, r *neutral.Release) (w neutra
 	return neutral.Written{ID: r.Tag, URL: made.Links.Self, State: "published"}, nil
 }
 
-// writeAsset stores a file in the project's package registry, as GitLab advises, and links the release to it.
+// writeAsset stores a file in the project's package registry, as GitLab advises, or where that is switched off as an attachment, and
+// links the release to it.
 func (t *target) writeAsset(ctx context.Context, a *neutral.Asset) (w neutral.Written, err error) {
-	at := fmt.Sprintf("%s/packages/generic/release-assets/%s/%s", t.path, plainName(a.Release), plainName(a.Name))
-	u := forge.Upload{Name: a.Name, Type: a.Type, Size: a.Size, Body: a.Content}
-	if err := t.p.client.Send(ctx, http.MethodPut, at, nil, u, nil); err != nil {
+	address, err := t.store(ctx, a)
+	if err != nil {
 		return w, err
 	}
-	address := t.p.site.String() + "/api/v4" + at
 	body := map[string]any{"name": a.Name, "url": address, "link_type": "package"}
 	var made link
 	if err := t.post(ctx, t.path+"/releases/"+escaped(a.Release)+"/assets/links", body, &made); err != nil {
 		return w, err
 	}
 	return neutral.Written{ID: number(made.ID), URL: address}, nil
+}
+
+// store uploads an asset, and returns its address.
+func (t *target) store(ctx context.Context, a *neutral.Asset) (string, error) {
+	at := fmt.Sprintf("%s/packages/generic/release-assets/%s/%s", t.path, plainName(a.Release), plainName(a.Name))
+	u := forge.Upload{Name: a.Name, Type: a.Type, Size: a.Size, Body: a.Content}
+	err := t.p.client.Send(ctx, http.MethodPut, at, nil, u, nil)
+	again, ok := a.Content.(io.Seeker)
+	if !ok || !notFound(err) && !errors.Is(err, fault.ErrDenied) {
+		return t.p.site.String() + "/api/v4" + at, err
+	}
+	if _, err := again.Seek(0, io.SeekStart); err != nil {
+		return "", err
+	}
+	made, err := t.attach(ctx, u)
+	return t.p.site.String() + made.Path, err
+}
+
+// attachment is where an upload is: as texts of the project say it, and on the server.
+type attachment struct {
+	URL  string `json:"url"`
+	Path string `json:"full_path"`
+}
+
+func (t *target) attach(ctx context.Context, u forge.Upload) (made attachment, err error) {
+	u.Field = "file"
+	if err := t.p.client.Send(ctx, http.MethodPost, t.path+"/uploads", nil, u, &made); err != nil {
+		return made, err
+	}
+	if made.URL == "" {
+		return made, fault.New("upload", fault.ErrUnavailable, "the server answered without an address", "")
+	}
+	return made, nil
 }
 
 // plainName is a name as the package registry takes it.

@@ -31,6 +31,10 @@ func (f *fake) change(w http.ResponseWriter, r *http.Request) {
 		return
 	case strings.HasPrefix(rest, "packages/generic/"):
 		content, _ := io.ReadAll(r.Body)
+		if f.hidden["packages"] {
+			refuse(w, http.StatusForbidden, "403 Forbidden")
+			return
+		}
 		f.uploads[fmt.Sprint(repo.ID, "/", rest)] = string(content)
 		answer(w, http.StatusCreated, object{"message": "201 Created"})
 		return
@@ -214,13 +218,12 @@ func (f *fake) store(w http.ResponseWriter, r *http.Request, id int64) {
 	answer(w, http.StatusCreated, object{"alt": header.Filename, "url": "/" + path, "full_path": fmt.Sprintf("/-/project/%d/%s", id, path)})
 }
 
-func (f *fake) branch(w http.ResponseWriter, r *http.Request) {
-	commit := f.branches[r.PathValue("name")]
-	if commit == "" {
-		refuse(w, http.StatusNotFound, "404 Branch Not Found")
-		return
+func (f *fake) listBranches(w http.ResponseWriter, r *http.Request) {
+	all := []any{}
+	for name, commit := range f.branches {
+		all = append(all, object{"name": name, "commit": object{"id": commit}})
 	}
-	answer(w, http.StatusOK, object{"name": r.PathValue("name"), "commit": object{"id": commit}})
+	page(w, r, all)
 }
 
 // jsonOf is a thing as text, for comparing.

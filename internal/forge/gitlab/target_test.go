@@ -389,3 +389,21 @@ func TestRestoreFromAnotherForge(t *testing.T) {
 		})
 	}
 }
+
+// Where the package registry is switched off, assets are attachments.
+func TestAssetsWithoutPackages(t *testing.T) {
+	b, r := furnished(t)
+	b.fake.owner50, b.fake.hidden["packages"] = true, true
+	from, to := b.source(t, r), b.empty(t)
+	if _, err := b.restore(t, from, to); err != nil {
+		t.Fatal(err)
+	}
+	o, err := b.source(t, to).Overview(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, path, _ := strings.Cut(o.Releases[0].Assets[0].URL, "/-/project/")
+	if b.fake.uploads[path] != "bytes of app.tar.gz" {
+		t.Errorf("%s: %q", o.Releases[0].Assets[0].URL, b.fake.uploads[path])
+	}
+}
