@@ -62,13 +62,19 @@ func TestDecodeItems(t *testing.T) {
 			`"id":"101"`, `"login":"alice"`, `"name":"Alice A."`, `"Closed":true`, `"ClosedAt":"2026-01-02T00:00:00Z"`, `"Labels":["bug"]`, `"Milestone":"v1"`,
 			`"Assignees":[{"login":"bob"}]`, `"Due":"2026-03-01T00:00:00Z"`, `"Locked":true`, `"Pinned":true`, `"forge":"git.example.com"`, `"Pull":null`,
 		}},
-		"nobody wrote it": {[]archive.Record{raw("issues/7", `{`+issue+`,"user":null,"milestone":null,"labels":null,"assignees":null,"closed_at":null}`)},
-			[]string{`"author":{"login":""}`, `"Closed":false`}},
+		"nobody wrote it": {
+			[]archive.Record{raw("issues/7", `{`+issue+`,"user":null,"milestone":null,"labels":null,"assignees":null,"closed_at":null}`)},
+			[]string{`"author":{"login":""}`, `"Closed":false`},
+		},
 		"a ghost, by Gitea's word": {[]archive.Record{raw("issues/7", `{`+issue+`,"user":{"id":-1,"login":"Ghost"}}`)}, []string{`"author":{"login":"Ghost"}`}},
-		"migrated from elsewhere": {[]archive.Record{raw("issues/7", `{`+issue+`,"user":{"id":1,"login":"admin"},"original_author":"octocat"}`)},
-			[]string{`"author":{"login":"octocat"}`}},
-		"times that are none": {[]archive.Record{raw("issues/7", `{`+issue+`,"closed_at":"soon","due_date":"9999-01-01T00:00:00Z"}`)},
-			[]string{`"ClosedAt":"0001-01-01T00:00:00Z"`, `"Due":"0001-01-01T00:00:00Z"`}},
+		"migrated from elsewhere": {
+			[]archive.Record{raw("issues/7", `{`+issue+`,"user":{"id":1,"login":"admin"},"original_author":"octocat"}`)},
+			[]string{`"author":{"login":"octocat"}`},
+		},
+		"times that are none": {
+			[]archive.Record{raw("issues/7", `{`+issue+`,"closed_at":"soon","due_date":"9999-01-01T00:00:00Z"}`)},
+			[]string{`"ClosedAt":"0001-01-01T00:00:00Z"`, `"Due":"0001-01-01T00:00:00Z"`},
+		},
 		"files that hang on it": {[]archive.Record{
 			raw("issues/7", `{`+issue+`,"body":"![x](/attachments/u1)","assets":[{"name":"x.png","browser_download_url":"https://git.example.com/attachments/u1"},
 				{"name":"a [b].txt","browser_download_url":"https://git.example.com/attachments/u2"}]}`),
@@ -94,8 +100,10 @@ func TestDecodeItems(t *testing.T) {
 			raw("pulls/7 in issues/7", `{"number":7,"merged":true,"merge_commit_sha":"cc","merged_by":{"login":"dora"},"merge_base":"aa",
 				"base":{"ref":"main","sha":"bb"},"head":{"ref":"fix","sha":"dd","repo":null},"requested_reviewers":null}`),
 		}, []string{`"Merged":true`, `"BaseOID":"aa"`, `"HeadOID":"dd"`, `"HeadRepository":""`, `"MergedBy":{"login":"dora"}`, `"MergeOID":"cc"`}},
-		"a pull request of which only the issue was read": {[]archive.Record{raw("issues/7", `{`+issue+`,"pull_request":{"merged":false,"draft":true}}`)},
-			[]string{`"Draft":true`, `"Base":""`}},
+		"a pull request of which only the issue was read": {
+			[]archive.Record{raw("issues/7", `{`+issue+`,"pull_request":{"merged":false,"draft":true}}`)},
+			[]string{`"Draft":true`, `"Base":""`},
+		},
 		"reviews": {[]archive.Record{
 			raw("issues/7", `{`+issue+`,"pull_request":{}}`), raw("pulls/7 in issues/7", `{"number":7}`),
 			raw("reviews/1 in pulls/7", `{"id":1,"state":"REQUEST_CHANGES","dismissed":true,"body":"No","user":{"login":"bob"},"submitted_at":"2026-01-05T00:00:00Z","commit_id":"ee"}`),
@@ -197,11 +205,15 @@ func FuzzDecode(f *testing.F) {
 			t.Fatal(err)
 		}
 		_, _ = s.Overview(t.Context()) // only that they end is asked
-		for range s.Items(t.Context()) {
-			continue
+		for item, err := range s.Items(t.Context()) {
+			if err == nil && item.Number <= 0 {
+				t.Errorf("an item has the number %d", item.Number)
+			}
 		}
-		for range s.Files(t.Context()) {
-			continue
+		for file, err := range s.Files(t.Context()) {
+			if err == nil && file == nil {
+				t.Error("a file is nil")
+			}
 		}
 	})
 }

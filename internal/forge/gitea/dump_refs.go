@@ -29,7 +29,7 @@ func readRefs(dir string) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer f.Close() //nolint:errcheck // only read from
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {
 		if oid, ref, ok := strings.Cut(lines.Text(), " "); ok && strings.HasPrefix(ref, "refs/") {

@@ -26,9 +26,10 @@ func (p *Provider) Dialect() string { return "gitea" }
 
 // units is what of a repository is switched on, by its document. What the document does not tell is.
 type units struct {
-	HasIssues   *bool `json:"has_issues"`
-	HasPulls    *bool `json:"has_pull_requests"`
-	HasReleases *bool `json:"has_releases"`
+	HasIssues   *bool     `json:"has_issues"`
+	HasPulls    *bool     `json:"has_pull_requests"`
+	HasReleases *bool     `json:"has_releases"`
+	Topics      *[]string `json:"topics"` // older servers have them apart
 	Tracker     *struct {
 		Times        bool `json:"enable_time_tracker"`
 		Dependencies bool `json:"enable_issue_dependencies"`
@@ -49,9 +50,11 @@ func (p *Provider) Collections(r forge.Repository) []forge.Collection {
 	}
 	all := []forge.Collection{
 		{Name: "settings", Read: p.settings},
-		{Name: "topics", Read: p.topics},
 		{Name: "labels", Read: p.whole("labels", nil, byID)},
 		{Name: "milestones", Read: p.whole("milestones", url.Values{"state": {"all"}}, byID)},
+	}
+	if u.Topics == nil {
+		all = append(all, forge.Collection{Name: "topics", Read: p.topics})
 	}
 	if on(u.HasIssues) || on(u.HasPulls) {
 		all = append(all, p.conversations(u)...)

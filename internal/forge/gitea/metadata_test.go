@@ -248,6 +248,9 @@ func TestWhatIsSwitchedOffIsNotRead(t *testing.T) {
 	if all := names(`{"has_issues":false,"has_pull_requests":false,"has_releases":false}`); strings.Contains(all, "issues") || strings.Contains(all, "releases") {
 		t.Errorf("read are %s", all)
 	}
+	if all := names(`{"topics":[]}`); strings.Contains(all, "topics") || !strings.Contains(names(`{}`), "topics") {
+		t.Errorf("read are %s", all)
+	}
 	if all := names(`{"internal_tracker":{"enable_time_tracker":false,"enable_issue_dependencies":true}}`); strings.Contains(all, "times") ||
 		!strings.Contains(all, "dependencies") || !strings.Contains(all, "pulls") {
 		t.Errorf("read are %s", all)
