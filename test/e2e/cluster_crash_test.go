@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -79,16 +80,14 @@ type victim struct {
 	kill   func(t *testing.T, c *crashes, w work) bool // whether there was something to kill
 	only   []v1alpha1.Phase                            // in which it is there; none for all
 	always bool                                        // also each that takes its place
+	fatal  bool                                        // nothing takes its place: the work may fail
 }
 
 // lanes are the victims: those of a lane die one after the other, and lanes go side by side, each with an application of its own.
 func lanes() map[string][]victim {
 	moving := []v1alpha1.Phase{v1alpha1.PhaseMoving}
 	return map[string][]victim{
-		"crash-a": {{name: "controller", kill: func(t *testing.T, c *crashes, _ work) bool {
-			controllers := client.MatchingLabels{"app.kubernetes.io/component": "controller"}
-			return c.slay(t, controllers) && c.remove(t, controllers, corev1.PodRunning) // else its pod would wait longer each time before it starts again
-		}}},
+		"crash-a": {{name: "controller", kill: killController}},
 		"crash-b": {
 			{name: "apiserver", kill: func(t *testing.T, c *crashes, _ work) bool { c.kill(t, "kube-apiserver"); return true }},
 			{name: "mover", only: moving, kill: func(t *testing.T, c *crashes, w work) bool { return c.slay(t, w.movers()) }},
@@ -106,6 +105,21 @@ func lanes() map[string][]victim {
 			},
 		},
 	}
+}
+
+// killController kills the controller. Its pod goes with it: it would wait longer each time before it starts again.
+func killController(t *testing.T, c *crashes, _ work) bool {
+	t.Helper()
+	controllers := client.MatchingLabels{"app.kubernetes.io/component": "controller"}
+	return c.slay(t, controllers) && c.remove(t, controllers, corev1.PodRunning)
+}
+
+// removeJob deletes the Job of some work, with its pods.
+func (c *crashes) removeJob(t *testing.T, w work) bool {
+	t.Helper()
+	_, name, _ := w.status()
+	job := &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Namespace: system, Name: name}}
+	return name != "" && c.api.Delete(t.Context(), job, client.PropagationPolicy(metav1.DeletePropagationBackground)) == nil
 }
 
 // pods lists pods of Backstay; none while the API server is away.
