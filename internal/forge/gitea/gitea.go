@@ -43,6 +43,7 @@ type Provider struct {
 	o      Options
 	web    *url.URL // of the instance, without slash at its end
 	client *forge.Client
+	files  *forge.FileClient
 
 	mu      sync.Mutex
 	self    string // whose the credentials are, once asked for
@@ -73,11 +74,11 @@ func New(o Options) (*Provider, error) {
 	options.Header = map[string]string{"Accept": "application/json"}
 	options.Authorize = forge.Authorize("token", o.Token, o.Username, o.Password)
 	options.Secrets = []fault.Secret{o.Token, o.Password}
-	p.client, err = forge.NewClient(options)
-	if err != nil {
+	if p.client, err = forge.NewClient(options); err != nil {
 		return nil, err
 	}
-	return p, nil
+	p.files, err = p.client.Files(forge.FileHosts{Own: []string{web.String()}})
+	return p, err
 }
 
 // Host implements forge.Provider.

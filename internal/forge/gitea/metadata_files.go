@@ -69,9 +69,5 @@ func (p *Provider) GetFile(ctx context.Context, _ forge.Repository, f archive.Fi
 	if at == "" {
 		return nil, fault.New("get file", fault.ErrNotFound, "it is at no address of the forge's files", "")
 	}
-	files, err := p.client.Files(forge.FileHosts{Own: []string{p.web.String()}})
-	if err != nil {
-		return nil, err
-	}
-	return files.Get(ctx, at, nil, limit)
+	return p.files.Get(ctx, at, nil, limit)
 }
