@@ -31,7 +31,6 @@ type target struct {
 	account    string
 	dated      bool // the token's account owns the project or administers the server: dates and numbers of issues are kept
 	milestones map[string]int64
-	keys       map[string]bool   // deploy keys that are there
 	branches   map[string]string // commits by name; nil until somebody asks
 	notes      map[string]said   // by marks
 	things     map[string]neutral.Written
@@ -106,8 +105,8 @@ func fidelity(date, number neutral.Fate) neutral.Fidelity {
 
 		"rule": lost("GitLab's protected branches have none"), "rule.name": kept(), "rule.pattern": kept(), "rule.tags": kept(),
 		"rule.forcePush": kept(), "rule.pushBy": changed("by the nearest role"),
-		"hook": lost("it is not made: its secret is not in the point"), "key": kept(),
-		"collaborator": lost("nobody is invited"), "file": kept(),
+		"hook": lost("it is not made: its secret is not in the point"), "key": lost("who has access is not restored"),
+		"collaborator": lost("who has access is not restored"), "file": kept(),
 		"discussion": changed("an issue"),
 	}
 }
@@ -115,7 +114,7 @@ func fidelity(date, number neutral.Fate) neutral.Fidelity {
 // Begin implements forge.MetadataTarget. It changes nothing.
 func (t *target) Begin(ctx context.Context, r forge.Repository) (neutral.Restored, error) {
 	*t = target{
-		p: t.p, path: projectPath(r), milestones: map[string]int64{}, keys: map[string]bool{},
+		p: t.p, path: projectPath(r), milestones: map[string]int64{},
 		notes: map[string]said{}, things: map[string]neutral.Written{}, taken: map[int64]bool{}, numbers: map[ref]int64{},
 		open: map[string]bool{},
 	}
@@ -179,8 +178,6 @@ func (t *target) Write(ctx context.Context, _ forge.Repository, thing neutral.Th
 		w, err = t.writeAsset(ctx, v)
 	case *neutral.Rule:
 		err = t.writeRule(ctx, v)
-	case *neutral.DeployKey:
-		err = t.writeKey(ctx, v)
 	default:
 		err = fault.New("", fault.ErrUnsupported, "GitLab takes none by its API", "")
 	}
@@ -306,19 +303,6 @@ func (t *target) writeMilestone(ctx context.Context, m *neutral.Milestone) (w ne
 		err = t.put(ctx, t.path+"/milestones/"+w.ID, map[string]any{"state_event": "close"})
 	}
 	return w, err
-}
-
-func (t *target) writeKey(ctx context.Context, k *neutral.DeployKey) error {
-	if t.keys[keyText(k.Key)] {
-		return nil
-	}
-	return t.post(ctx, t.path+"/deploy_keys", map[string]any{"title": k.Title, "key": k.Key, "can_push": !k.ReadOnly}, nil)
-}
-
-// keyText is what of a public key tells it from others, without the comment.
-func keyText(key string) string {
-	fields := strings.Fields(key)
-	return strings.Join(fields[:min(len(fields), 2)], " ")
 }
 
 // writeRule protects a branch or tags. What GitLab protected by itself, as it does the default branch, is protected anew where it is

@@ -355,7 +355,7 @@ func (t *target) findNotes(ctx context.Context, item string) error {
 	})
 }
 
-// findNamed finds labels, milestones and keys.
+// findNamed finds labels and milestones.
 func (t *target) findNamed(ctx context.Context) error {
 	err := t.eachNamed(ctx, t.path+"/labels", func(n named) {
 		t.things[neutral.KeyOf(&neutral.Label{Name: n.Name})] = neutral.Written{ID: number(n.ID)}
@@ -372,11 +372,7 @@ func (t *target) findNamed(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = t.eachNamed(ctx, t.path+"/deploy_keys", func(n named) { t.keys[keyText(n.Key)] = true })
-	if errors.Is(err, fault.ErrDenied) { // whoever may not see them may not make one either
-		return nil
-	}
-	return err
+	return nil
 }
 
 // named is what is read of things that are found by their names.
@@ -385,7 +381,6 @@ type named struct {
 	Name  string `json:"name"`
 	Title string `json:"title"`
 	State string `json:"state"` // "active", "closed"
-	Key   string `json:"key"`
 }
 
 func (t *target) eachNamed(ctx context.Context, path string, f func(named)) error {

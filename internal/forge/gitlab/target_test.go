@@ -147,7 +147,7 @@ func TestRestoredMetadataIsCapturedAlike(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(report.Notes) != 1 || !strings.Contains(report.Notes[0], "hook") {
+	if notes := strings.Join(report.Notes, "; "); len(report.Notes) != 2 || !strings.Contains(notes, "hook") || !strings.Contains(notes, "key") {
 		t.Errorf("notes %q", report.Notes)
 	}
 	before, after := items(t, from), items(t, b.source(t, to))
@@ -189,7 +189,7 @@ func overview(t *testing.T, before, after neutral.Source, f *fake) {
 	if _, path, _ := strings.Cut(app.URL, "/projects/"); app.Name != "app.tar.gz" || f.uploads[path] != "bytes of app.tar.gz" {
 		t.Errorf("asset %+v", app)
 	}
-	was.Releases[0].Assets, is.Releases[0].Assets, was.Collaborators, was.Hooks = nil, nil, nil, nil
+	was.Releases[0].Assets, is.Releases[0].Assets, was.Collaborators, was.Hooks, was.Keys = nil, nil, nil, nil, nil
 	for _, m := range []*neutral.Milestone{was.Milestones[0], is.Milestones[0]} {
 		m.Created, m.Updated = time.Time{}, time.Time{}
 	}
