@@ -197,14 +197,17 @@ func (m *metadata) discussions(ctx context.Context, q forge.Query) records {
 			if q.Since.IsZero() {
 				return yield(r)
 			}
-			if r.Updated.Before(q.Since) {
+			if r.Updated.Before(q.Since) || len(recent) > maxRecent {
 				return false
 			}
 			recent = append(recent, r)
 			return true
 		})
-		if err != nil || stopped && q.Since.IsZero() {
+		switch {
+		case err != nil || stopped && q.Since.IsZero():
 			return err
+		case len(recent) > maxRecent:
+			return errRecent()
 		}
 		slices.Reverse(recent)
 		for _, r := range recent {

@@ -52,7 +52,9 @@ func (m *metadata) pulls(ctx context.Context, q forge.Query) records {
 			r := numbered("issues")(raw)
 			switch {
 			case !q.Since.IsZero() && !r.Updated.Before(q.Since):
-				recent = append(recent, r)
+				if recent = append(recent, r); len(recent) > maxRecent {
+					return errRecent()
+				}
 			case !q.Since.IsZero() || !yield(r):
 				return errEnough
 			}
@@ -69,6 +71,13 @@ func (m *metadata) pulls(ctx context.Context, q forge.Query) records {
 		}
 		return nil
 	})
+}
+
+// maxRecent is how much that is new is held, where it has to be turned round.
+const maxRecent = 50_000
+
+func errRecent() error {
+	return fault.New("", fault.ErrUnavailable, fmt.Sprintf("the list has more than %d changes since the last run, or does not end", maxRecent), "")
 }
 
 func (m *metadata) comments(ctx context.Context, q forge.Query) records {
