@@ -280,6 +280,41 @@ func TestMarksOfCollections(t *testing.T) {
 	s.whole()
 }
 
+func TestMarksOfCollectionsSpareNothingThatIsLacking(t *testing.T) {
+	h := newHub(250, 4)
+	issues := 1
+	h.mark = func() string { return fmt.Sprintf("issues=%d comments=1 releases=1", issues) }
+	h.refuse = map[string]error{"timeline": fault.New("get", fault.ErrDenied, "403", "")}
+	s := newShelf(t, h)
+	odd := true
+	h.change = func(all []forge.Collection) []forge.Collection {
+		i := slices.IndexFunc(all, func(c forge.Collection) bool { return c.Name == "releases" })
+		all[i].Read = func(ctx context.Context, q forge.Query) iter.Seq2[archive.Record, error] {
+			return func(yield func(archive.Record, error) bool) {
+				if odd && !yield(archive.Record{}, nil) {
+					return
+				}
+				h.read("releases")(ctx, q)(yield)
+			}
+		}
+		return all
+	}
+	h.totals = false
+	s.bad()
+	s.bad()
+	odd = false
+	s.good()
+	h.refuse = nil
+	issues++
+	h.lists["issues"].edited[3] = edit{h.now, "edited"}
+	s.good()
+	s.good()
+	s.whole()
+	if s.good(); h.requests != 0 {
+		t.Errorf("%d requests in the end", h.requests)
+	}
+}
+
 func TestADifferenceThatStaysIsLookedIntoOnce(t *testing.T) {
 	h := newHub(250, 4)
 	s := newShelf(t, h)

@@ -200,8 +200,9 @@ func (m *metadataReading) end(ctx context.Context, root *branch) error {
 func (m *metadataReading) endBranch(b *branch) {
 	until, failure := b.reached(), b.failure()
 	b.complete = failure == nil
+	again := b.complete && b.above != nil && b.wasLeftOut() && !b.leftOut() // it is there for what changed only; the rest is the next run's
 	switch {
-	case failure == nil && b.above != nil && b.wasLeftOut() && !b.leftOut(): // it is known of what changed only; the rest is the next run's
+	case again:
 		m.again, until = true, time.Time{}
 	case failure == nil && b.root.denied == nil:
 		until = m.arrived(b, until)
@@ -220,7 +221,9 @@ func (m *metadataReading) endBranch(b *branch) {
 		case b.all || p.Swept.IsZero():
 			p.Swept = m.began
 		}
-		p.Read, p.Mark = m.began, m.words[b.Name]
+		if p.Read, p.Mark = m.began, m.words[b.Name]; again || b.unfit > 0 {
+			p.Read = time.Time{}
+		}
 	})
 }
 
