@@ -36,7 +36,8 @@ type Collection struct {
 	// that they have where it reads all of its own, or all that belongs to Query.Parents and to what it yields. They have no
 	// Collection of their own.
 	Also []string
-	// Requests is about how many requests reading n records costs, for estimates; nil for one for each hundred, or each parent.
+	// Requests is about how many requests reading n records costs, or where Of is set those of n parents, for estimates; nil for one for
+	// each hundred, or each Batch of parents.
 	Requests func(n int64) int64
 }
 

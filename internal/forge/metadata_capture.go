@@ -1,6 +1,7 @@
 package forge
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -144,7 +145,7 @@ func Estimate(collections []Collection, totals map[string]int64) (by map[string]
 		var n int64
 		switch {
 		case c.Requests != nil:
-			n = c.Requests(totals[c.Name])
+			n = c.Requests(totals[cmp.Or(c.Of, c.Name)])
 		case c.Of != "":
 			n = (totals[c.Of] + int64(max(c.Batch, 1)) - 1) / int64(max(c.Batch, 1))
 		default:

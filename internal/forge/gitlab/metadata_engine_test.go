@@ -98,7 +98,10 @@ func TestCaptureCostsWhatChanged(t *testing.T) {
 	if h := first.Header(); h.Account != "tester" || h.Dialect != "gitlab" || h.ID == "" {
 		t.Errorf("header %+v", h)
 	}
-	t.Logf("first: %d requests", len(asked))
+	_, sum := forge.Estimate(b.Collections(forge.Repository{ID: "1"}), map[string]int64{"issues": 3, "pulls": 2})
+	if n := int64(len(asked)); n > sum || sum > n+8 {
+		t.Errorf("the first reading took %d requests, and %d were foreseen", n, sum)
+	}
 	if _, asked = b.point(t, store); len(asked) > 0 {
 		t.Errorf("unchanged, it asks %q", asked)
 	}

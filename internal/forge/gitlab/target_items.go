@@ -363,16 +363,12 @@ func (t *target) findNamed(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = t.eachNamed(ctx, t.path+"/milestones?include_ancestors=true", func(n named) {
+	return t.eachNamed(ctx, t.path+"/milestones?include_ancestors=true", func(n named) {
 		t.milestones[n.Title] = n.ID
 		if n.State == "closed" { // one that is open may have to be closed
 			t.things[neutral.KeyOf(&neutral.Milestone{Title: n.Title})] = neutral.Written{ID: number(n.ID)}
 		}
 	})
-	if err != nil {
-		return err
-	}
-	return nil
 }
 
 // named is what is read of things that are found by their names.
