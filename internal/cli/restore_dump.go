@@ -70,11 +70,10 @@ func (a *app) restoreDump(ctx context.Context, ref string, o restoreOptions) err
 			return err
 		}
 		doc := restoreDocument{Version: documentVersion, Point: p.ID}
-		parts := dumpParts(record.Point.Parts, o.part)
-		if len(parts) == 0 {
+		parts, lacking := dumpParts(record.Point.Parts, o.part)
+		if len(parts) == 0 && lacking == nil {
 			return fault.New("restore", fault.ErrNotFound, "the point has no metadata of such a repository", "back up with metadata: true")
 		}
-		var lacking []error
 		for _, part := range parts {
 			done, err := protect.Restore(ctx, s, p.ID, protect.Restoration{
 				Part: part.name, To: filepath.Join(o.to, part.place), Restorers: map[string]protect.Restorer{
@@ -85,13 +84,13 @@ func (a *app) restoreDump(ctx context.Context, ref string, o restoreOptions) err
 				},
 			})
 			doc.Parts = append(doc.Parts, done...)
-			if lacking = append(lacking, err); err != nil && !errors.Is(err, fault.ErrIncomplete) {
+			if lacking = errors.Join(lacking, err); err != nil && !errors.Is(err, fault.ErrIncomplete) {
 				break
 			}
 		}
 		wipe()
 		doc.Seconds = seconds(a.Clock().Sub(began))
-		return errors.Join(errors.Join(lacking...), a.tellRestore(doc, p.Subject.Name+" as of "+stamp(p.Time)+" UTC"))
+		return errors.Join(lacking, a.tellRestore(doc, p.Subject.Name+" as of "+stamp(p.Time)+" UTC"))
 	})
 }
 
@@ -99,8 +98,8 @@ func (a *app) restoreDump(ctx context.Context, ref string, o restoreOptions) err
 type dumpPart struct{ name, place string }
 
 // dumpParts are the parts of the repositories that there is metadata of, the git parts of each before that. name is the end of a
-// repository's, "" for all.
-func dumpParts(all []point.Part, name string) (found []dumpPart) {
+// repository's, "" for all. A repository whose git part is not there is lacking.
+func dumpParts(all []point.Part, name string) (found []dumpPart, lacking error) {
 	there := map[string]bool{}
 	for _, p := range all {
 		there[p.Name] = p.State == point.Stored || p.State == point.Carried
@@ -115,6 +114,10 @@ func dumpParts(all []point.Part, name string) (found []dumpPart) {
 		if name != "" && p.Name != name && !strings.HasSuffix("/"+inner, "/"+strings.TrimSuffix(name, ".git")) {
 			continue
 		}
+		if !there[repository] {
+			lacking = errors.Join(lacking, fault.New("restore "+p.Name, fault.ErrIncomplete, repository+" is not in the point", ""))
+			continue
+		}
 		place := filepath.FromSlash(inner)
 		found = append(found, dumpPart{repository, filepath.Join(place, gitea.DumpGit)})
 		if wiki := bare + ".wiki.git"; there[wiki] {
@@ -122,7 +125,7 @@ func dumpParts(all []point.Part, name string) (found []dumpPart) {
 		}
 		found = append(found, dumpPart{p.Name, place})
 	}
-	return found
+	return found, lacking
 }
 
 // dumper writes the metadata beside the git parts, which are there.
