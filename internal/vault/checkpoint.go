@@ -44,8 +44,11 @@ func (c *checkpoints) ended(p *point.Part) {
 }
 
 // manifests are those that are there.
-func (c *checkpoints) manifests() []manifest.ID {
-	return slices.DeleteFunc([]manifest.ID{c.base, c.recent, c.open}, func(id manifest.ID) bool { return id == "" })
+func (c *checkpoints) manifests() []manifest.ID { return given(c.base, c.recent, c.open) }
+
+// given leaves out what is none.
+func given(ids ...manifest.ID) []manifest.ID {
+	return slices.DeleteFunc(ids, func(id manifest.ID) bool { return id == "" })
 }
 
 // plan decides what the next checkpoint holds: the parts that are not in the base, or all parts, as a new base. With the square root
@@ -62,13 +65,11 @@ func (c *checkpoints) plan() (names []string, rebase bool) {
 func (c *checkpoints) made(id manifest.ID, n int, rebase bool) (replaced []manifest.ID) {
 	c.count++
 	if rebase {
-		replaced = []manifest.ID{c.base, c.recent}
+		replaced = given(c.base, c.recent)
 		c.base, c.recent, c.inBase = id, "", n
 		return replaced
 	}
-	if c.recent != "" {
-		replaced = []manifest.ID{c.recent}
-	}
+	replaced = given(c.recent)
 	c.recent = id
 	return replaced
 }
@@ -76,7 +77,7 @@ func (c *checkpoints) made(id manifest.ID, n int, rebase bool) (replaced []manif
 // madeOpen notes a checkpoint of the open parts, "" for none of them, and returns the manifest that it stands in for.
 func (c *checkpoints) madeOpen(id manifest.ID) (replaced []manifest.ID) {
 	c.count++
-	replaced, c.open = []manifest.ID{c.open}, id
+	replaced, c.open = given(c.open), id
 	return replaced
 }
 
@@ -169,7 +170,6 @@ func (d *draft) flush(ctx context.Context) error {
 		replaced = append(replaced, c.madeOpen(idOpen)...)
 	}
 	d.mu.Unlock()
-	replaced = slices.DeleteFunc(replaced, func(id manifest.ID) bool { return id == "" })
 	if err := deleteManifests(ctx, d.w, d.v, replaced); err != nil {
 		return fault.Wrap(op, nil, err, "")
 	}
