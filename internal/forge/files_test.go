@@ -166,7 +166,9 @@ func TestPublicAddresses(t *testing.T) {
 func TestFilesThatAreNotWhole(t *testing.T) {
 	var bomb bytes.Buffer
 	z := gzip.NewWriter(&bomb)
-	z.Write(make([]byte, 1<<20))
+	if _, err := z.Write(make([]byte, 1<<20)); err != nil {
+		t.Fatal(err)
+	}
 	z.Close()
 	forever := func(w http.ResponseWriter, _ *http.Request) {
 		for piece := make([]byte, 32<<10); ; {

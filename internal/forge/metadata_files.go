@@ -367,10 +367,10 @@ func (s *summed) Read(p []byte) (int, error) {
 	switch {
 	case s.read > s.limit:
 		err = &TooLarge{0, s.limit}
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		err = s.judge()
 	}
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		s.err = err
 	}
 	return n, err
