@@ -61,7 +61,9 @@ func walkPipeline(t *testing.T, i *installed, a *argo, o applicationOptions) {
 	if !o.automated {
 		app.ended(t, before)
 	}
+	app.well(t, bad) // as git has it but for hooks
 	pets(0, "after Argo CD's rollback")
+	i.backstay(t, "backup", "app/mysql") // without the pets; after Argo CD's rollback it is of the revision that is live again
 
 	i.backstay(t, "rollback", "mysql", "--to", before, "--yes")
 	pets(7, "after the rollback")
