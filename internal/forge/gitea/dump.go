@@ -63,6 +63,8 @@ func DumpKeeps() neutral.Fidelity {
 		}
 	}
 	for field, how := range map[string]string{
+		"discussion":          "becomes an issue",
+		"pull.number":         "of GitLab: behind those of all issues",
 		"settings.private":    "restore-repo makes it public, unless FORCE_PRIVATE in [repository] of app.ini is set",
 		"milestone.updated":   "is the time of the restore",
 		"item.reactions":      "with the time of the restore",
@@ -99,6 +101,7 @@ type dumper struct {
 	report DumpReport
 	refs   map[string]string // of the git part
 	moved  map[string]string // addresses of files, by those that they had
+	shift  int64             // what pull requests' numbers grow by
 }
 
 // WriteDump writes everything but the git parts. It takes a repository of any forge.

@@ -152,7 +152,7 @@ func yamlOf(v any) ([]byte, error) {
 // emptyPatch stands for the patches of all pull requests: restore-repo fails without a file, and what it makes of one nobody reads.
 const emptyPatch = "empty.patch"
 
-// items writes issues and pull requests, and what belongs to each.
+// items writes issues, discussions as such, and pull requests, and what belongs to each.
 func (d *dumper) items(ctx context.Context, labels map[string]dumpLabel) (err error) {
 	var issues, pulls *dumpFile
 	defer func() {
@@ -162,30 +162,70 @@ func (d *dumper) items(ctx context.Context, labels map[string]dumpLabel) (err er
 			}
 		}
 	}()
+	if err := d.numberApart(ctx); err != nil {
+		return err
+	}
 	for item, err := range d.Source.Items(ctx) {
 		if err != nil {
 			return err
 		}
-		file, name := &issues, "issue.yml"
-		if item.Pull != nil {
-			file, name = &pulls, "pull_request.yml"
-		}
-		if *file == nil {
-			if *file, err = d.create(name); err != nil {
-				return err
-			}
-			if item.Pull != nil {
-				err = d.touch(emptyPatch)
-			}
-		}
-		if err == nil {
-			err = d.item(*file, item, labels)
+		if item.Pull == nil {
+			err = d.into(&issues, "issue.yml", item, labels)
+		} else {
+			item.Number += d.shift
+			err = d.into(&pulls, "pull_request.yml", item, labels)
 		}
 		if err != nil {
 			return err
 		}
 	}
+	for talk, err := range d.Source.Discussions(ctx) {
+		if err != nil {
+			return err
+		}
+		talk.Comments = flat(talk.Comments)
+		if err := d.into(&issues, "issue.yml", &talk.Item, labels); err != nil {
+			return err
+		}
+	}
+	if pulls == nil {
+		return nil
+	}
+	return d.touch(emptyPatch)
+}
+
+// numberApart finds by how much the numbers of merge requests grow, which GitLab has apart from those of issues.
+func (d *dumper) numberApart(ctx context.Context) error {
+	if d.Forge != "gitlab" {
+		return nil
+	}
+	for item, err := range d.Source.Items(ctx) {
+		if err != nil {
+			return err
+		}
+		if item.Pull == nil {
+			d.shift = max(d.shift, item.Number)
+		}
+	}
 	return nil
+}
+
+// flat are comments with their replies behind them.
+func flat(all []*neutral.Comment) (found []*neutral.Comment) {
+	for _, c := range all {
+		found = append(append(found, c), flat(c.Replies)...)
+	}
+	return found
+}
+
+// into adds an item to a file, which is made with the first of them.
+func (d *dumper) into(file **dumpFile, name string, item *neutral.Item, labels map[string]dumpLabel) (err error) {
+	if *file == nil {
+		if *file, err = d.create(name); err != nil {
+			return err
+		}
+	}
+	return d.item(*file, item, labels)
 }
 
 func (d *dumper) touch(name string) error {

@@ -2,6 +2,7 @@ package gitea
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -50,7 +51,8 @@ var (
 // branchOf makes a branch of the head of a pull request from a fork, by the name that Gitea's own dump gives it: "owner/branch". ""
 // where the repository does not have the head.
 func (d *dumper) branchOf(item *neutral.Item) (string, error) {
-	oid := d.refs[fmt.Sprintf("refs/pull/%d/head", item.Number)]
+	number := item.Number - d.shift
+	oid := cmp.Or(d.refs[fmt.Sprintf("refs/pull/%d/head", number)], d.refs[fmt.Sprintf("refs/merge-requests/%d/head", number)])
 	if !plainOID.MatchString(oid) {
 		return "", nil
 	}

@@ -130,3 +130,23 @@ func TestADumpNamesWhatIsMissing(t *testing.T) {
 		t.Error("a dump was written without a git part")
 	}
 }
+
+// GitLab numbers merge requests apart from issues, and here both have one row of numbers.
+func TestADumpOfGitLabNumbersMergeRequestsBehindIssues(t *testing.T) {
+	dir := bare(t, headOID+" refs/merge-requests/3/head\n")
+	source := decodeAll(t,
+		raw("issues/3", `{"number":3,"pull_request":{}}`), raw("pulls/3 in issues/3", `{"number":3,"head":{"ref":"fix","repo":{"full_name":"eve/api"}}}`),
+		raw("reviews/1 in pulls/3", `{"id":1,"state":"COMMENT","body":"Hm"}`), raw("issues/7", `{"number":7}`),
+	)
+	if _, err := gitea.WriteDump(t.Context(), gitea.Dump{Dir: dir, Source: source, Repository: "acme/api", Forge: "gitlab", Host: "gitlab.com"}); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"pull_request.yml": `"number":10,`, "issue.yml": `"number":7,`, "reviews/10.yml": `"issue_index":10,`} {
+		if got := text(t, dir, name); !strings.Contains(got, want) {
+			t.Errorf("%s is not in %s: %s", want, name, got)
+		}
+	}
+	if got := text(t, dir, gitea.DumpGit, "refs/heads/eve/fix"); got != headOID+"\n" {
+		t.Errorf("the head from a fork is %q", got)
+	}
+}
