@@ -68,38 +68,47 @@ func (p *Provider) Collections(r forge.Repository) []forge.Collection {
 		all = append(all, p.changing(issuesName, "/issues", "scope", "all", "state", "all"))
 		all = append(all, p.belonging(issuesName, "/issues/")...)
 		all = append(all, p.each("links", issuesName, "/issues/", "/links", byID)) // by the other issue
+		all = append(all, p.whole("boards", "/boards", byID))
 	}
 	if has.pulls {
 		all = append(all, p.changing(pullsName, "/merge_requests", "scope", "all", "state", "all"))
 		all = append(all, p.belonging(pullsName, "/merge_requests/")...)
 		all = append(all, p.each("commits-of-pulls", pullsName, "/merge_requests/", "/versions", byID), p.approvals())
 	}
+	if has.releases {
+		all = append(all, p.whole("releases", "/releases", byTag, "order_by", "created_at", "sort", "asc"))
+	}
+	if has.snippets {
+		all = append(all, p.whole("snippets", "/snippets", byID))
+	}
 	return append(all,
-		p.whole("releases", "/releases", byTag, "order_by", "created_at", "sort", "asc"),
 		p.whole("rules", "/protected_branches", byName),
 		p.whole("tag-rules", "/protected_tags", byName),
 		p.cleaned(p.whole("hooks", "/hooks", byID)),
 		p.whole("keys", "/deploy_keys", byID),
 		p.whole("collaborators", "/members/all", byID),
-		p.whole("snippets", "/snippets", byID),
-		p.whole("boards", "/boards", byID),
 	)
 }
 
 // features are what a project has switched on.
-type features struct{ issues, pulls bool }
+type features struct{ issues, pulls, releases, snippets bool }
 
 // featuresOf reads them of a project as listed. What it does not say is taken to be there: the forge refuses what is not.
 func featuresOf(raw json.RawMessage) features {
 	var in struct {
-		Issues string `json:"issues_access_level"`
-		Pulls  string `json:"merge_requests_access_level"`
+		Issues   string `json:"issues_access_level"`
+		Pulls    string `json:"merge_requests_access_level"`
+		Releases string `json:"releases_access_level"`
+		Snippets string `json:"snippets_access_level"`
 	}
 	if json.Unmarshal(raw, &in) != nil {
-		return features{true, true}
+		return features{true, true, true, true}
 	}
-	return features{in.Issues != "disabled", in.Pulls != "disabled"}
+	return features{in.Issues != off, in.Pulls != off, in.Releases != off, in.Snippets != off}
 }
+
+// off is the access level of what a project has not.
+const off = "disabled"
 
 func projectPath(r forge.Repository) string { return "/projects/" + escaped(r.ID) }
 

@@ -258,9 +258,17 @@ func TestWhatIsNotThereOrNotSeen(t *testing.T) {
 			t.Errorf("got %v, %s", err, strings.Join(fault.Hints(err), " "))
 		}
 	}
-	r.Raw = []byte(`{"issues_access_level":"disabled"}`)
-	if slices.ContainsFunc(b.Collections(r), func(c forge.Collection) bool { return c.Name == "issues" || c.Of == "issues" }) {
-		t.Error("issues are asked for that are switched off")
+	r.Raw = []byte(`{"issues_access_level":"disabled","snippets_access_level":"disabled","releases_access_level":"private"}`)
+	var names []string
+	for _, c := range b.Collections(r) {
+		names = append(names, c.Name)
+		if c.Of == "issues" {
+			t.Errorf("%s are asked for without issues", c.Name)
+		}
+	}
+	if slices.Contains(names, "issues") || slices.Contains(names, "snippets") || slices.Contains(names, "boards") ||
+		!slices.Contains(names, "releases") || !slices.Contains(names, "pulls") {
+		t.Errorf("of what is switched off, or not, it asks for %q", names)
 	}
 }
 
