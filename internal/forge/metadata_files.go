@@ -367,12 +367,12 @@ func (s *summed) Read(p []byte) (int, error) {
 	switch {
 	case s.read > s.limit:
 		err = &TooLarge{0, s.limit}
-	case errors.Is(err, io.EOF):
-		err = s.judge()
+	case err == io.EOF: //nolint:errorlint // a wrapped one is of a connection that broke off, not of a file that is whole
+		if err = s.judge(); err == nil {
+			return n, io.EOF
+		}
 	}
-	if err != nil && !errors.Is(err, io.EOF) {
-		s.err = err
-	}
+	s.err = err
 	return n, err
 }
 
@@ -384,7 +384,7 @@ func (s *summed) judge() error {
 	case s.sum != "" && sum != s.sum:
 		return fault.New("", fault.ErrUnavailable, "its SHA-256 is "+sum+", and the forge says "+s.sum, "")
 	}
-	return io.EOF
+	return nil
 }
 
 // sumUp counts all files that the records name.

@@ -330,6 +330,18 @@ func TestFilesThatAreNotTaken(t *testing.T) {
 	}
 }
 
+func TestAConnectionThatEndsIsNoEndOfAFile(t *testing.T) {
+	content := &summed{from: io.MultiReader(strings.NewReader("half"), endedReader{}), hash: sha256.New(), limit: 100}
+	if got, err := io.ReadAll(content); err == nil || content.err == nil {
+		t.Errorf("%q counts as a whole file", got)
+	}
+}
+
+// endedReader fails as a connection does that is closed in the midst of things.
+type endedReader struct{}
+
+func (endedReader) Read([]byte) (int, error) { return 0, fmt.Errorf("read tcp: %w", io.EOF) }
+
 func TestFilesLeftOutAreAskedForAgain(t *testing.T) {
 	s := newShelves(t)
 	s.files = map[string]string{fileA: "apple", fileB: strings.Repeat("b", 2000)}
