@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -182,6 +183,30 @@ func TestMarksInBulk(t *testing.T) {
 	if again := marks(); again[id] == first[id] || field(again[id], "releases") != field(first[id], "releases") ||
 		field(again[id], "comments") == field(first[id], "comments") || field(again[id], "settings") != field(first[id], "settings") {
 		t.Errorf("after a change of an issue the mark is %q, before %q", again[id], first[id])
+	}
+}
+
+// TestMarkOfWhatIsDenied names only what the token may count: the rest is looked at once a day.
+func TestMarkOfWhatIsDenied(t *testing.T) {
+	p := hostile(t, func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, `{"data":{"nodes":[{"self":"R_1","pulls":{"totalCount":3,"nodes":[]},"issues":null,"discussions":null,"releases":{"totalCount":0,"nodes":[]}}]},
+			"errors":[{"type":"FORBIDDEN","message":"Resource not accessible"}]}`)
+	})
+	marks, err := p.MetadataMarks(t.Context(), []forge.Repository{{ID: "1", Raw: json.RawMessage(`{"node_id":"R_1"}`)}})
+	if m := marks["1"]; err != nil || field(m, "issues") != "none" || field(m, "comments") != "none" || field(m, "discussions") != "none" ||
+		field(m, "review-comments") == "none" || field(m, "releases") == "none" {
+		t.Errorf("got %q, %v", marks, err)
+	}
+}
+
+func TestTotalsOfWhatIsDenied(t *testing.T) {
+	p := hostile(t, func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, `{"data":{"repository":{"has_issues":true,"issues":null,"pulls":{"totalCount":3},"releases":{"totalCount":-1},"labels":[]}},
+			"errors":[{"type":"FORBIDDEN","message":"Resource not accessible"}]}`)
+	})
+	totals, err := p.Totals(t.Context(), forge.Repository{Owner: "acme", Name: "api"})
+	if want := map[string]int64{"settings": 1, "pulls": 3, "releases": 0}; err != nil || !maps.Equal(totals, want) {
+		t.Errorf("got %v, %v", totals, err)
 	}
 }
 

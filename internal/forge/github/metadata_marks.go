@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/backstay/backstay/internal/fault"
@@ -42,13 +43,12 @@ const (
 
 // marked is what the mark of a repository is made of.
 type marked struct {
-	ID             number      `json:"id"`
-	Issues         recentNodes `json:"issues"`
-	Pulls          recentNodes `json:"pulls"`
-	Discussions    recentNodes `json:"discussions"`
-	Milestones     recentNodes `json:"milestones"`
-	Releases       recentNodes `json:"releases"`
-	CommitComments *connection `json:"commit_comments"`
+	ID             number       `json:"id"`
+	Issues         *recentNodes `json:"issues"`
+	Pulls          *recentNodes `json:"pulls"`
+	Discussions    *recentNodes `json:"discussions"`
+	Releases       *recentNodes `json:"releases"`
+	CommitComments *connection  `json:"commit_comments"`
 }
 
 // recentNodes is a list's number of nodes, and when the newest of them changed.
@@ -127,25 +127,8 @@ func (p *Provider) markSome(ctx context.Context, ids []string, of, marks map[str
 }
 
 // mark says of each collection what changes with it. Issues stand for their comments, and pull requests for theirs: those move them.
+// What the token may not count is not named.
 func (m *marked) mark(node map[string]json.RawMessage, answered time.Time) string {
-	word := func(l ...recentNodes) string {
-		var total number
-		var last time.Time
-		for _, l := range l {
-			total += l.all()
-			if l.newest().After(last) {
-				last = l.newest()
-			}
-		}
-		text := strconv.FormatInt(int64(total), 10)
-		if !last.IsZero() {
-			text = last.UTC().Format(time.RFC3339) + "/" + text
-		}
-		if answered.Sub(last) < freshness {
-			text += "/" + answered.UTC().Format(time.RFC3339) // something may yet change at that time
-		}
-		return text
-	}
 	sum := sha256.New()
 	for _, field := range []string{
 		"name", "settings", "description", "homepage", "private", "archived", "has_issues", "has_wiki", "has_projects", "default_branch",
@@ -153,10 +136,42 @@ func (m *marked) mark(node map[string]json.RawMessage, answered time.Time) strin
 	} {
 		fmt.Fprintf(sum, "%s %s\n", field, node[field])
 	}
-	mark := fmt.Sprintf("settings=%s issues=%s comments=%[2]s review-comments=%s discussions=%s releases=%s",
-		hex.EncodeToString(sum.Sum(nil)[:8]), word(m.Issues, m.Pulls), word(m.Pulls), word(m.Discussions), word(m.Releases))
-	if m.CommitComments != nil {
-		mark += " commit-comments=" + strconv.FormatInt(m.CommitComments.Total, 10)
+	words := []string{"settings=" + hex.EncodeToString(sum.Sum(nil)[:8])}
+	if m.Issues != nil && m.Pulls != nil {
+		word := wordOf(answered, m.Issues, m.Pulls)
+		words = append(words, "issues="+word, "comments="+word)
 	}
-	return mark
+	if m.Pulls != nil {
+		words = append(words, "review-comments="+wordOf(answered, m.Pulls))
+	}
+	if m.Discussions != nil {
+		words = append(words, "discussions="+wordOf(answered, m.Discussions))
+	}
+	if m.Releases != nil {
+		words = append(words, "releases="+wordOf(answered, m.Releases))
+	}
+	if m.CommitComments != nil {
+		words = append(words, "commit-comments="+strconv.FormatInt(m.CommitComments.Total, 10))
+	}
+	return strings.Join(words, " ")
+}
+
+// wordOf says when the newest of lists' nodes changed, and how many there are.
+func wordOf(answered time.Time, lists ...*recentNodes) string {
+	var total number
+	var last time.Time
+	for _, l := range lists {
+		total += l.all()
+		if l.newest().After(last) {
+			last = l.newest()
+		}
+	}
+	text := total.text()
+	if !last.IsZero() {
+		text = last.UTC().Format(time.RFC3339) + "/" + text
+	}
+	if answered.Sub(last) < freshness {
+		text += "/" + answered.UTC().Format(time.RFC3339) // something may yet change at that time
+	}
+	return text
 }

@@ -145,25 +145,28 @@ const totalFields = `
   has_issues: hasIssuesEnabled issues { totalCount } pulls: pullRequests { totalCount } labels { totalCount } milestones { totalCount }
   releases { totalCount } discussions { totalCount }`
 
-// Totals implements forge.MetadataCounter.
+// Totals implements forge.MetadataCounter. What the token may not count is not named.
 func (p *Provider) Totals(ctx context.Context, r forge.Repository) (map[string]int64, error) {
 	m := &metadata{p: p, r: r}
 	counts, err := m.ask(ctx, totalFields, nil, nil)
-	if err != nil {
+	if err != nil && (counts == nil || !errors.Is(err, fault.ErrDenied)) {
 		return nil, fault.Wrap("totals of "+r.FullName(), nil, err, "")
 	}
 	totals := map[string]int64{"settings": 1}
-	hasIssues := string(counts["has_issues"]) != "false"
-	delete(counts, "has_issues")
-	var problems error
 	for name, raw := range counts {
-		var c connection
-		problems = errors.Join(problems, read("totals", raw, &c))
-		totals[name] = max(c.Total, 0)
+		var c *connection
+		if json.Unmarshal(raw, &c) == nil && c != nil {
+			totals[name] = max(c.Total, 0)
+		}
 	}
-	if !hasIssues {
+	pulls, known := totals["pulls"]
+	if string(counts["has_issues"]) == "false" {
 		totals["issues"] = 0 // nobody sees those that were there
 	}
-	totals["issues"] += totals["pulls"] // which GitHub lists as issues
-	return totals, problems
+	if _, both := totals["issues"]; known && both {
+		totals["issues"] += pulls // which GitHub lists as issues
+	} else {
+		delete(totals, "issues")
+	}
+	return totals, nil
 }

@@ -27,7 +27,7 @@ func TestRecordedMetadata(t *testing.T) {
 	release := record(t, "release-assets").left[0].Response
 	p := hostile(t, func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, "/issues") {
-			w.Write(list)
+			w.Write(list) //nolint:errcheck // into memory
 			return
 		}
 		io.WriteString(w, "["+string(release)+"]")
