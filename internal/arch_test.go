@@ -67,7 +67,7 @@ var table = map[string]row{
 	},
 
 	"internal/forge/archive": {ours: "internal/fault internal/point", tests: "internal/point/memory"}, // what a forge answered, in a part
-	"internal/forge/neutral": {ours: "internal/fault"},                // what all forges' answers come down to
+	"internal/forge/neutral": {ours: "internal/fault"},                                                // what all forges' answers come down to
 	"internal/forge":         {ours: "internal/fault internal/point internal/git internal/forge/archive internal/forge/neutral", foreign: "golang.org/x/sync", tests: "internal/protect internal/point/memory internal/forge/forgetest"},
 	"internal/forge/forgetest": { // test support: what every provider must pass, and a git server, which runs git
 		ours: "internal/fault internal/forge", foreign: "os/exec",
