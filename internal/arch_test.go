@@ -70,7 +70,7 @@ var table = map[string]row{
 	"internal/forge/neutral": {ours: "internal/fault"},                                                // what all forges' answers come down to
 	"internal/forge":         {ours: "internal/fault internal/point internal/git internal/forge/archive internal/forge/neutral", foreign: "golang.org/x/sync", tests: "internal/protect internal/point/memory internal/forge/forgetest"},
 	"internal/forge/forgetest": { // test support: what every provider must pass, and a git server, which runs git
-		ours: "internal/fault internal/forge", foreign: "os/exec",
+		ours: "internal/fault internal/forge internal/forge/archive internal/forge/neutral internal/point internal/point/memory", foreign: "os/exec",
 	},
 	"internal/forge/github": {
 		ours: providers, tests: "internal/forge/forgetest internal/forge/github/githubtest internal/point/memory",
