@@ -1,5 +1,6 @@
 // Package bitbucket lists workspaces of Bitbucket Cloud. What could not be seen is said where it matters: Bitbucket cannot be run
-// elsewhere, so this follows its published description. Its issue tracker was removed in August 2026, so no issues are read.
+// elsewhere, so this follows its published description. Its issue tracker was removed in August 2026: where a repository still says that it
+// has one, that is asked for, and counts as gone.
 package bitbucket
 
 import (
@@ -31,7 +32,9 @@ type Options struct {
 type Provider struct {
 	o      Options
 	site   *url.URL
+	api    string // address
 	client *forge.Client
+	files  *forge.FileClient
 }
 
 // Every ability that Bitbucket has. It makes no repositories, for nobody mirrors to it.
@@ -60,7 +63,11 @@ func New(o Options) (*Provider, error) {
 	if err != nil {
 		return nil, fault.Wrap("bitbucket", nil, err, "")
 	}
-	return &Provider{o: o, site: site, client: client}, nil
+	files, err := client.Files(forge.FileHosts{Own: []string{site.String()}, Stores: stores()})
+	if err != nil {
+		return nil, fault.Wrap("bitbucket", nil, err, "")
+	}
+	return &Provider{o: o, site: site, api: api, client: client, files: files}, nil
 }
 
 // addresses says where the site is, and its API: on another host for Bitbucket itself.

@@ -22,6 +22,11 @@ type fake struct {
 	member   []string // of these workspaces
 	snippets map[string][]string
 	shift    func() // called before each second page
+	shelf    shelf
+	patches  map[string]string // by number of the pull request
+	denied   map[string]bool   // paths that the token may not read
+	forgets  bool              // lists never tell who takes part
+	tracker  bool              // repositories say that they have an issue tracker
 }
 
 func (f *fake) handler() http.Handler {
@@ -30,6 +35,8 @@ func (f *fake) handler() http.Handler {
 	mux.HandleFunc("GET /2.0/user/workspaces", f.workspaces)
 	mux.HandleFunc("GET /2.0/repositories/{workspace}", f.repositories)
 	mux.HandleFunc("GET /2.0/repositories/{workspace}/{repository}", f.repository)
+	mux.HandleFunc("GET /2.0/repositories/{workspace}/{repository}/{path...}", f.beside)
+	mux.HandleFunc("GET /repo/{id}/images/{name}", func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("\x89PNG")) })
 	mux.HandleFunc("GET /2.0/snippets/{workspace}", f.listSnippets)
 	mux.HandleFunc("GET /2.0/snippets/{workspace}/{id}", f.snippet)
 	good := map[string]bool{
@@ -117,7 +124,9 @@ func (f *fake) repositories(w http.ResponseWriter, r *http.Request) {
 	}
 	var items []any
 	for _, repo := range f.world.Of(r.PathValue("workspace"), false) {
-		items = append(items, render(repo))
+		shown := render(repo)
+		shown["has_issues"] = f.tracker
+		items = append(items, shown)
 	}
 	f.page(w, r, items)
 }
@@ -172,6 +181,11 @@ type bench struct {
 	fake   *fake
 	world  *forgetest.World
 	server *forgetest.Server
+	clock  *forgetest.Clock
+}
+
+func pathEnds(suffix string) func(*http.Request) bool {
+	return func(r *http.Request) bool { return strings.HasSuffix(r.URL.Path, suffix) }
 }
 
 func newBench(t *testing.T, o bitbucket.Options) *bench {
@@ -185,7 +199,7 @@ func newBench(t *testing.T, o bitbucket.Options) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &bench{p, f, w, server}
+	return &bench{p, f, w, server, clock}
 }
 
 func TestConformance(t *testing.T) {
