@@ -82,8 +82,8 @@ type MetadataTarget interface {
 	// Begin readies the repository, and finds what is there: by marks in texts that the target's own account wrote, else by name.
 	Begin(ctx context.Context, r Repository) (neutral.Restored, error)
 	// Write makes one thing: *neutral.Settings, *neutral.Label, *neutral.Milestone, *neutral.Item, *neutral.Comment, *neutral.Review,
-	// *neutral.Release, *neutral.Asset, *neutral.Rule, *neutral.Hook, *neutral.DeployKey. One that the forge has not is
-	// fault.ErrUnsupported, and what has a text is then written as a comment. Items are written open and releases as drafts, without
+	// *neutral.Discussion, *neutral.Release, *neutral.Asset, *neutral.Rule, *neutral.Hook, *neutral.DeployKey. One that the forge has not is
+	// fault.ErrUnsupported, and what has a text is then written as a comment, a discussion as an Item. Items are written open and releases as drafts, without
 	// comments, reviews and assets: those come by themselves, with the Item that they are on by the target's number, and then a
 	// *neutral.State. An Asset's bytes are in its Content.
 	Write(ctx context.Context, r Repository, thing neutral.Thing) (neutral.Written, error)
@@ -106,6 +106,13 @@ type MetadataAttacher interface {
 	Attach(ctx context.Context, r Repository, to neutral.Written, f archive.File, content io.Reader) (string, error)
 	// Rewrite puts another text in the place of the one that was written.
 	Rewrite(ctx context.Context, r Repository, w neutral.Written, text string) error
+}
+
+// MetadataImporter is a target that makes an item with what was said on it at once, and keeps dates then.
+type MetadataImporter interface {
+	// Import makes an item, closed if that is so, with the first of its Comments, and returns how many: the others are written by
+	// themselves. Their texts are as those that Write gets. It is called in the place of Write.
+	Import(ctx context.Context, r Repository, item *neutral.Item) (w neutral.Written, comments int, err error)
 }
 
 // MetadataForeseer is a target that does not number all items in one row, or makes issues of some pull requests: it says beforehand what

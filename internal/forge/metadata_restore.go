@@ -48,7 +48,10 @@ const maxFailures = 100
 // named in an error of the class fault.ErrIncomplete.
 func RestoreMetadata(ctx context.Context, o MetadataRestoreOptions) (*MetadataRestored, error) {
 	op := "restore metadata of " + o.Host + "/" + o.Repository + " to " + o.To.FullName()
-	r := &restoring{o: o, keeps: o.Target.Keeps(), addresses: map[string]string{}, unsupported: map[string]int{}, files: map[string]*neutral.File{}}
+	r := &restoring{
+		o: o, keeps: o.Target.Keeps(), addresses: map[string]string{}, unsupported: map[string]int{}, files: map[string]*neutral.File{},
+		imported: map[string]bool{},
+	}
 	err := r.run(ctx)
 	r.report.Notes = append(r.report.Notes, r.unsupportedNotes()...)
 	return &r.report, fault.Wrap(op, nil, err, "")
@@ -64,6 +67,7 @@ type restoring struct {
 	files map[string]*neutral.File // of the source, with bytes, by address
 	// addresses of files at the target, by those at the source.
 	addresses map[string]string
+	imported  map[string]bool // by their marks, comments that came with the item that is written now
 
 	report      MetadataRestored
 	unsupported map[string]int // things that the target has not, by sort
@@ -234,11 +238,30 @@ func (r *restoring) plain(ctx context.Context, what string, thing neutral.Thing)
 
 // write writes one thing.
 func (r *restoring) write(ctx context.Context, what string, thing neutral.Thing) (neutral.Written, error) {
-	w, err := r.o.Target.Write(ctx, r.o.To, thing)
+	w, err := r.make(ctx, thing)
 	if err != nil {
 		return w, fault.Wrap(what, nil, err, "")
 	}
 	r.told(true)
+	return w, nil
+}
+
+// make has the target make a thing: an item with what was said on it, where the target takes it so.
+func (r *restoring) make(ctx context.Context, thing neutral.Thing) (neutral.Written, error) {
+	item, isItem := thing.(*neutral.Item)
+	target, imports := r.o.Target.(MetadataImporter)
+	if !isItem || !imports {
+		return r.o.Target.Write(ctx, r.o.To, thing)
+	}
+	w, n, err := target.Import(ctx, r.o.To, item)
+	if err != nil {
+		return w, err
+	}
+	for _, c := range item.Comments[:n] {
+		if _, m, ok := neutral.Unmark(c.Body); ok {
+			r.imported[m.Key()] = true
+		}
+	}
 	return w, nil
 }
 
@@ -284,8 +307,8 @@ func (r *restoring) unsupportedNotes() []string {
 // text writes a thing that bears a mark, unless it is there, and sees that the files it refers to are.
 func (r *restoring) text(ctx context.Context, what string, m neutral.Mark, text string, of func(text string) neutral.Thing) (neutral.Written, error) {
 	w, there := r.there.Things[m.Key()]
-	if there && !w.Pending {
-		r.told(false)
+	if there && !w.Pending || r.imported[m.Key()] {
+		r.told(!there)
 		return w, nil
 	}
 	text = r.refs.rewrite(text)
@@ -570,15 +593,7 @@ func (r *restoring) item(ctx context.Context, n *numberedItem) error {
 	}
 	m := n.mark()
 	m.Notes, m.More = itemNotes(n, r.keeps), neutral.More("item", n.Item, r.keeps)
-	w, err := r.text(ctx, n.what(), m, n.Body, func(text string) neutral.Thing {
-		item := *n.Item
-		item.Body, item.Comments, item.Closed = text, nil, false
-		if n.Pull != nil {
-			pull := *n.Pull
-			pull.Reviews, item.Pull = nil, &pull
-		}
-		return &item
-	})
+	w, err := r.numbered(ctx, n, m)
 	if err != nil {
 		return err
 	}
@@ -594,6 +609,58 @@ func (r *restoring) item(ctx context.Context, n *numberedItem) error {
 		}
 	}
 	return r.finishItem(ctx, n, w)
+}
+
+// numbered writes an item, without what was said on it unless the target takes that with it: a discussion as one, or else as an issue.
+func (r *restoring) numbered(ctx context.Context, n *numberedItem, m neutral.Mark) (neutral.Written, error) {
+	if n.discussion != nil {
+		w, err := r.text(ctx, n.what(), m, n.Body, func(text string) neutral.Thing {
+			d := *n.discussion
+			d.Body, d.Comments, d.Closed = text, nil, false
+			return &d
+		})
+		if !errors.Is(err, fault.ErrUnsupported) {
+			return w, err
+		}
+	}
+	clear(r.imported)
+	item := *n.Item
+	item.Comments, item.Closed = nil, false
+	if n.Pull != nil {
+		pull := *n.Pull
+		pull.Reviews, item.Pull = nil, &pull
+	}
+	_, there := r.there.Things[m.Key()]
+	if _, imports := r.o.Target.(MetadataImporter); imports && !there {
+		var err error
+		if item.Comments, err = r.together(ctx, n); err != nil {
+			return neutral.Written{}, err
+		}
+		item.Closed = n.Closed
+	}
+	return r.text(ctx, n.what(), m, n.Body, func(text string) neutral.Thing {
+		item.Body = text
+		return &item
+	})
+}
+
+// together are the texts of all that was said on an item, as comments.
+func (r *restoring) together(ctx context.Context, n *numberedItem) (all []*neutral.Comment, _ error) {
+	for _, s := range n.said() {
+		for _, c := range r.remarks(s) {
+			if r.exposes(c.as.Internal, c.mark.Sort+".internal") {
+				continue // it will be refused
+			}
+			text := r.refs.rewrite(c.as.Body)
+			links := Links(text)
+			var err error
+			if c.mark.Pending, err = r.upload(ctx, r.filesAmong(links)); err != nil {
+				return nil, err
+			}
+			all = append(all, c.of(neutral.Written{}, c.mark.Write(replaceAddresses(text, links, r.addresses))))
+		}
+	}
+	return all, nil
 }
 
 // guard keeps what is for members only from being shown to everybody, where the target has no place for it but among the rest.
@@ -666,19 +733,13 @@ func (n *numberedItem) said() []said {
 
 // say writes a comment or a review. A review that the target does not take becomes comments.
 func (r *restoring) say(ctx context.Context, n *numberedItem, s said, on neutral.Written) error {
-	if s.review == nil {
-		return r.comment(ctx, n, s, on)
-	}
-	if !r.asComments(s.review) {
+	if s.review != nil && !r.asComments(s.review) {
 		if err := r.review(ctx, n, s.review, on); !errors.Is(err, fault.ErrUnsupported) {
 			return err
 		}
 	}
-	if err := r.remark(ctx, n, r.reviewMark(s.review, neutral.SortReviewText), s.review.Body, &neutral.Comment{Origin: s.review.Origin}, on); err != nil {
-		return err
-	}
-	for _, c := range s.review.Comments {
-		if err := r.thread(ctx, n, c, s.review.ID, on); err != nil {
+	for _, c := range r.remarks(s) {
+		if err := r.remark(ctx, n, c, on); err != nil {
 			return err
 		}
 	}
@@ -687,21 +748,39 @@ func (r *restoring) say(ctx context.Context, n *numberedItem, s said, on neutral
 
 // asComments reports whether an earlier run began to make comments of a review.
 func (r *restoring) asComments(review *neutral.Review) bool {
-	_, there := r.there.Things[neutral.Mark{Sort: neutral.SortReviewText, Origin: review.Origin}.Key()]
-	return there
+	key := neutral.Mark{Sort: neutral.SortReviewText, Origin: review.Origin}.Key()
+	_, there := r.there.Things[key]
+	return there || r.imported[key]
 }
 
-// thread writes a comment on code as one on the item, and the answers to it.
-func (r *restoring) thread(ctx context.Context, n *numberedItem, c *neutral.Comment, in string, on neutral.Written) error {
-	if err := r.comment(ctx, n, said{comment: c, sort: neutral.SortReviewComment, in: in}, on); err != nil {
-		return err
+// remark is what becomes a comment on an item.
+type remark struct {
+	mark neutral.Mark
+	as   neutral.Comment // by whom it is, and its text
+}
+
+// of is the comment that is written.
+func (c remark) of(on neutral.Written, text string) *neutral.Comment {
+	return &neutral.Comment{Origin: c.as.Origin, Internal: c.as.Internal, Answer: c.as.Answer, Item: on.Number, On: on, Body: text}
+}
+
+// remarks are a comment, or what a review becomes that the target does not take: its text, its comments on code, and the answers to them.
+func (r *restoring) remarks(s said) []remark {
+	if s.review == nil {
+		return []remark{r.comment(s.comment, s.sort, s.in)}
 	}
-	for _, reply := range c.Replies {
-		if err := r.thread(ctx, n, reply, c.ID, on); err != nil {
-			return err
+	all := []remark{{r.reviewMark(s.review, neutral.SortReviewText), neutral.Comment{Origin: s.review.Origin, Body: s.review.Body}}}
+	var thread func(c *neutral.Comment, in string)
+	thread = func(c *neutral.Comment, in string) {
+		all = append(all, r.comment(c, neutral.SortReviewComment, in))
+		for _, reply := range c.Replies {
+			thread(reply, c.ID)
 		}
 	}
-	return nil
+	for _, c := range s.review.Comments {
+		thread(c, s.review.ID)
+	}
+	return all
 }
 
 func (r *restoring) reviewMark(review *neutral.Review, sort string) neutral.Mark {
@@ -762,28 +841,25 @@ func (r *restoring) marked(c *neutral.Comment, at *neutral.Code, in string, on n
 	return all
 }
 
-// comment writes a comment on an item.
-func (r *restoring) comment(ctx context.Context, n *numberedItem, s said, on neutral.Written) error {
-	c := s.comment
-	if err := r.guard(c.Internal, s.sort+".internal"); err != nil {
-		return fault.Wrap("comment by "+c.Author.Login+" on "+n.what(), nil, err, "")
-	}
-	m := neutral.Mark{Sort: s.sort, Origin: c.Origin, In: s.in, More: neutral.More(s.sort, c, r.keeps)}
-	m.Notes = append(codeNotes(c.Code), reactionNotes(c.Reactions, r.keeps.Of(s.sort+".reactions").State != neutral.Kept)...)
+// comment is a comment with its mark. in is the ID of what it is part of.
+func (r *restoring) comment(c *neutral.Comment, sort, in string) remark {
+	m := neutral.Mark{Sort: sort, Origin: c.Origin, In: in, More: neutral.More(sort, c, r.keeps)}
+	m.Notes = append(codeNotes(c.Code), reactionNotes(c.Reactions, r.keeps.Of(sort+".reactions").State != neutral.Kept)...)
 	if c.Answer {
 		m.Notes = append(m.Notes, "the answer")
 	}
 	if c.Code != nil {
 		m.Quote = c.Code.Hunk
 	}
-	return r.remark(ctx, n, m, c.Body, c, on)
+	return remark{m, *c}
 }
 
-// remark writes a text as a comment on an item.
-func (r *restoring) remark(ctx context.Context, n *numberedItem, m neutral.Mark, text string, as *neutral.Comment, on neutral.Written) error {
-	what := "comment by " + cmp.Or(as.Author.Login, "somebody") + " on " + n.what()
-	_, err := r.text(ctx, what, m, text, func(text string) neutral.Thing {
-		return &neutral.Comment{Origin: as.Origin, Internal: as.Internal, Item: on.Number, On: on, Body: text}
-	})
+// remark writes a comment on an item.
+func (r *restoring) remark(ctx context.Context, n *numberedItem, c remark, on neutral.Written) error {
+	what := "comment by " + cmp.Or(c.as.Author.Login, "somebody") + " on " + n.what()
+	if err := r.guard(c.as.Internal, c.mark.Sort+".internal"); err != nil {
+		return fault.Wrap(what, nil, err, "")
+	}
+	_, err := r.text(ctx, what, c.mark, c.as.Body, func(text string) neutral.Thing { return c.of(on, text) })
 	return err
 }
