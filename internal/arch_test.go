@@ -83,6 +83,10 @@ var table = map[string]row{
 	"internal/forge/bitbucket": {ours: providers, tests: "internal/forge/forgetest internal/point/memory"},
 	"internal/forge/onedev":    {ours: providers, tests: "internal/forge/forgetest internal/point/memory"},
 	"internal/forge/sourcehut": {ours: providers, tests: "internal/forge/forgetest internal/point/memory"},
+	"internal/forge/offline": { // what points have beside the code, for people to read without a forge
+		ours: "internal/fault internal/forge/neutral", foreign: "github.com/yuin/goldmark golang.org/x/net/html modernc.org/sqlite",
+		tests: "internal/forge/archive internal/forge/gitea",
+	},
 	"internal/export": {
 		ours:    "internal/fault internal/point",
 		foreign: "golang.org/x/sync golang.org/x/sys github.com/minio/minio-go/v7 github.com/Azure/azure-sdk-for-go/sdk github.com/studio-b12/gowebdav",
@@ -142,7 +146,7 @@ var table = map[string]row{
 	},
 	"internal/cli": {
 		ours: "api/v1alpha1 internal/config internal/fault internal/point internal/policy internal/protect internal/vault internal/git " +
-			"internal/export internal/notify internal/schedule internal/forge internal/forge/archive internal/forge/bitbucket internal/forge/gitea " +
+			"internal/export internal/notify internal/schedule internal/forge internal/forge/archive internal/forge/bitbucket internal/forge/gitea internal/forge/offline " +
 			"internal/forge/github internal/forge/gitlab internal/forge/onedev internal/forge/sourcehut " +
 			"internal/kube internal/kube/volume internal/controller internal/worker internal/blueprint internal/blueprint/function internal/kando internal/gitops internal/convert",
 		// os/exec: --password-command runs what the user names.
