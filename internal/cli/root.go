@@ -56,7 +56,7 @@ func newRootCommand(a *app) *cobra.Command {
 	_ = cmd.RegisterFlagCompletionFunc("log-format", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
 
 	cmd.AddCommand(
-		newBackupCommand(a), newPointsCommand(a), newShowCommand(a), newDiffCommand(a), newRestoreCommand(a), newRollbackCommand(a), newVerifyCommand(a),
+		newBackupCommand(a), newPointsCommand(a), newShowCommand(a), newDiffCommand(a), newRestoreCommand(a), newExportCommand(a), newRollbackCommand(a), newVerifyCommand(a),
 		newHoldCommand(a), newExpireCommand(a), newMaintainCommand(a),
 		newRunCommand(a), newConfigCommand(a), newGickupCommand(a), newConvertCommand(a), newBlueprintCommand(a), newKandoCommand(a),
 		newLocationCommand(a),

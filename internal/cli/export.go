@@ -1,0 +1,223 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/forge/offline"
+	"github.com/backstay/backstay/internal/point"
+	"github.com/backstay/backstay/internal/protect"
+)
+
+const exportHelp = `
+Export writes what a point has of repositories beside their code (issues, pull requests, reviews, discussions, releases, with their
+files) in a form that people read without a forge, and without Backstay.`
+
+const exportHTMLHelp = `
+Html writes pages: open DIR/index.html in a browser, from the disk. They load nothing from elsewhere. DIR must be empty or not there.
+What people wrote is shown without scripts; pictures and attachments that the point has are beside the pages.`
+
+const exportSQLiteHelp = `
+Sqlite writes one database, for the command sqlite3 and whatever else reads it. FILE must be empty or not there. The files of
+releases and attachments are listed in it; their bytes are not.`
+
+func newExportCommand(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "export",
+		GroupID: groupPoints,
+		Short:   "Write issues, reviews and releases of a point for people to read offline",
+		Long:    strings.TrimSpace(exportHelp),
+		Args:    subcommandOnly,
+		RunE:    showHelp,
+	}
+	cmd.AddCommand(
+		newExportFormatCommand(a, exportFormat{
+			name: "html", target: "DIR", short: "Write pages for a browser", help: exportHTMLHelp,
+			begin: func(at, title string) (exporter, error) { return offline.NewSite(at, title) },
+		}),
+	)
+	return cmd
+}
+
+// exporter writes repositories one after another.
+type exporter interface {
+	Add(ctx context.Context, r offline.Repository) error
+	// Finish ends well. It is called once, after the last Add.
+	Finish(ctx context.Context) (offline.Counts, error)
+	// Close gives up what is held, in any case.
+	Close() error
+}
+
+// exportFormat is a way to write metadata.
+type exportFormat struct {
+	name, target, short, help string
+
+	begin func(at, title string) (exporter, error)
+}
+
+type exportOptions struct {
+	to    string
+	parts []string
+	asOf  timeFlag
+}
+
+func newExportFormatCommand(a *app, f exportFormat) *cobra.Command {
+	var o exportOptions
+	cmd := &cobra.Command{
+		Use:   f.name + " POINT --to " + f.target,
+		Short: f.short,
+		Long: exits(f.help, "3   written, but the point lacks some of what was asked for",
+			"6   there is something at the destination", "7   the stored data is damaged"),
+		Example:           fmt.Sprintf("  backstay export %s latest --to acme\n  backstay export %[1]s latest --part acme/api --to api", f.name),
+		Args:              takes(1, 1),
+		ValidArgsFunction: a.completePoints(1),
+		RunE: a.runs(func(ctx context.Context, args []string) error {
+			if o.to == "" {
+				return fault.New("export", fault.ErrInvalid, "no destination", "say where with --to "+f.target)
+			}
+			return a.export(ctx, args[0], f, o)
+		}),
+	}
+	cmd.Flags().StringVar(&o.to, "to", "", "`"+f.target+"` to write, empty or not there")
+	cmd.Flags().StringArrayVar(&o.parts, "part", nil, "only the repository `NAME`, or its part; the end of it is enough: acme/api; repeat for more")
+	o.asOf.bind(cmd)
+	_ = cmd.RegisterFlagCompletionFunc("part", a.completeParts)
+	return cmd
+}
+
+// exportDocument is what `export --json` prints.
+type exportDocument struct {
+	Version int            `json:"version"`
+	Point   string         `json:"point"`
+	To      string         `json:"to"`
+	Counts  offline.Counts `json:"counts"`
+	Parts   []exportedPart `json:"parts"`
+	Seconds float64        `json:"seconds"`
+}
+
+// exportedPart is a part that was written.
+type exportedPart struct {
+	Name   string         `json:"name"`
+	Counts offline.Counts `json:"counts"`
+}
+
+func (a *app) export(ctx context.Context, ref string, f exportFormat, o exportOptions) error {
+	if err := offline.Vacant(o.to); err != nil {
+		return err
+	}
+	return a.withStore(ctx, toRead, func(s store) error {
+		began := a.Clock()
+		p, err := protect.Resolve(ctx, s, ref, o.asOf.Time)
+		if err != nil {
+			return err
+		}
+		record, from, err := s.Open(ctx, p.ID)
+		if err != nil {
+			return err
+		}
+		parts, lacking := exportParts(record.Point.Parts, o.parts)
+		if len(parts) == 0 {
+			return errors.Join(lacking, fault.New("export", fault.ErrNotFound, "the point has no such metadata", "back up with metadata: true"))
+		}
+		doc := exportDocument{Version: documentVersion, Point: p.ID, To: o.to, Parts: []exportedPart{}}
+		what := p.Subject.Name + " as of " + stamp(p.Time) + " UTC"
+		err = offline.Stage(o.to, func(tmp string) (err error) {
+			to, err := f.begin(tmp, what)
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, to.Close()) }()
+			for _, part := range parts {
+				if err := addPart(ctx, to, protect.Within(from, part.Name), part.Name); err != nil {
+					return fault.Wrap(part.Name, nil, err, "")
+				}
+			}
+			doc.Counts, err = to.Finish(ctx)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		doc.Seconds = seconds(a.Clock().Sub(began))
+		return errors.Join(lacking, a.tellExport(doc, what))
+	})
+}
+
+// addPart adds a repository's metadata.
+func addPart(ctx context.Context, to exporter, from point.Reader, name string) error {
+	options, _, err := sourceOf(ctx, from)
+	if err != nil {
+		return err
+	}
+	inner := strings.TrimSuffix(strings.TrimPrefix(name, "forge/"), "/metadata")
+	return to.Add(ctx, offline.Repository{Name: inner, Source: options.From})
+}
+
+// exportParts are the metadata of the repositories that are wanted, all for no names. What should be there and is not is lacking.
+func exportParts(all []point.Part, names []string) (found []point.Part, lacking error) {
+	meant := make([]bool, len(names))
+	for _, p := range all {
+		if p.Kind != point.KindMetadata {
+			continue
+		}
+		i := slices.IndexFunc(names, func(name string) bool { return namesRepository(p.Name, name) })
+		if i >= 0 {
+			meant[i] = true
+		} else if len(names) > 0 {
+			continue
+		}
+		switch p.State {
+		case point.Stored, point.Carried:
+			found = append(found, p)
+			lacking = errors.Join(lacking, shortOf(p))
+		case point.Failed:
+			lacking = errors.Join(lacking, fault.New("not in the point", fault.ErrIncomplete, p.Name+": it failed: "+p.Reason, ""))
+		default: // left out on purpose, or vanished
+		}
+	}
+	for i, name := range names {
+		if !meant[i] {
+			lacking = errors.Join(lacking, fault.New(fmt.Sprintf("find part %q", name), fault.ErrNotFound, "the point has no metadata of it", ""))
+		}
+	}
+	return found, lacking
+}
+
+// shortOf says what a part should have and has not.
+func shortOf(p point.Part) error {
+	var lacks []error
+	for _, c := range p.Counts {
+		if !c.Closes() {
+			cause := fmt.Sprintf("%s: it has %d of %d %s", p.Name, c.Stored, c.Expected, c.Of)
+			lacks = append(lacks, fault.New("not in the point", fault.ErrIncomplete, cause, ""))
+		}
+	}
+	return errors.Join(lacks...)
+}
+
+// namesRepository reports whether a name means a part of metadata: its own name, its repository's, or the end of one of them.
+func namesRepository(part, name string) bool {
+	name = strings.TrimSuffix(strings.TrimSuffix(name, "/metadata"), ".git")
+	return name != "" && strings.HasSuffix("/"+strings.TrimSuffix(part, "/metadata"), "/"+strings.TrimPrefix(name, "git/"))
+}
+
+func (a *app) tellExport(doc exportDocument, what string) error {
+	if a.global.json {
+		return a.document(doc)
+	}
+	c := doc.Counts
+	a.say("%s: %s, %s, %s, %s, %s, %s", doc.To, plural(c.Repositories, "repository", "repositories"), plural(c.Issues, "issue", "issues"),
+		plural(c.Pulls, "pull request", "pull requests"), plural(c.Comments, "comment", "comments"), plural(c.Releases, "release", "releases"),
+		plural(c.Files, "file", "files"))
+	if c.Missing > 0 {
+		a.say("note: the point does not have the bytes of %s", plural(c.Missing, "file", "files"))
+	}
+	a.say("%s, %.1f s", what, doc.Seconds)
+	return nil
+}
