@@ -11,13 +11,24 @@ import (
 )
 
 // GraphQL posts a query and decodes its data into an, also where errors came beside it. Queries change nothing, so they are tried
-// again like a GET; mutations belong to Do.
+// again like a GET; mutations belong to Mutate.
 func (c *Client) GraphQL(ctx context.Context, path, query string, variables map[string]any, into any) (*Response, error) {
+	return c.graphQL(ctx, call{idempotent: true}, path, query, variables, into)
+}
+
+// Mutate is GraphQL for mutations: they are not sent again where it is not known whether they were carried out.
+func (c *Client) Mutate(ctx context.Context, path, mutation string, variables map[string]any, into any) error {
+	_, err := c.graphQL(ctx, call{}, path, mutation, variables, into)
+	return err
+}
+
+func (c *Client) graphQL(ctx context.Context, l call, path, query string, variables map[string]any, into any) (*Response, error) {
 	var answer struct {
 		Data   json.RawMessage `json:"data"`
 		Errors []graphError    `json:"errors"`
 	}
-	check := func(r *Response) error {
+	l.method, l.resource = http.MethodPost, "graphql"
+	l.check = func(r *Response) error {
 		answer.Data, answer.Errors = nil, nil
 		if err := decode(r, &answer); err != nil {
 			return err
@@ -29,7 +40,6 @@ func (c *Client) GraphQL(ctx context.Context, path, query string, variables map[
 		}
 		return nil
 	}
-	l := call{method: http.MethodPost, resource: "graphql", idempotent: true, check: check}
 	r, err := c.send(ctx, l, path, nil, map[string]any{"query": query, "variables": variables})
 	if err != nil {
 		return nil, err

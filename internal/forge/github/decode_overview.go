@@ -241,20 +241,26 @@ type ruleset struct {
 // rulesets reads those in force as rules, one for each pattern.
 func (s *source) rulesets(ctx context.Context, o *neutral.Overview) error {
 	return all(s.r.All(ctx, "rulesets"), func(_ archive.Record, raw *ruleset) {
-		if raw.Enforcement != "active" || (raw.Target != "branch" && raw.Target != "tag") {
-			return
-		}
-		for _, ref := range raw.Conditions.Ref.Include {
-			pattern := strings.TrimPrefix(strings.TrimPrefix(string(ref), "refs/heads/"), "refs/tags/")
-			switch ref {
-			case "~ALL":
-				pattern = "*"
-			case "~DEFAULT_BRANCH":
-				pattern = o.Settings.DefaultBranch
-			}
-			o.Rules = append(o.Rules, raw.rule(pattern))
-		}
+		o.Rules = append(o.Rules, raw.inForce(o.Settings.DefaultBranch)...)
 	})
+}
+
+// inForce are the rules of a set, one for each pattern.
+func (raw *ruleset) inForce(defaultBranch string) (rules []*neutral.Rule) {
+	if raw.Enforcement != "active" || (raw.Target != "branch" && raw.Target != "tag") {
+		return nil
+	}
+	for _, ref := range raw.Conditions.Ref.Include {
+		pattern := strings.TrimPrefix(strings.TrimPrefix(string(ref), "refs/heads/"), "refs/tags/")
+		switch ref {
+		case "~ALL":
+			pattern = "*"
+		case "~DEFAULT_BRANCH":
+			pattern = defaultBranch
+		}
+		rules = append(rules, raw.rule(pattern))
+	}
+	return rules
 }
 
 func (raw *ruleset) rule(pattern string) *neutral.Rule {

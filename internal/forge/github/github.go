@@ -35,6 +35,8 @@ type Provider struct {
 	web     *url.URL // of the instance: https://github.com
 	graphql string   // URL of the GraphQL API
 	client  *forge.Client
+	imports *forge.Client // of the same API, for the import of issues, which it does not document
+	uploads *forge.Client // where assets are sent
 	files   *forge.FileClient
 	app     *installation // nil without App
 
@@ -78,7 +80,13 @@ func New(o Options) (*Provider, error) {
 		options.Secrets = p.app.budget()
 	}
 	options.Authorize = p.authorize
+	if options.Budget == nil {
+		options.Budget = &forge.Budget{} // which the clients share
+	}
 	if p.client, err = forge.NewClient(options); err != nil {
+		return nil, fault.Wrap(op, nil, err, "")
+	}
+	if err := p.restores(options); err != nil {
 		return nil, fault.Wrap(op, nil, err, "")
 	}
 	if p.files, err = p.client.Files(fileHosts(web)); err != nil {
@@ -116,7 +124,9 @@ func inCloud(host string) bool { return host == "github.com" || strings.HasSuffi
 func (p *Provider) Host() string { return forge.HostName(p.web) }
 
 // Requests counts the requests made to the API so far.
-func (p *Provider) Requests() int64 { return p.client.Requests() }
+func (p *Provider) Requests() int64 {
+	return p.client.Requests() + p.imports.Requests() + p.uploads.Requests()
+}
 
 // Seen is what the newest answer said of limits and of the token.
 func (p *Provider) Seen() forge.Seen { return p.client.Seen() }

@@ -27,7 +27,9 @@ func fileHosts(web *url.URL) forge.FileHosts {
 
 // asset is a file of a release.
 type asset struct {
+	ID        number `json:"id"`
 	URL       words  `json:"url"`
+	Page      words  `json:"browser_download_url"`
 	Name      words  `json:"name"`
 	Label     words  `json:"label"`
 	Type      words  `json:"content_type"`

@@ -155,7 +155,10 @@ func matches(template, path string) bool {
 
 // exchange checks a request and its answer.
 func (d *description) exchange(r *http.Request, body []byte, answer *httptest.ResponseRecorder) error {
-	path := strings.TrimPrefix(r.URL.Path, "/api/v3")
+	path := strings.TrimPrefix(strings.TrimPrefix(r.URL.Path, "/api/v3"), "/api/uploads")
+	if strings.Contains(path, "/import/issues") {
+		return nil // GitHub documents none of it
+	}
 	o, err := d.operation(r.Method, path)
 	if err != nil {
 		return err

@@ -137,6 +137,9 @@ func recall(o *Origin, body *string, account string, thing any) (Mark, bool) {
 		return Mark{}, false
 	}
 	*body, *o = text, m.Origin
+	if i, isItem := thing.(*Item); isItem && strings.EqualFold(i.ClosedBy.Login, account) {
+		i.ClosedBy, i.Reason = User{}, "" // the restore closed it
+	}
 	if len(m.More) > 0 {
 		_ = json.Unmarshal(m.More, thing) // a field that cannot be read stays as the forge has it
 	}

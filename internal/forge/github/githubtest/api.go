@@ -32,6 +32,7 @@ type API struct {
 	App         *App
 	Metadata    map[int64]*Metadata // of repositories that have any
 	NoAdmin     []int64             // repositories that the token does not administer
+	NoImports   bool                // there is no import of issues
 
 	mu     sync.Mutex
 	issued []string // tokens of the App's installation, and when they end
@@ -71,9 +72,11 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		scheme = "http"
 	}
 	x.rest, x.web = scheme+"://"+r.Host, scheme+"://"+strings.TrimPrefix(r.Host, "api.")
-	if path, isServer := strings.CutPrefix(r.URL.Path, "/api/v3"); isServer {
-		x.rest += "/api/v3"
-		r.URL.Path, r.URL.RawPath = path, ""
+	for _, prefix := range []string{"/api/v3", "/api/uploads"} {
+		if path, isServer := strings.CutPrefix(r.URL.Path, prefix); isServer {
+			x.rest += "/api/v3"
+			r.URL.Path, r.URL.RawPath = path, strings.TrimPrefix(r.URL.RawPath, prefix)
+		}
 	}
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.Header().Set("X-RateLimit-Limit", "5000")

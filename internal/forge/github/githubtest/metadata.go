@@ -28,6 +28,18 @@ type Metadata struct {
 	Teams          []Team
 	Pinned         []int64 // issues
 
+	// Of repositories that are restored into.
+	Branches   map[string]string // commits by name
+	Categories []string          // of discussions; with one of them the repository has discussions
+	Defaults   int               // the first labels, which every new repository has
+	Changed    map[string]any    // settings, by the names of REST
+	Burned     []string          // tags that an immutable release had
+	Free       bool              // in a plan without rulesets
+	Diff       map[string]int64  // lines that reviews can comment on, by path; nil for all
+
+	lastID  int64
+	imports []*issueImport
+
 	mu     sync.Mutex
 	sorted *sorted // nil when something changed
 	byID   map[int64]*Item
@@ -163,6 +175,14 @@ type Asset struct {
 	Content                   []byte
 	Downloads                 int64
 	Created, Updated          time.Time
+	Starter                   bool // its upload broke off
+}
+
+func (a Asset) state() string {
+	if a.Starter {
+		return "starter"
+	}
+	return "uploaded"
 }
 
 // Discussion is a thread that is no issue.
@@ -207,6 +227,7 @@ type Ruleset struct {
 	Tags     bool
 	Disabled bool
 	Rules    []map[string]any // as REST has them
+	Bypass   []map[string]any
 	Updated  time.Time
 }
 
@@ -239,8 +260,11 @@ func (m *Metadata) Edit(f func(m *Metadata)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	f(m)
-	m.sorted, m.byID = nil, nil
+	m.edited()
 }
+
+// edited forgets what is sorted. Called with the lock held.
+func (m *Metadata) edited() { m.sorted, m.byID = nil, nil }
 
 // arranged returns what is sorted, and the items by number. Called with the lock held.
 func (m *Metadata) arranged() *sorted {

@@ -51,7 +51,11 @@ func (x *exchange) query(body []byte) {
 		return
 	}
 	g := &graph{}
-	answer["data"] = g.object(fields, x.root())
+	root := x.root()
+	if strings.HasPrefix(strings.TrimSpace(asked.Query), "mutation") {
+		root = x.mutations()
+	}
+	answer["data"] = g.object(fields, root)
 	if len(g.problems) > 0 {
 		answer["errors"] = g.problems
 	}

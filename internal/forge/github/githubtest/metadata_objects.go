@@ -138,7 +138,7 @@ func (x *exchange) graphRepository(r forgetest.Repo) object {
 		"description": text(r.Description), "homepageUrl": nil, "url": x.web + "/" + r.FullName(), "isPrivate": r.Private, "visibility": visibility,
 		"isFork": r.Fork, "isArchived": r.Archived, "isTemplate": false, "defaultBranchRef": object{"__typename": "Ref", "name": r.DefaultBranch},
 		"licenseInfo": nil, "hasIssuesEnabled": !slices.Contains(x.Issueless, r.ID), "hasWikiEnabled": r.Wiki, "hasProjectsEnabled": true,
-		"hasDiscussionsEnabled": len(m.Discussions) > 0, "mergeCommitAllowed": true, "squashMergeAllowed": false, "rebaseMergeAllowed": true,
+		"hasDiscussionsEnabled": len(m.Discussions)+len(m.Categories) > 0, "mergeCommitAllowed": true, "squashMergeAllowed": false, "rebaseMergeAllowed": true,
 		"autoMergeAllowed": false, "allowUpdateBranch": false, "deleteBranchOnMerge": true, "webCommitSignoffRequired": false,
 		"createdAt": stamp(r.Created), "updatedAt": stamp(r.Updated), "pushedAt": stamp(r.Pushed),
 		"repositoryTopics": pages(m.Topics, func(topic string) object {
@@ -149,7 +149,7 @@ func (x *exchange) graphRepository(r forgetest.Repo) object {
 		}),
 		"labels": pages(m.Labels, func(l Label) object {
 			return object{
-				"__typename": "Label", "id": "LA_" + l.Name, "name": l.Name, "color": l.Color, "description": text(l.Description), "isDefault": false,
+				"__typename": "Label", "id": "LA_" + l.Name, "name": l.Name, "color": l.Color, "description": text(l.Description), "isDefault": m.isDefault(l.Name),
 				"createdAt": stamp(r.Created), "updatedAt": stamp(r.Created),
 			}
 		}),
@@ -163,9 +163,13 @@ func (x *exchange) graphRepository(r forgetest.Repo) object {
 			}
 		}),
 		"commitComments": pages(m.CommitComments, func(*CommitComment) object { return object{"__typename": "CommitComment"} }),
-		"discussions":    pages(s.discussions, func(d *Discussion) object { return x.graphDiscussion(r, d) }),
+		"discussionCategories": pages(m.Categories, func(name string) object {
+			return object{"__typename": "DiscussionCategory", "id": "DIC_" + name, "name": name}
+		}),
+		"discussions": pages(s.discussions, func(d *Discussion) object { return x.graphDiscussion(r, d) }),
 	}
 	maps.Copy(o, x.graphAccess(r, m))
+	maps.Copy(o, m.graphChanged())
 	return o
 }
 

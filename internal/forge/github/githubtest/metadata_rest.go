@@ -35,18 +35,24 @@ func (x *exchange) metadataRoutes() map[string]func(r forgetest.Repo, m *Metadat
 func (x *exchange) routeMetadata(handle func(pattern string, serve func())) {
 	for path, serve := range x.metadataRoutes() {
 		for _, prefix := range []string{"GET /repos/{owner}/{repo}/", "GET /repositories/{id}/"} {
-			handle(prefix+path, func() {
-				r, ok := x.named()
-				if !ok {
-					return
-				}
-				m := x.metadata(r)
-				m.mu.Lock()
-				defer m.mu.Unlock()
-				serve(r, m)
-			})
+			handle(prefix+path, func() { x.within(serve) })
 		}
 	}
+	for pattern, serve := range x.restoreRoutes() {
+		handle(pattern, func() { x.within(serve) })
+	}
+}
+
+// within serves what is of a repository.
+func (x *exchange) within(serve func(r forgetest.Repo, m *Metadata)) {
+	r, ok := x.named()
+	if !ok {
+		return
+	}
+	m := x.metadata(r)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	serve(r, m)
 }
 
 // window answers with a page of a list that knows since.
@@ -93,16 +99,21 @@ func (x *exchange) listItems(r forgetest.Repo, m *Metadata) {
 
 func (x *exchange) listComments(r forgetest.Repo, m *Metadata) {
 	window(x, r, "issues/comments", m.arranged().comments, func(c *Comment) time.Time { return c.Updated }, func(c *Comment) any {
-		at := x.rest + "/repos/" + r.FullName()
-		o := x.commentObject(r, "IC", c)
-		kind := "issues"
-		if i := m.item(c.On); i != nil && i.Pull != nil {
-			kind = "pull"
-		}
-		o["url"], o["issue_url"] = fmt.Sprintf("%s/issues/comments/%d", at, c.ID), fmt.Sprintf("%s/issues/%d", at, c.On)
-		o["html_url"] = fmt.Sprintf("%s/%s/%s/%d#issuecomment-%d", x.web, r.FullName(), kind, c.On, c.ID)
-		return o
+		return x.issueComment(r, m, c)
 	})
+}
+
+// issueComment is a comment on an issue or a pull request.
+func (x *exchange) issueComment(r forgetest.Repo, m *Metadata, c *Comment) map[string]any {
+	at := x.rest + "/repos/" + r.FullName()
+	o := x.commentObject(r, "IC", c)
+	kind := "issues"
+	if i := m.item(c.On); i != nil && i.Pull != nil {
+		kind = "pull"
+	}
+	o["url"], o["issue_url"] = fmt.Sprintf("%s/issues/comments/%d", at, c.ID), fmt.Sprintf("%s/issues/%d", at, c.On)
+	o["html_url"] = fmt.Sprintf("%s/%s/%s/%d#issuecomment-%d", x.web, r.FullName(), kind, c.On, c.ID)
+	return o
 }
 
 func (x *exchange) listReviewComments(r forgetest.Repo, m *Metadata) {
@@ -183,24 +194,27 @@ func (x *exchange) listPulls(r forgetest.Repo, m *Metadata) {
 	if x.r.URL.Query().Get("direction") == "desc" {
 		slices.Reverse(all)
 	}
-	paged(x, r, "pulls", all, func(i *Item) any {
-		o := x.itemObject(r, m, i)
-		for _, key := range strings.Fields("pull_request reactions state_reason closed_by comments repository_url labels_url events_url timeline_url parent_issue_url") {
-			delete(o, key)
-		}
-		at, page := fmt.Sprintf("%s/repos/%s/pulls/%d", x.rest, r.FullName(), i.Number), fmt.Sprint(o["html_url"])
-		o["url"], o["diff_url"], o["patch_url"] = at, page+".diff", page+".patch"
-		links := map[string]any{"html": map[string]any{"href": page}, "self": map[string]any{"href": at}}
-		for _, link := range strings.Fields("issue commits review_comments review_comment comments statuses") {
-			o[link+"_url"], links[link] = at+"/"+link, map[string]any{"href": at + "/" + link}
-		}
-		o["_links"], o["auto_merge"], o["merged_at"], o["merge_commit_sha"] = links, nil, moment(i.Pull.MergedAt), text(i.Pull.MergeOID)
-		end := func(ref, sha string) map[string]any {
-			return map[string]any{"label": r.Owner + ":" + ref, "ref": ref, "sha": sha, "user": nil, "repo": x.object(r)}
-		}
-		o["head"], o["base"] = end(i.Pull.Head, i.Pull.HeadOID), end(i.Pull.Base, i.Pull.BaseOID)
-		return o
-	})
+	paged(x, r, "pulls", all, func(i *Item) any { return x.pullObject(r, m, i) })
+}
+
+// pullObject is a pull request as lists of pull requests have it.
+func (x *exchange) pullObject(r forgetest.Repo, m *Metadata, i *Item) map[string]any {
+	o := x.itemObject(r, m, i)
+	for _, key := range strings.Fields("pull_request reactions state_reason closed_by comments repository_url labels_url events_url timeline_url parent_issue_url") {
+		delete(o, key)
+	}
+	at, page := fmt.Sprintf("%s/repos/%s/pulls/%d", x.rest, r.FullName(), i.Number), fmt.Sprint(o["html_url"])
+	o["url"], o["diff_url"], o["patch_url"] = at, page+".diff", page+".patch"
+	links := map[string]any{"html": map[string]any{"href": page}, "self": map[string]any{"href": at}}
+	for _, link := range strings.Fields("issue commits review_comments review_comment comments statuses") {
+		o[link+"_url"], links[link] = at+"/"+link, map[string]any{"href": at + "/" + link}
+	}
+	o["_links"], o["auto_merge"], o["merged_at"], o["merge_commit_sha"] = links, nil, moment(i.Pull.MergedAt), text(i.Pull.MergeOID)
+	end := func(ref, sha string) map[string]any {
+		return map[string]any{"label": r.Owner + ":" + ref, "ref": ref, "sha": sha, "user": x.account(r.Owner, false), "repo": x.object(r)}
+	}
+	o["head"], o["base"] = end(i.Pull.Head, i.Pull.HeadOID), end(i.Pull.Base, i.Pull.BaseOID)
+	return o
 }
 
 func (x *exchange) labelObject(r forgetest.Repo, n int, l Label) map[string]any {
@@ -280,25 +294,27 @@ func (x *exchange) listCommitComments(r forgetest.Repo, m *Metadata) {
 func (x *exchange) listReleases(r forgetest.Repo, m *Metadata) {
 	newest := slices.Clone(m.Releases)
 	slices.Reverse(newest)
-	paged(x, r, "releases", newest, func(o *Release) any {
-		at, page := fmt.Sprintf("%s/repos/%s/releases/%d", x.rest, r.FullName(), o.ID), fmt.Sprintf("%s/%s/releases/tag/%s", x.web, r.FullName(), o.Tag)
-		assets := []any{}
-		for _, a := range o.Assets {
-			assets = append(assets, x.assetObject(r, o, a))
-		}
-		return map[string]any{
-			"url": at, "html_url": page, "assets_url": at + "/assets", "upload_url": at + "/assets{?name,label}", "tarball_url": nil, "zipball_url": nil, "id": o.ID,
-			"node_id": nodeID("RE", r.ID, o.ID), "tag_name": o.Tag, "target_commitish": o.Target, "name": text(o.Name), "body": text(o.Body), "draft": o.Draft,
-			"prerelease": o.Prerelease, "immutable": false, "created_at": stamp(o.Created), "updated_at": stamp(o.Updated), "published_at": moment(o.Published),
-			"author": x.account(o.User, false), "assets": assets,
-		}
-	})
+	paged(x, r, "releases", newest, func(o *Release) any { return x.releaseObject(r, o) })
+}
+
+func (x *exchange) releaseObject(r forgetest.Repo, o *Release) map[string]any {
+	at, page := fmt.Sprintf("%s/repos/%s/releases/%d", x.rest, r.FullName(), o.ID), fmt.Sprintf("%s/%s/releases/tag/%s", x.web, r.FullName(), o.Tag)
+	assets := []any{}
+	for _, a := range o.Assets {
+		assets = append(assets, x.assetObject(r, o, a))
+	}
+	return map[string]any{
+		"url": at, "html_url": page, "assets_url": at + "/assets", "upload_url": at + "/assets{?name,label}", "tarball_url": nil, "zipball_url": nil, "id": o.ID,
+		"node_id": nodeID("RE", r.ID, o.ID), "tag_name": o.Tag, "target_commitish": o.Target, "name": text(o.Name), "body": text(o.Body), "draft": o.Draft,
+		"prerelease": o.Prerelease, "immutable": false, "created_at": stamp(o.Created), "updated_at": stamp(o.Updated), "published_at": moment(o.Published),
+		"author": x.account(o.User, false), "assets": assets,
+	}
 }
 
 func (x *exchange) assetObject(r forgetest.Repo, o *Release, a Asset) map[string]any {
 	return map[string]any{
 		"url": fmt.Sprintf("%s/repos/%s/releases/assets/%d", x.rest, r.FullName(), a.ID), "id": a.ID, "node_id": nodeID("RA", r.ID, a.ID), "name": a.Name,
-		"browser_download_url": fmt.Sprintf("%s/%s/releases/download/%s/%s", x.web, r.FullName(), o.Tag, a.Name), "label": text(a.Label), "state": "uploaded",
+		"browser_download_url": fmt.Sprintf("%s/%s/releases/download/%s/%s", x.web, r.FullName(), o.Tag, a.Name), "label": text(a.Label), "state": a.state(),
 		"content_type": a.Type, "size": len(a.Content), "digest": text(a.Digest), "download_count": a.Downloads, "created_at": stamp(a.Created),
 		"updated_at": stamp(a.Updated), "uploader": x.account(o.User, false),
 	}
@@ -344,14 +360,19 @@ func (x *exchange) listRulesets(r forgetest.Repo, m *Metadata) {
 func (x *exchange) ruleset(r forgetest.Repo, m *Metadata) {
 	for _, s := range m.Rulesets {
 		if strconv.FormatInt(s.ID, 10) == x.r.PathValue("ruleset") {
-			o := x.rulesetObject(r, s)
-			o["conditions"] = map[string]any{"ref_name": map[string]any{"include": s.Patterns, "exclude": []string{}}}
-			o["rules"], o["bypass_actors"] = append([]map[string]any{}, s.Rules...), []any{}
-			x.answer(http.StatusOK, o)
+			x.answer(http.StatusOK, x.wholeRuleset(r, s))
 			return
 		}
 	}
 	x.notFound()
+}
+
+// wholeRuleset is a ruleset as it is answered alone, with its rules.
+func (x *exchange) wholeRuleset(r forgetest.Repo, s Ruleset) map[string]any {
+	o := x.rulesetObject(r, s)
+	o["conditions"] = map[string]any{"ref_name": map[string]any{"include": s.Patterns, "exclude": []string{}}}
+	o["rules"], o["bypass_actors"] = append([]map[string]any{}, s.Rules...), append([]map[string]any{}, s.Bypass...)
+	return o
 }
 
 func (x *exchange) listHooks(r forgetest.Repo, m *Metadata) {
