@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"iter"
+	"strconv"
 	"strings"
 	"time"
 
@@ -175,4 +176,39 @@ func (a Archived) Open(ctx context.Context, f *neutral.File) (io.ReadSeekCloser,
 // ByTime sorts by when something was.
 func ByTime[T any](at func(T) time.Time) func(a, b T) int {
 	return func(a, b T) int { return at(a).Compare(at(b)) }
+}
+
+// ByNumber merges two collections whose records are in the order of their numbers.
+func ByNumber(one, other Records) Records {
+	return func(yield func(archive.Record, error) bool) {
+		next, stop := iter.Pull2(other)
+		defer stop()
+		r, err, more := next()
+		for own, ownErr := range one {
+			for more && (err != nil || numberOf(r) < numberOf(own)) {
+				if !yield(r, err) || err != nil {
+					return
+				}
+				r, err, more = next()
+			}
+			if !yield(own, ownErr) || ownErr != nil {
+				return
+			}
+		}
+		for more {
+			if !yield(r, err) || err != nil {
+				return
+			}
+			r, err, more = next()
+		}
+	}
+}
+
+// numberOf is the number of a record; 0 for one that has none.
+func numberOf(r archive.Record) int64 {
+	n, err := strconv.ParseInt(r.ID, 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
 }

@@ -8,9 +8,11 @@ package onedev
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/forge"
@@ -32,6 +34,11 @@ type Provider struct {
 	o      Options
 	web    *url.URL // of the server, without slash at its end
 	client *forge.Client
+	files  *forge.FileClient
+
+	mu        sync.Mutex
+	people    map[int64]json.RawMessage // by number; nil for who is gone
+	strangers bool                      // the account is not told who others are
 }
 
 // Every ability that OneDev has.
@@ -55,6 +62,9 @@ func New(o Options) (*Provider, error) {
 	options.Authorize = forge.Authorize("Bearer", o.Token, o.Username, o.Password)
 	options.Secrets = []fault.Secret{o.Token, o.Password}
 	if p.client, err = forge.NewClient(options); err != nil {
+		return nil, err
+	}
+	if p.files, err = p.client.Files(forge.FileHosts{Own: []string{web.String()}}); err != nil {
 		return nil, err
 	}
 	return p, nil
