@@ -56,7 +56,7 @@ func (m Mark) Write(text string) string {
 	var b strings.Builder
 	b.WriteString(m.head())
 	b.WriteString("\n\n")
-	b.WriteString(silence(defuse(text)))
+	b.WriteString(Silence(defuse(text)))
 	b.WriteString("\n\n" + markBegin + encoded + markEnd)
 	return b.String()
 }
@@ -201,12 +201,12 @@ var (
 	silenced = regexp.MustCompile(`(^|[^0-9A-Za-z_/` + "`" + `@])@` + joiner + `(` + joiner + `*)([0-9A-Za-z_])`)
 )
 
-// silence makes mentions in text notify nobody, but for those in code, which do not.
-func silence(text string) string {
+// Silence makes mentions in a Markdown text notify nobody, but for those in code, which do not.
+func Silence(text string) string {
 	return Prose(text, func(s string) string { return mentions.ReplaceAllString(s, "${1}@"+joiner+"${2}${3}") })
 }
 
-// speak is the way back from silence.
+// speak is the way back from Silence.
 func speak(text string) string {
 	return Prose(text, func(s string) string { return silenced.ReplaceAllString(s, "${1}@${2}${3}") })
 }
