@@ -33,7 +33,8 @@ namespace or another. The plan is shown first, and done with --yes. Volumes that
 brings them back, after a yes, too.
 
 With --format gitea-restore-repo, --to is a directory that gets one for each repository with metadata, DIR/<host>/<owner>/<name>, from
-which "gitea restore-repo" on the server makes it with all numbers, dates and authors. --plan tells what it loses.
+which "gitea restore-repo" on the server makes it with all numbers, dates and authors. With --format gitlab-project-import, --to is a
+file of one repository, for "Import project" of GitLab. --plan tells what they lose.
 
 With --as-of, latest means the newest point that is not later than that time. With --ref only the named refs come back.` + referenceHelp
 
@@ -43,6 +44,7 @@ const restoreExample = `  backstay restore latest --to /tmp/api.git
   backstay restore latest --forge gitea --to https://git.example.org
   backstay restore latest:github.com/acme --forge gitea --to https://git.example.org --metadata --plan
   backstay restore latest --format gitea-restore-repo --to /srv/dump --site https://git.example.org
+  backstay restore latest --part acme/api --format gitlab-project-import --to api.tar.gz
   backstay restore app/shop --plan
   backstay restore app/shop --only data --yes`
 

@@ -21,15 +21,15 @@ import (
 // formatGitea is a directory for each repository that Gitea and Forgejo read themselves, on the server.
 const formatGitea = "gitea-restore-repo"
 
-// dumpRestore says that repositories go into directories for a forge's own command.
+// dumpRestore says that repositories go into what a forge's own command or import reads.
 type dumpRestore struct {
 	format string
 	site   string
 }
 
 func (o *dumpRestore) bind(flags *pflag.FlagSet) {
-	flags.StringVar(&o.format, "format", "", "with --to DIR: directories for the forge's own command, as `FORMAT`: "+formatGitea)
-	flags.StringVar(&o.site, "site", "", "with --format: the `URL` of the server that it is for, whose users are the authors again by name and number")
+	flags.StringVar(&o.format, "format", "", "with --to: what a forge itself reads, as `FORMAT`: "+formatGitea+" or "+formatGitLab)
+	flags.StringVar(&o.site, "site", "", "with "+formatGitea+": the `URL` of the server that it is for, whose users are the authors again by name and number")
 }
 
 // check refuses what does not go with a format.
@@ -39,24 +39,28 @@ func (o restoreOptions) checkDump() error {
 		return fault.New("restore", fault.ErrInvalid, "--site goes with --format", "")
 	case o.dump.format == "":
 		return nil
-	case o.dump.format != formatGitea:
-		return fault.New("restore", fault.ErrInvalid, fmt.Sprintf("there is no format %q", o.dump.format), "the format is "+formatGitea)
+	case o.dump.format != formatGitea && o.dump.format != formatGitLab:
+		return fault.New("restore", fault.ErrInvalid, fmt.Sprintf("there is no format %q", o.dump.format), "the formats are "+formatGitea+" and "+formatGitLab)
 	case o.forge != "" || isURL(o.to):
-		return fault.New("restore", fault.ErrInvalid, "--format is for a directory", "name it with --to")
+		return fault.New("restore", fault.ErrInvalid, "--format is for a directory or a file", "name it with --to")
+	case o.dump.format == formatGitLab && (o.dump.site != "" || o.owner != ""):
+		return fault.New("restore", fault.ErrInvalid, "--site and --owner do not go with "+formatGitLab, "they are chosen where the file is imported")
 	case o.checkout || len(o.refs) > 0 || o.force || o.pullRequests || o.visibility != "":
 		return fault.New("restore", fault.ErrInvalid, "--checkout, --ref, --force, --pull-requests and --visibility do not go with --format", "")
 	}
 	return nil
 }
 
-// restoreDump writes a directory DIR/HOST/OWNER/NAME for each repository that the point has metadata of.
+// restoreDump writes a directory DIR/HOST/OWNER/NAME for each repository that the point has metadata of, or an archive of one.
 func (a *app) restoreDump(ctx context.Context, ref string, o restoreOptions) error {
 	if o.to == "" {
-		return fault.New("restore", fault.ErrInvalid, "no destination", "say where with --to DIR")
+		return fault.New("restore", fault.ErrInvalid, "no destination", "say where with --to")
 	}
-	if err := protect.Vacant(o.to); err != nil {
+	root, remove, err := o.stage()
+	if err != nil {
 		return err
 	}
+	defer remove()
 	observe, wipe := a.observer()
 	defer wipe()
 	return a.withStore(ctx, toRead, func(s store) error {
@@ -74,15 +78,27 @@ func (a *app) restoreDump(ctx context.Context, ref string, o restoreOptions) err
 		if len(parts) == 0 && lacking == nil {
 			return fault.New("restore", fault.ErrNotFound, "the point has no metadata of such a repository", "back up with metadata: true")
 		}
+		metadata := a.dumper(o)
+		if o.dump.format == formatGitLab {
+			if err := onlyOne(record.Point.Parts, o.part); err != nil {
+				return err
+			}
+			metadata = a.importer(o)
+		}
 		for _, part := range parts {
 			done, err := protect.Restore(ctx, s, p.ID, protect.Restoration{
-				Part: part.name, To: filepath.Join(o.to, part.place), Restorers: map[string]protect.Restorer{
+				Part: part.name, To: filepath.Join(root, part.place), Restorers: map[string]protect.Restorer{
 					point.KindGit: func(ctx context.Context, from point.Reader, part point.Part, to string) ([]string, error) {
 						return nil, git.RestoreBare(ctx, from, to, git.RestoreOptions{Part: part.Name, Observe: observe})
 					},
-					point.KindMetadata: a.dumper(o),
+					point.KindMetadata: metadata,
 				},
 			})
+			for i := range done {
+				if done[i].To != "" && root != o.to {
+					done[i].To = o.to
+				}
+			}
 			doc.Parts = append(doc.Parts, done...)
 			if lacking = errors.Join(lacking, err); err != nil && !errors.Is(err, fault.ErrIncomplete) {
 				break
@@ -128,6 +144,17 @@ func dumpParts(all []point.Part, name string) (found []dumpPart, lacking error) 
 	return found, lacking
 }
 
+// plannedParts are the parts with metadata of the repositories that a name is of.
+func plannedParts(all []point.Part, name string) (names []string) {
+	found, _ := dumpParts(all, name) // a git part that is not there is no matter of a plan
+	for _, p := range found {
+		if _, err := repositoryPart(p.name); err == nil {
+			names = append(names, p.name)
+		}
+	}
+	return names
+}
+
 // dumper writes the metadata beside the git parts, which are there.
 func (a *app) dumper(o restoreOptions) protect.Restorer {
 	return func(ctx context.Context, from point.Reader, part point.Part, to string) ([]string, error) {
@@ -169,10 +196,13 @@ func dumpNotes(dir, owner, repository string, report gitea.DumpReport) []string 
 	if _, err := os.Stat(filepath.Join(dir, gitea.DumpGit, "lfs")); err == nil {
 		notes = append(notes, "restore-repo takes no Git LFS objects: push them afterwards, with git lfs push --all from "+filepath.Join(dir, gitea.DumpGit))
 	}
-	for i, missing := range report.Missing {
+	return append(notes, missingNotes(report.Missing)...)
+}
+
+func missingNotes(all []string) (notes []string) {
+	for i, missing := range all {
 		if i == missingNamed {
-			notes = append(notes, fmt.Sprintf("and %d files more", len(report.Missing)-i))
-			break
+			return append(notes, fmt.Sprintf("and %d files more", len(all)-i))
 		}
 		notes = append(notes, "left out: "+missing)
 	}

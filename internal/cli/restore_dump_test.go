@@ -57,6 +57,8 @@ func TestAFormatGoesWithADirectory(t *testing.T) {
 		"a forge":      {restoreOptions{forge: "gitea", dump: dump}, false},
 		"a checkout":   {restoreOptions{to: "dir", checkout: true, dump: dump}, false},
 		"another one":  {restoreOptions{to: "dir", dump: dumpRestore{format: "zip"}}, false},
+		"GitLab's":     {restoreOptions{to: "api.tar.gz", dump: dumpRestore{format: formatGitLab}}, true},
+		"an owner":     {restoreOptions{to: "api.tar.gz", owner: "x", dump: dumpRestore{format: formatGitLab}}, false},
 		"only a site":  {restoreOptions{to: "dir", dump: dumpRestore{site: "https://git.example.org"}}, false},
 		"some of refs": {restoreOptions{to: "dir", refs: []string{"main"}, dump: dump}, false},
 	} {

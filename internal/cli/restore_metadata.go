@@ -124,12 +124,15 @@ type plannedPart struct {
 	Plan *forge.MetadataPlan `json:"plan"`
 }
 
-// planMetadata tells what would become of the metadata of a point at a forge, or in directories. It sends nothing there.
+// planMetadata tells what would become of the metadata of a point at a forge, or in what one reads. It sends nothing there.
 func (a *app) planMetadata(ctx context.Context, ref string, o restoreOptions) error {
 	observe, wipe := a.observer()
 	defer wipe()
 	keeps := gitea.DumpKeeps()
-	if o.dump.format == "" {
+	switch o.dump.format {
+	case formatGitLab:
+		keeps = gitlab.ImportKeeps()
+	case "":
 		to, err := a.metadataTargetAt(ctx, o, observe)
 		if err != nil {
 			return err
@@ -154,11 +157,22 @@ func (a *app) planMetadata(ctx context.Context, ref string, o restoreOptions) er
 			return nil, err
 		}
 		pass := func(context.Context, point.Reader, point.Part, string) ([]string, error) { return nil, nil }
-		_, err = protect.Restore(ctx, s, found.ID, protect.Restoration{
-			Part: o.part, To: o.forge, Finds: true, Restorers: map[string]protect.Restorer{
-				point.KindGit: pass, point.KindListing: pass, point.KindIssues: pass, point.KindMetadata: plan,
-			},
-		})
+		names := []string{o.part}
+		if o.dump.format != "" && o.part != "" {
+			record, _, err := s.Open(ctx, found.ID)
+			if err != nil {
+				return err
+			}
+			names = plannedParts(record.Point.Parts, o.part)
+		}
+		for _, name := range names {
+			_, failed := protect.Restore(ctx, s, found.ID, protect.Restoration{
+				Part: name, To: o.forge, Finds: true, Restorers: map[string]protect.Restorer{
+					point.KindGit: pass, point.KindListing: pass, point.KindIssues: pass, point.KindMetadata: plan,
+				},
+			})
+			err = errors.Join(err, failed)
+		}
 		wipe()
 		if err == nil && len(doc.Parts) == 0 {
 			err = fault.New("restore", fault.ErrNotFound, "the point has no metadata", "back up with metadata: true")
