@@ -2,7 +2,8 @@
 // it: it follows the published GraphQL schema of git.sr.ht.
 //
 // Sourcehut takes pushes over ssh alone, and serves what is private over ssh alone. Where it has "docs" beside "api", as "api-docs",
-// that counts as the wiki of "api". Its trackers are another service, which is not asked. Listings say when a repository was updated,
+// that counts as the wiki of "api". Its trackers and mailing lists are other services beside it, at todo.sr.ht and lists.sr.ht: they are
+// asked for what bears the repository's name, with the same token, where that is wanted. Listings say when a repository was updated,
 // but not that this is so for every push: they carry no mark.
 package sourcehut
 
@@ -36,6 +37,9 @@ type Provider struct {
 	o      Options
 	web    *url.URL
 	client *forge.Client
+	todo   *forge.Client // of the tracker beside it
+	lists  *forge.Client // and of the mailing lists
+	files  *forge.FileClient
 }
 
 // Every ability that Sourcehut has.
@@ -61,7 +65,16 @@ func New(o Options) (*Provider, error) {
 	if p.client, err = forge.NewClient(options); err != nil {
 		return nil, err
 	}
-	return p, nil
+	options.Base = sibling(web, "todo")
+	if p.todo, err = forge.NewClient(options); err != nil {
+		return nil, err
+	}
+	options.Base = sibling(web, "lists")
+	if p.lists, err = forge.NewClient(options); err != nil {
+		return nil, err
+	}
+	p.files, err = p.lists.Files(forge.FileHosts{})
+	return p, err
 }
 
 // bare takes the word off that stands before a token in a header, where it was copied along.
@@ -80,7 +93,9 @@ func (p *Provider) Host() string { return forge.HostName(p.web) }
 func (p *Provider) Seen() forge.Seen { return p.client.Seen() }
 
 // Requests counts the requests sent so far.
-func (p *Provider) Requests() int64 { return p.client.Requests() }
+func (p *Provider) Requests() int64 {
+	return p.client.Requests() + p.todo.Requests() + p.lists.Requests()
+}
 
 // GitCredentials are none: over https Sourcehut serves what is public, to everybody.
 func (p *Provider) GitCredentials(context.Context) (username string, password fault.Secret, err error) {
