@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -76,7 +77,7 @@ func checkPages(t *testing.T, pages map[string]string) {
 					checkLocal(t, pages, place, a.Val)
 				case a.Key == "href":
 					if strings.HasPrefix(a.Val, "https://") || strings.HasPrefix(a.Val, "http://") || strings.HasPrefix(a.Val, "mailto:") {
-						if !strings.Contains(text, `rel="noreferrer noopener nofollow"`) {
+						if !slices.Contains(n.Attr, html.Attribute{Key: "rel", Val: "noreferrer noopener nofollow"}) {
 							t.Errorf("%s leads to %s with a referrer", place, a.Val)
 						}
 						continue

@@ -16,8 +16,12 @@ import (
 	"golang.org/x/net/html/atom"
 )
 
-// maxMarkdown is how long a text may be to be rendered, in bytes; a longer one is shown as it stands. GitHub takes 64 KiB.
-const maxMarkdown = 128 << 10
+// Bounds of what is rendered; beyond them a text is shown as it stands.
+const (
+	maxMarkdown = 64 << 10 // bytes, as GitHub takes; hostile ones take time that grows with the square
+	maxRendered = 1 << 20  // bytes
+	maxCells    = 50_000   // of tables: short rows are filled, so that a few bytes become many cells
+)
 
 // links says where an address in a text leads.
 type links interface {
@@ -31,21 +35,35 @@ type links interface {
 
 // markdown makes HTML of texts. What it makes has no elements, attributes or addresses but those that are written here: goldmark's
 // output, with whatever HTML stood in the text, is parsed as a browser does, and only what is known to do nothing is written again.
-type markdown struct{ parser goldmark.Markdown }
+type markdown struct{ full, withoutTables goldmark.Markdown }
 
 func newMarkdown() markdown {
-	return markdown{goldmark.New(
-		goldmark.WithExtensions(extension.Linkify, extension.Strikethrough, extension.TaskList,
-			extension.NewTable(extension.WithTableCellAlignMethod(extension.TableCellAlignAttribute))),
-		goldmark.WithRendererOptions(gmhtml.WithUnsafe(), gmhtml.WithHardWraps()),
-	)}
+	parser := func(more ...goldmark.Extender) goldmark.Markdown {
+		return goldmark.New(
+			goldmark.WithExtensions(append(more, extension.Linkify, extension.Strikethrough, extension.TaskList)...),
+			goldmark.WithRendererOptions(gmhtml.WithUnsafe(), gmhtml.WithHardWraps()),
+		)
+	}
+	return markdown{parser(extension.NewTable(extension.WithTableCellAlignMethod(extension.TableCellAlignAttribute))), parser()}
+}
+
+// parser is the one that a text may be given to.
+func (m markdown) parser(text string) goldmark.Markdown {
+	columns := 0
+	for line := range strings.Lines(text) {
+		columns = max(columns, strings.Count(line, "|"))
+	}
+	if columns*strings.Count(text, "\n") > maxCells {
+		return m.withoutTables
+	}
+	return m.full
 }
 
 // render returns a text as HTML.
 func (m markdown) render(text string, l links) template.HTML {
 	text = clean(text)
 	var made bytes.Buffer
-	if len(text) > maxMarkdown || m.parser.Convert([]byte(text), &made) != nil {
+	if len(text) > maxMarkdown || m.parser(text).Convert([]byte(text), &made) != nil || made.Len() > maxRendered {
 		return verbatim(text)
 	}
 	nodes, err := xhtml.ParseFragment(&made, &xhtml.Node{Type: xhtml.ElementNode, Data: "div", DataAtom: atom.Div})
