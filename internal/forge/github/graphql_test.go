@@ -25,6 +25,7 @@ type graphType struct {
 		Args []struct{ Name string }
 		Type typeRef
 	}
+	InputFields   []struct{ Name string }
 	EnumValues    []struct{ Name string }
 	PossibleTypes []struct{ Name string }
 }

@@ -61,12 +61,13 @@ type target struct {
 	pulls      map[int64]bool    // numbers of items that are pull requests
 	bare       map[int64]bool    // of those that have neither labels nor a milestone yet, with discussions
 	pinned     map[int64]bool
-	rulesets   map[string]bool     // by name in lower case
-	broken     map[string]string   // IDs of assets whose upload broke off, by key
-	categories map[string]string   // of discussions, by name in lower case; nil where the repository has none
-	said       map[string]answered // comments of discussions, by the keys of their marks
-	issueless  bool                // issues are to be switched off in the end
-	documented bool                // the import of issues is gone: they are made by the documented API
+	rulesets   map[string]bool   // by name in lower case
+	broken     map[string]string // IDs of assets whose upload broke off, by key
+	categories map[string]string // of discussions, by name in lower case; nil where the repository has none
+	said       map[string]string // threads of discussions, by the keys of the marks of their comments
+	answers    []string          // comments of discussions that are still to be chosen as the answer
+	issueless  bool              // issues are to be switched off in the end
+	documented bool              // the import of issues is gone: they are made by the documented API
 }
 
 // label is one that is there.
@@ -84,7 +85,7 @@ func (t *target) Begin(ctx context.Context, r forge.Repository) (neutral.Restore
 	*t = target{
 		p: t.p, at: "/repos/" + r.FullName(), found: neutral.Restored{Things: map[string]neutral.Written{}, Next: 1},
 		labels: map[string]label{}, milestones: map[string]int64{}, pulls: map[int64]bool{}, bare: map[int64]bool{}, pinned: map[int64]bool{},
-		rulesets: map[string]bool{}, broken: map[string]string{}, said: map[string]answered{},
+		rulesets: map[string]bool{}, broken: map[string]string{}, said: map[string]string{},
 	}
 	if t.p.app != nil {
 		return neutral.Restored{}, fault.New(op, fault.ErrUnsupported, "an App cannot restore metadata: its marks would not be found again", "give a token")
@@ -102,6 +103,7 @@ func (t *target) Begin(ctx context.Context, r forge.Repository) (neutral.Restore
 		}
 	}
 	t.found.Empty = t.found.Next == 1
+	t.keepLabels()
 	return t.found, nil
 }
 
@@ -186,6 +188,11 @@ func (t *target) Upload(context.Context, forge.Repository, archive.File, io.Read
 
 // Finish implements forge.MetadataTarget.
 func (t *target) Finish(ctx context.Context, _ forge.Repository) error {
+	for _, id := range t.answers {
+		if err := t.choose(ctx, id); err != nil {
+			return err
+		}
+	}
 	if !t.issueless {
 		return nil
 	}
@@ -261,9 +268,9 @@ func keeps() neutral.Fidelity {
 		"milestone.updated": lost("it is when it was restored"), "milestone.closedAt": lost("it is when it was restored"),
 
 		"item": kept, "item.title": of("256 characters of it"), "item.body": long,
-		"item.number":  changed("in their order, from the next free number on; --keep-numbers leaves no gap out"),
-		"item.created": of("by the import of issues, which GitHub does not document; of pull requests that stay such in the text"),
-		"item.updated": lost("what is done to it afterwards moves it"),
+		"item.number":   changed("in their order, from the next free number on; --keep-numbers leaves no gap out"),
+		"item.created":  of("by the import of issues, which GitHub does not document; of pull requests that stay such in the text"),
+		"item.updated":  lost("what is done to it afterwards moves it"),
 		"item.closedAt": changed("kept like item.created, and in the text"),
 		"item.closedBy": said, "item.reason": said, "item.assignees": said, "item.reactions": said, "item.links": said,
 		"item.lockReason": said, "item.due": changed("in the text: GitHub has it of milestones only"),

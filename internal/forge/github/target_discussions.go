@@ -3,6 +3,7 @@ package github
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"strings"
 
@@ -10,25 +11,23 @@ import (
 	"github.com/backstay/backstay/internal/forge/neutral"
 )
 
-// answered is a comment of a discussion that something can be said in answer to.
-type answered struct {
-	on, id string // GraphQL's words for the discussion, and for the first comment of the thread
-}
-
-// saidThere is a comment of a discussion, with what it answers.
+// saidThere is a comment of a discussion.
 type saidThere struct {
 	authored
-	Node    words `json:"node_id"`
-	ReplyTo *struct {
-		ID number `json:"id"`
-	} `json:"reply_to"`
+	Node   words `json:"node_id"`
+	Answer bool  `json:"is_answer"`
 }
 
 // findSaid notes a comment of a discussion that bears a mark. Answers come after what they answer, and are of its thread.
 func (t *target) findSaid(d *saidThere) {
 	m, ok := t.findMark(d.User, d.Body, neutral.Written{ID: "said " + string(d.Node), URL: string(d.URL)})
-	if ok {
-		t.heard(m, string(d.Node))
+	if !ok {
+		return
+	}
+	t.heard(m, string(d.Node))
+	var was neutral.Comment
+	if len(m.More) > 0 && json.Unmarshal(m.More, &was) == nil && was.Answer && !d.Answer {
+		t.answers = append(t.answers, string(d.Node))
 	}
 }
 
@@ -38,12 +37,12 @@ func (t *target) heard(m neutral.Mark, id string) {
 	if m.In != "" {
 		of := m
 		of.ID = m.In
-		first = cmp.Or(t.said[of.Key()].id, id)
+		first = cmp.Or(t.said[of.Key()], id)
 	}
-	t.said[m.Key()] = answered{id: first}
+	t.said[m.Key()] = first
 }
 
-// node is what a mutation made.
+// nodeMade is what a mutation made.
 type nodeMade struct {
 	ID     words  `json:"id"`
 	Number number `json:"number"`
@@ -98,7 +97,7 @@ func (t *target) discuss(ctx context.Context, c *neutral.Comment, on string) (w 
 	if marked && mark.In != "" {
 		of := mark
 		of.ID = mark.In
-		if to := t.said[of.Key()].id; to != "" {
+		if to := t.said[of.Key()]; to != "" {
 			input["replyToId"] = to
 		}
 	}
@@ -115,12 +114,18 @@ func (t *target) discuss(ctx context.Context, c *neutral.Comment, on string) (w 
 		t.heard(mark, string(is.ID))
 	}
 	if c.Answer {
-		err = t.mutate(ctx, "markDiscussionCommentAsAnswer", "clientMutationId", map[string]any{"id": is.ID}, nil)
-		if refusedBy(err) || errors.Is(err, fault.ErrDenied) {
-			err = nil // the category has no answers
-		}
+		err = t.choose(ctx, string(is.ID))
 	}
 	return neutral.Written{ID: "said " + string(is.ID), URL: string(is.URL)}, err
+}
+
+// choose says that a comment is the answer, where the category has answers.
+func (t *target) choose(ctx context.Context, id string) error {
+	err := t.mutate(ctx, "markDiscussionCommentAsAnswer", "clientMutationId", map[string]any{"id": id}, nil)
+	if refusedBy(err) || errors.Is(err, fault.ErrDenied) {
+		return nil
+	}
+	return err
 }
 
 // endDiscussion closes and locks a discussion.

@@ -54,7 +54,7 @@ func (t *target) now() time.Time {
 // reading reads the repository as a capture does.
 func (t *target) reading(r forge.Repository) *metadata { return &metadata{p: t.p, r: r, at: t.at} }
 
-// findFrame finds labels and milestones by their names, and what is pinned. Labels that every new repository has are no obstacle.
+// findFrame finds labels and milestones by their names, and what is pinned.
 func (t *target) findFrame(ctx context.Context, r forge.Repository) error {
 	type document struct {
 		Node        words  `json:"node_id"`
@@ -85,12 +85,16 @@ func (t *target) findFrame(ctx context.Context, r forge.Repository) error {
 			t.found.Things[neutral.KeyOf(&neutral.Milestone{Title: string(d.Title)})] = neutral.Written{ID: d.Number.id()}
 		}
 	})
+	return err
+}
+
+// keepLabels notes the labels that are to stay as they are: all, unless the repository is new and has them of GitHub.
+func (t *target) keepLabels() {
 	for name, l := range t.labels {
-		if !l.fresh {
+		if !l.fresh || !t.found.Empty {
 			t.found.Things[neutral.KeyOf(&neutral.Label{Name: name})] = neutral.Written{ID: l.node}
 		}
 	}
-	return err
 }
 
 // findMark notes what bears a mark by the target's own account.

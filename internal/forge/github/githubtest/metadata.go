@@ -36,9 +36,14 @@ type Metadata struct {
 	Burned     []string          // tags that an immutable release had
 	Free       bool              // in a plan without rulesets
 	Diff       map[string]int64  // lines that reviews can comment on, by path; nil for all
+	Refused    string            // title of issues whose import fails
+	Limit      int               // how many writes are taken, before further ones have to wait for LimitFor; 0 for all
+	LimitFor   time.Duration
 
 	lastID  int64
 	imports []*issueImport
+	writes  int
+	pushed  time.Time // when writes were too many
 
 	mu     sync.Mutex
 	sorted *sorted // nil when something changed

@@ -39,7 +39,13 @@ func (x *exchange) routeMetadata(handle func(pattern string, serve func())) {
 		}
 	}
 	for pattern, serve := range x.restoreRoutes() {
-		handle(pattern, func() { x.within(serve) })
+		handle(pattern, func() {
+			x.within(func(r forgetest.Repo, m *Metadata) {
+				if x.admitWrite(m) {
+					serve(r, m)
+				}
+			})
+		})
 	}
 }
 

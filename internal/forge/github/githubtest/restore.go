@@ -54,6 +54,25 @@ func (x *exchange) restoreRoutes() map[string]func(r forgetest.Repo, m *Metadata
 	return routes
 }
 
+// admitWrite refuses a write as GitHub's secondary limit does.
+func (x *exchange) admitWrite(m *Metadata) bool {
+	if m.Limit == 0 || x.r.Method == http.MethodGet {
+		return true
+	}
+	if m.writes == m.Limit {
+		m.writes, m.pushed = 0, x.now()
+	}
+	if left := m.LimitFor - x.now().Sub(m.pushed); !m.pushed.IsZero() && left > 0 {
+		x.w.Header().Set("Retry-After", strconv.Itoa(int(left.Seconds())+1))
+		x.answer(http.StatusForbidden, map[string]any{
+			"message": "You have exceeded a secondary rate limit. Please wait a few minutes before you try again.", "documentation_url": "https://docs.github.com/rest",
+		})
+		return false
+	}
+	m.writes++
+	return true
+}
+
 // body decodes what was sent, and refuses what is no JSON.
 func (x *exchange) body(into any) bool {
 	err := json.NewDecoder(x.r.Body).Decode(into)

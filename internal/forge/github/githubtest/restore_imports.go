@@ -38,7 +38,7 @@ type importedComment struct {
 	Created time.Time `json:"created_at"`
 }
 
-// imports reports whether there are imports, and they were asked for as they want to be.
+// canImport reports whether there are imports, and they were asked for as they want to be.
 func (x *exchange) canImport() bool {
 	if x.NoImports {
 		x.notFound()
@@ -113,7 +113,7 @@ func (x *exchange) goOn(m *Metadata, i *issueImport) {
 	case i.status == "pending":
 		i.status = "importing"
 	case i.status != "importing":
-	case i.issue.Title == "" || utf8.RuneCountInString(i.issue.Body) > maxBody:
+	case i.issue.Title == "" || i.issue.Title == m.Refused || utf8.RuneCountInString(i.issue.Body) > maxBody:
 		i.status = "failed"
 		i.errors = []any{map[string]any{"location": "/issue", "resource": "Issue", "field": "body", "value": "…", "code": "invalid"}}
 	default:
