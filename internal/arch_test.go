@@ -151,7 +151,7 @@ var table = map[string]row{
 			"internal/kube internal/kube/volume internal/controller internal/worker internal/blueprint internal/blueprint/function internal/kando internal/gitops internal/convert",
 		// os/exec: --password-command runs what the user names.
 		foreign: "github.com/spf13/cobra github.com/spf13/pflag golang.org/x/term os/exec " + kubernetes,
-		tests:   "internal/point/memory",
+		tests:   "internal/point/memory internal/forge/forgetest internal/forge/github/githubtest internal/forge/neutral", // and what a GitHub has, for diff and restore
 	},
 
 	// Not part of the product: they drive the built program from outside.
