@@ -290,7 +290,7 @@ func (i *importer) note(o neutral.Origin, text, sort string) dated {
 		text = "(no text)"
 	}
 	return dated{o.Created, object{
-		"note": text, "noteable_type": sort, "author_id": i.user(o.Author), "author": object{"name": cmp.Or(o.Author.Name, userName(o.Author))},
+		"note": text, "noteable_type": sort, "author_id": i.user(o.Author), "author": object{"name": cmp.Or(o.Author.Name, userName(o.Author))}, //nolint:misspell // GitLab's own word
 		"created_at": moment(o.Created), "updated_at": moment(cmp.Or(o.Updated, o.Created)), "project_id": importProject, "system": false, "events": []any{},
 	}}
 }
