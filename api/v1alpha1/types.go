@@ -238,7 +238,7 @@ type Forge struct {
 	// Issues as the forge answers them, one file each.
 	Issues bool `json:"issues,omitempty"`
 	// What the forge knows of the repositories beside their code: issues and pull requests with all that belongs to them, discussions,
-	// releases, labels, rules and more (GitHub, GitLab, Gitea, Forgejo, Gogs).
+	// releases, labels, rules and more.
 	Metadata bool `json:"metadata,omitempty"`
 	// With metadata, also release assets and attachments. Default true.
 	Files *bool `json:"files,omitempty"`

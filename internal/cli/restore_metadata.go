@@ -11,9 +11,12 @@ import (
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/forge"
 	"github.com/backstay/backstay/internal/forge/archive"
+	"github.com/backstay/backstay/internal/forge/bitbucket"
 	"github.com/backstay/backstay/internal/forge/gitea"
 	"github.com/backstay/backstay/internal/forge/github"
 	"github.com/backstay/backstay/internal/forge/gitlab"
+	"github.com/backstay/backstay/internal/forge/onedev"
+	"github.com/backstay/backstay/internal/forge/sourcehut"
 	"github.com/backstay/backstay/internal/point"
 	"github.com/backstay/backstay/internal/protect"
 )
@@ -30,7 +33,10 @@ func (o *metadataRestore) bind(flags *pflag.FlagSet) {
 
 // decoders read archives, by their dialects.
 func decoders() map[string]forge.Decoder {
-	return map[string]forge.Decoder{kindGitea: gitea.Decode, kindGitHub: github.Decode, kindGitLab: gitlab.Decode}
+	return map[string]forge.Decoder{
+		kindGitea: gitea.Decode, kindGitHub: github.Decode, kindGitLab: gitlab.Decode,
+		kindBitbucket: bitbucket.Decode, kindOneDev: onedev.Decode, kindSourcehut: sourcehut.Decode,
+	}
 }
 
 // sourceOf reads what a part holds.

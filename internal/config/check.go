@@ -215,15 +215,12 @@ func (c *checker) forge(f *v1alpha1.Forge, kind, path string) {
 	if f.Issues && kind == "sourcehut" {
 		c.wrong(join(path, "issues"), "not read from Sourcehut")
 	}
-	c.metadata(f, kind, path)
+	c.metadata(f, path)
 	c.names(f, path)
 }
 
 // metadata judges what goes with it.
-func (c *checker) metadata(f *v1alpha1.Forge, kind, path string) {
-	if f.Metadata && slices.Contains([]string{"bitbucket", "onedev", "sourcehut"}, kind) {
-		c.wrong(join(path, "metadata"), "only read from GitHub, GitLab, Gitea, Forgejo and Gogs")
-	}
+func (c *checker) metadata(f *v1alpha1.Forge, path string) {
 	for name, given := range map[string]bool{"files": f.Files != nil, "maxFile": f.MaxFile != "", "fileHosts": len(f.FileHosts) > 0} {
 		switch at := join(path, name); {
 		case given && !f.Metadata:

@@ -147,7 +147,6 @@ func TestLoadRefuses(t *testing.T) {
 		{"app elsewhere", spec("  location: vault\n  sources: [{gitlab: {app: {id: 1, installationID: 2, privateKey: {file: k}}}}]\n"), `Apps are GitHub's`},
 		{"pull on github", spec(plainSpec + "  mirrors: [{github: {}, pull: true}]\n"), `only GitLab, Gitea, Forgejo and Gogs pull`},
 		{"empty heartbeat", spec(plainSpec + "  notify: {heartbeats: [{}]}\n"), `success, start or failure is missing`},
-		{"metadata elsewhere", spec("  location: vault\n  sources: [{sourcehut: {metadata: true}}]\n"), `:7:26: spec.sources[0].sourcehut.metadata: only read from GitHub`},
 		{"metadata into copies", spec("  sources: [{github: {metadata: true}}]\n  exports: [{local: {path: /b}}]\n"), `spec.sources[0].github.metadata: it goes into restore points only`},
 		{"metadata as fields", spec("  location: vault\n  sources: [{github: {metadata: {files: true}}}]\n"), `spec.sources[0].github.metadata: fields where one value`},
 		{"files of nothing", spec("  location: vault\n  sources: [{github: {files: true}}]\n"), `spec.sources[0].github.files: it goes with metadata: true`},
