@@ -102,14 +102,6 @@ func (u *user) neutral() neutral.User {
 	return neutral.User{Login: cmp.Or(u.Nickname, u.Username, u.Name), Name: u.Name, ID: u.UUID, URL: u.Links.HTML.Href}
 }
 
-func people(all []user) []neutral.User {
-	var found []neutral.User
-	for i := range all {
-		found = append(found, all[i].neutral())
-	}
-	return found
-}
-
 // Overview implements neutral.Source.
 func (s *source) Overview(ctx context.Context) (*neutral.Overview, error) {
 	o := &neutral.Overview{Items: int64(s.Count("pulls"))}

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -36,7 +37,7 @@ func (f *fake) handler() http.Handler {
 	mux.HandleFunc("GET /2.0/repositories/{workspace}", f.repositories)
 	mux.HandleFunc("GET /2.0/repositories/{workspace}/{repository}", f.repository)
 	mux.HandleFunc("GET /2.0/repositories/{workspace}/{repository}/{path...}", f.beside)
-	mux.HandleFunc("GET /repo/{id}/images/{name}", func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("\x89PNG")) })
+	mux.HandleFunc("GET /repo/{id}/images/{name}", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "\x89PNG") })
 	mux.HandleFunc("GET /2.0/snippets/{workspace}", f.listSnippets)
 	mux.HandleFunc("GET /2.0/snippets/{workspace}/{id}", f.snippet)
 	good := map[string]bool{

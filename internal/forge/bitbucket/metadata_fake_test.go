@@ -1,6 +1,7 @@
 package bitbucket_test
 
 import (
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -24,7 +25,7 @@ func (f *fake) beside(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusNotFound, "Commit not found.")
 	case strings.HasPrefix(path, "patch/"):
 		w.Header().Set("Content-Type", "text/plain")
-		w.Write([]byte(f.patches[strings.TrimPrefix(path, "patch/")]))
+		io.WriteString(w, f.patches[strings.TrimPrefix(path, "patch/")])
 	case f.denied[path]:
 		refuse(w, http.StatusForbidden, "Your credentials lack one or more required privilege scopes.")
 	case path == "pullrequests":
@@ -32,7 +33,7 @@ func (f *fake) beside(w http.ResponseWriter, r *http.Request) {
 	case path == "pipelines_config":
 		answer(w, http.StatusOK, object{"type": "repository_pipelines_configuration", "enabled": true})
 	case strings.HasPrefix(path, "downloads/"):
-		w.Write([]byte("some bytes"))
+		io.WriteString(w, "some bytes")
 	case path == "issues":
 		refuse(w, http.StatusGone, "The issue tracker has been removed.")
 	default:

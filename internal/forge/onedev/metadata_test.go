@@ -2,6 +2,7 @@ package onedev_test
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -41,7 +42,7 @@ func (d *desk) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	segments := strings.Split(path, "/")
 	switch m := activityQuery.FindStringSubmatch(r.FormValue("query")); {
 	case strings.HasPrefix(r.URL.Path, "/~downloads/"):
-		w.Write([]byte("bytes of " + segments[len(segments)-1]))
+		io.WriteString(w, "bytes of "+segments[len(segments)-1])
 	case m != nil && (path == "issues") == (m[1] == "Project"):
 		sorted := slices.Clone(d.shelf[path])
 		slices.SortStableFunc(sorted, func(a, b object) int { return strings.Compare(active(a), active(b)) })
@@ -124,7 +125,8 @@ func furnish(t *testing.T) (*desk, *forgetest.Capturing) {
 		"issues": {
 			item(1, "It breaks", "See ![shot](/~downloads/projects/1/attachments/6a5a1a20-c8c0-44a5-a1bb-8a3d2a830094/shot.png)", 5, object{
 				"state": "Closed", "confidential": true, "commentCount": 2, "voteCount": 1, "fields": []object{
-					{"name": "Priority", "type": "Enumeration", "value": "High"}, {"name": "Assignees", "type": "User", "value": "ada"},
+					{"name": "Priority", "type": "Enumeration", "value": "High"},
+					{"name": "Assignees", "type": "User", "value": "ada"},
 					{"name": "Version", "type": "Text", "value": "1.2"},
 				},
 			}),
