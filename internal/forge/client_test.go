@@ -1,6 +1,8 @@
 package forge
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -133,6 +135,9 @@ func TestRetries(t *testing.T) {
 		{"429 of a POST", http.MethodPost, []http.HandlerFunc{say(429, ""), say(200, "{}")}, 2, nil},
 		{"429 for ever", http.MethodGet, []http.HandlerFunc{say(429, "", "Retry-After: 1")}, throttledTries, fault.ErrThrottled},
 		{"no JSON", http.MethodGet, []http.HandlerFunc{say(200, "<html>"), say(200, "{}")}, 2, nil},
+		{"shorter than it says", http.MethodGet, []http.HandlerFunc{say(200, "[]", "Content-Length: 100"), say(200, "{}")}, 2, nil},
+		{"longer than it says", http.MethodGet, []http.HandlerFunc{say(200, "[1]", "Content-Length: 2"), say(200, "{}")}, 2, nil},
+		{"shorter than it says for ever", http.MethodGet, []http.HandlerFunc{say(200, "[]", "Content-Length: 100")}, tries, fault.ErrUnavailable},
 		{"404", http.MethodGet, []http.HandlerFunc{say(404, `{"message":"Not Found"}`)}, 1, fault.ErrNotFound},
 		{"409", http.MethodPost, []http.HandlerFunc{say(409, "{}")}, 1, fault.ErrExists},
 		{"422", http.MethodGet, []http.HandlerFunc{say(422, "{}")}, 1, fault.ErrInvalid},
@@ -150,6 +155,28 @@ func TestRetries(t *testing.T) {
 				t.Errorf("asked %d times, counted %d, want %d", s.asked(), c.Requests(), test.asked)
 			}
 		})
+	}
+}
+
+// An answer of a few kilobytes may unpack to any length.
+func TestAnAnswerThatUnpacksWithoutEnd(t *testing.T) {
+	var bomb bytes.Buffer
+	z := gzip.NewWriter(&bomb)
+	blank := bytes.Repeat([]byte{' '}, 1<<20)
+	for range maxBody>>20 + 1 {
+		if _, err := z.Write(blank); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s := serve(t, say(200, bomb.String(), "Content-Encoding: gzip"))
+	if err := get(t, clientOf(t, s.URL, newStand()), "/x"); !errors.Is(err, fault.ErrRefused) || !strings.Contains(err.Error(), "longer than 64 MiB") {
+		t.Errorf("%d bytes came out as %v", bomb.Len(), err)
+	}
+	if s.asked() != 1 {
+		t.Errorf("it was asked for %d times", s.asked())
 	}
 }
 
