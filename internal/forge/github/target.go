@@ -214,6 +214,17 @@ func (t *target) pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
+// text is a text with its mark as GitHub takes it. Of a restore from github.com to it the first line leads to the original by way of a
+// redirect, or else every original would tell of its copy.
+func (t *target) text(marked string) string {
+	head, rest, more := strings.Cut(marked, "\n")
+	if t.p.web.Host == "github.com" && more {
+		head = strings.Replace(head, ", originally https://github.com/", ", originally https://redirect.github.com/", 1)
+		marked = head + "\n" + rest
+	}
+	return fit(marked)
+}
+
 // maxText is how long GitHub takes a text, in characters.
 const maxText = 65_536
 
@@ -293,7 +304,7 @@ func keeps() neutral.Fidelity {
 		"asset.name": of("what is no letter, digit or one of -_. becomes a dot, and the name stands in the label"),
 		"file":       lost("GitHub takes no attachments by its API: texts keep their addresses"),
 
-		"rule": kept, "rule.pushBy": changed("administrators only"), "rule.name": of("as a ruleset; of two with one name the second has its pattern, too"),
+		"rule": kept, "rule.pushBy": changed("nobody but by pull requests"), "rule.name": of("as a ruleset; of two with one name the second has its pattern, too"),
 		"hook":         lost("it would be without its secret: make it again"),
 		"key":          lost("who has access is not restored"),
 		"collaborator": lost("who has access is not restored"),

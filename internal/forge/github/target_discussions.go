@@ -61,7 +61,7 @@ func (t *target) writeDiscussion(ctx context.Context, d *neutral.Discussion) (w 
 	}
 	err = t.mutate(ctx, "createDiscussion", "discussion { id number url }", map[string]any{
 		"repositoryId": t.node, "categoryId": cmp.Or(t.categories[strings.ToLower(d.Category)], t.categories[""]),
-		"title": titleOf(d.Title), "body": fit(d.Body),
+		"title": titleOf(d.Title), "body": t.text(d.Body),
 	}, &answer)
 	if err != nil {
 		return w, err
@@ -92,7 +92,7 @@ func (t *target) labelDiscussion(ctx context.Context, id string, names []string)
 
 // discuss comments on a discussion, in answer to what it answers, and says that it is the answer.
 func (t *target) discuss(ctx context.Context, c *neutral.Comment, on string) (w neutral.Written, err error) {
-	input := map[string]any{"discussionId": on, "body": fit(c.Body)}
+	input := map[string]any{"discussionId": on, "body": t.text(c.Body)}
 	_, mark, marked := neutral.Unmark(c.Body)
 	if marked && mark.In != "" {
 		of := mark

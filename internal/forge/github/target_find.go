@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"net/url"
 	"strings"
 	"time"
@@ -17,7 +16,7 @@ import (
 
 const (
 	// importsSince is how old imports may be that are waited for.
-	importsSince = 24 * time.Hour
+	importsSince = time.Hour
 
 	firstLook   = 200 * time.Millisecond // how soon an import is looked after; it doubles
 	longestLook = 10 * time.Second
@@ -27,15 +26,22 @@ const (
 // awaitImports waits for issues that a run which was cut short asked for, and that are not there yet. Where GitHub does not list its
 // imports there is nothing to be waited for.
 func (t *target) awaitImports(ctx context.Context, _ forge.Repository) error {
-	since := url.Values{"since": {t.now().Add(-importsSince).UTC().Format(time.RFC3339)}}
-	var all []imported
-	answer, err := t.p.imports.Do(ctx, http.MethodGet, t.at+"/import/issues", since, nil, &all, http.StatusNotFound, http.StatusGone,
-		http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity)
-	if err != nil || answer.Status != http.StatusOK {
-		return err
-	}
-	for _, i := range all {
-		if i.waiting() {
+	since := url.Values{"per_page": {perPage}, "since": {t.now().Add(-importsSince).UTC().Format(time.RFC3339)}}
+	for page, err := range t.p.imports.Pages(ctx, t.at+"/import/issues", since, "") {
+		if refusedBy(err) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		for _, raw := range page.Items {
+			var i imported
+			if err := read("imports", raw, &i); err != nil {
+				return err
+			}
+			if !i.waiting() {
+				continue
+			}
 			if _, err := t.awaitImport(ctx, i); err != nil {
 				return err
 			}

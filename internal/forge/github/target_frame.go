@@ -24,8 +24,8 @@ func (t *target) writeSettings(ctx context.Context, s *neutral.Settings) error {
 		"description": fitting(s.Description), "homepage": s.Homepage, "has_wiki": s.HasWiki, "has_projects": s.HasProjects,
 		"delete_branch_on_merge": s.DeleteBranch,
 	}
-	if len(s.Merges) > 0 {
-		for method, key := range map[string]string{"merge": "allow_merge_commit", "squash": "allow_squash_merge", "rebase": "allow_rebase_merge"} {
+	for method, key := range map[string]string{"merge": "allow_merge_commit", "squash": "allow_squash_merge", "rebase": "allow_rebase_merge"} {
+		if slices.ContainsFunc(s.Merges, isMerge) { // one of them must be allowed
 			body[key] = slices.Contains(s.Merges, method)
 		}
 	}
@@ -44,7 +44,16 @@ func (t *target) writeSettings(ctx context.Context, s *neutral.Settings) error {
 	if s.Archived {
 		body["archived"], body["has_issues"] = true, s.HasIssues
 	}
-	return t.send(ctx, http.MethodPatch, "", body, nil)
+	err := t.send(ctx, http.MethodPatch, "", body, nil)
+	if refusedBy(err) { // as where the organisation has no projects
+		delete(body, "has_projects")
+		err = t.send(ctx, http.MethodPatch, "", body, nil)
+	}
+	return err
+}
+
+func isMerge(method string) bool {
+	return method == "merge" || method == "squash" || method == "rebase"
 }
 
 // plainTopics are those that GitHub takes: up to 50 lower-case letters, digits and hyphens, which do not begin with a hyphen.
@@ -60,26 +69,28 @@ func plainTopics(all []string) []string {
 	return plain
 }
 
-// writeLabel makes a label. One that every new repository has is changed.
+// writeLabel makes a label. One that every new repository has is changed; names that differ by case are one.
 func (t *target) writeLabel(ctx context.Context, l *neutral.Label) error {
+	is, there := t.labels[strings.ToLower(l.Name)]
+	if there && !is.fresh {
+		return nil
+	}
 	description := []rune(l.Description)
 	body := map[string]any{
 		"color": cmp.Or(l.Color, "ededed"), "description": string(description[:min(len(description), maxLabelDescription)]),
 	}
 	method, at := http.MethodPost, "/labels"
-	if _, there := t.labels[strings.ToLower(l.Name)]; there {
+	if there {
 		method, at = http.MethodPatch, "/labels/"+url.PathEscape(l.Name)
 		body["new_name"] = l.Name
 	} else {
 		body["name"] = l.Name
 	}
-	var is struct {
-		Node words `json:"node_id"`
-	}
-	if err := t.send(ctx, method, at, body, &is); err != nil {
+	var made identity
+	if err := t.send(ctx, method, at, body, &made); err != nil {
 		return err
 	}
-	t.labels[strings.ToLower(l.Name)] = label{node: string(is.Node)}
+	t.labels[strings.ToLower(l.Name)] = label{node: string(made.Node)}
 	return nil
 }
 
@@ -109,7 +120,7 @@ func burned(err error) error {
 
 // writeRelease makes a draft.
 func (t *target) writeRelease(ctx context.Context, r *neutral.Release) (neutral.Written, error) {
-	body := map[string]any{"tag_name": r.Tag, "name": r.Name, "body": fit(r.Body), "draft": r.Draft, "prerelease": r.Prerelease}
+	body := map[string]any{"tag_name": r.Tag, "name": r.Name, "body": t.text(r.Body), "draft": r.Draft, "prerelease": r.Prerelease}
 	if r.Target != "" {
 		body["target_commitish"] = r.Target // for a tag that is not there
 	}
@@ -204,8 +215,8 @@ func rulesetOf(rule *neutral.Rule) map[string]any {
 	add(!rule.Delete, "deletion", nil)
 	add(rule.Signed, "required_signatures", nil)
 	add(rule.Linear, "required_linear_history", nil)
-	add(rule.PushBy != nil, "update", map[string]any{"update_allows_fetch_and_merge": false})
-	add(rule.Approvals > 0, "pull_request", map[string]any{
+	add(rule.PushBy != nil && rule.Tags, "update", map[string]any{"update_allows_fetch_and_merge": false})
+	add((rule.PushBy != nil || rule.Approvals > 0) && !rule.Tags, "pull_request", map[string]any{
 		"required_approving_review_count": min(rule.Approvals, 10), "dismiss_stale_reviews_on_push": false, "require_code_owner_review": false,
 		"require_last_push_approval": false, "required_review_thread_resolution": false,
 	})

@@ -51,7 +51,7 @@ func (t *target) Import(ctx context.Context, _ forge.Repository, i *neutral.Item
 	comments := importable(i.Comments)
 	var began imported
 	answer, err := t.p.imports.Do(ctx, http.MethodPost, t.at+"/import/issues", nil, map[string]any{
-		"issue": t.importOf(i), "comments": importsOf(comments),
+		"issue": t.importOf(i), "comments": t.importsOf(comments),
 	}, &began, http.StatusNotFound, http.StatusGone, http.StatusUnsupportedMediaType)
 	if err != nil {
 		return neutral.Written{}, 0, err
@@ -83,7 +83,7 @@ func importable(all []*neutral.Comment) []*neutral.Comment {
 }
 
 func (t *target) importOf(i *neutral.Item) map[string]any {
-	body := map[string]any{"title": titleOf(i.Title), "body": fit(i.Body), "closed": i.Closed}
+	body := map[string]any{"title": titleOf(i.Title), "body": t.text(i.Body), "closed": i.Closed}
 	if labels := t.labelsOf(i); len(labels) > 0 {
 		body["labels"] = labels
 	}
@@ -98,10 +98,10 @@ func (t *target) importOf(i *neutral.Item) map[string]any {
 	return body
 }
 
-func importsOf(comments []*neutral.Comment) []map[string]any {
+func (t *target) importsOf(comments []*neutral.Comment) []map[string]any {
 	all := []map[string]any{}
 	for _, c := range comments {
-		comment := map[string]any{"body": fit(c.Body)}
+		comment := map[string]any{"body": t.text(c.Body)}
 		if !c.Created.IsZero() {
 			comment["created_at"] = c.Created.UTC().Format(time.RFC3339)
 		}
@@ -170,7 +170,7 @@ type made struct {
 
 // writeIssue makes an issue by the documented API, of now.
 func (t *target) writeIssue(ctx context.Context, i *neutral.Item) (neutral.Written, error) {
-	body := map[string]any{"title": titleOf(i.Title), "body": fit(i.Body), "labels": append([]string{}, t.labelsOf(i)...)}
+	body := map[string]any{"title": titleOf(i.Title), "body": t.text(i.Body), "labels": append([]string{}, t.labelsOf(i)...)}
 	if number, ok := t.milestones[i.Milestone]; ok {
 		body["milestone"] = number
 	}
@@ -209,7 +209,7 @@ func (t *target) open(ctx context.Context, i *neutral.Item) (neutral.Written, er
 	if t.branches[p.Head] != p.HeadOID || t.branches[p.Base] == "" {
 		return neutral.Written{}, nil
 	}
-	body := map[string]any{"title": titleOf(i.Title), "body": fit(i.Body), "head": p.Head, "base": p.Base, "draft": p.Draft}
+	body := map[string]any{"title": titleOf(i.Title), "body": t.text(i.Body), "head": p.Head, "base": p.Base, "draft": p.Draft}
 	var is made
 	err := t.send(ctx, http.MethodPost, "/pulls", body, &is)
 	if refusedBy(err) && p.Draft { // not every repository has drafts
@@ -285,7 +285,7 @@ func (t *target) writeComment(ctx context.Context, c *neutral.Comment) (neutral.
 		return t.discuss(ctx, c, on)
 	}
 	var is made
-	err := t.send(ctx, http.MethodPost, fmt.Sprintf("/issues/%d/comments", c.Item), map[string]any{"body": fit(c.Body)}, &is)
+	err := t.send(ctx, http.MethodPost, fmt.Sprintf("/issues/%d/comments", c.Item), map[string]any{"body": t.text(c.Body)}, &is)
 	return written("comment", int64(is.ID), 0, string(is.URL)), err
 }
 
@@ -296,7 +296,7 @@ func (t *target) writeReview(ctx context.Context, review *neutral.Review) (neutr
 	if !t.pulls[review.Item] {
 		return neutral.Written{}, unsupported
 	}
-	body := map[string]any{"body": fit(review.Body), "event": "COMMENT"}
+	body := map[string]any{"body": t.text(review.Body), "event": "COMMENT"}
 	if review.OID != "" {
 		body["commit_id"] = review.OID
 	}
@@ -305,7 +305,7 @@ func (t *target) writeReview(ctx context.Context, review *neutral.Review) (neutr
 		if c.Code == nil || c.Code.Path == "" || c.Code.Line <= 0 {
 			return neutral.Written{}, unsupported
 		}
-		comment := map[string]any{"path": c.Code.Path, "body": fit(c.Body), "line": c.Code.Line, "side": side(c.Code)}
+		comment := map[string]any{"path": c.Code.Path, "body": t.text(c.Body), "line": c.Code.Line, "side": side(c.Code)}
 		if c.Code.StartLine > 0 && c.Code.StartLine < c.Code.Line {
 			comment["start_line"], comment["start_side"] = c.Code.StartLine, side(c.Code)
 		}

@@ -639,7 +639,7 @@ func TestAssetsAgain(t *testing.T) {
 	}
 }
 
-// Marks of other accounts are nobody's, and what an account of an App writes would not be found again.
+// Marks of other accounts are nobody's.
 func TestWhoseMarks(t *testing.T) {
 	item := &neutral.Item{Origin: originOf("1"), Number: 1, Title: "an issue"}
 	forged := neutral.Mark{Sort: neutral.SortIssue, Origin: originOf("1")}.Write("")
@@ -685,5 +685,66 @@ func TestMutationsFitTheSchema(t *testing.T) {
 	}
 	if len(seen) != 7 {
 		t.Errorf("seen were %v", slices.Sorted(maps.Keys(seen)))
+	}
+}
+
+// Originals on github.com are not told of their copies there, and a mark has their address all the same. Assets go to another host.
+func TestOnGitHubItself(t *testing.T) {
+	api := &githubtest.API{World: forgetest.NewWorld(forgetest.NewClock().Now), Metadata: map[int64]*githubtest.Metadata{}}
+	into, uploads := &githubtest.Metadata{}, []string{}
+	api.Metadata[api.World.Add(forgetest.Repo{Owner: "tester", Name: "copy"}).ID] = into
+	p, err := github.New(github.Options{Token: forgetest.Token, Client: forge.ClientOptions{
+		Sleep: func(context.Context, time.Duration) error { return nil },
+		Transport: roundTrip(func(r *http.Request) *http.Response {
+			if strings.HasSuffix(r.URL.Path, "/assets") && r.Method == http.MethodPost {
+				uploads = append(uploads, r.URL.Host)
+			}
+			w := httptest.NewRecorder()
+			api.ServeHTTP(w, r)
+			return w.Result()
+		}),
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	asset := &neutral.Asset{File: neutral.File{Name: "a.tgz", Size: 5, SHA256: strings.Repeat("ab", 32)}}
+	releases := []*neutral.Release{{Origin: originOf("5"), Tag: "v1", Assets: []*neutral.Asset{asset}}}
+	item := &neutral.Item{Origin: originOf("1"), Number: 1, Title: "an issue", Body: "as it was"}
+	item.URL = "https://github.com/acme/api/issues/1"
+	_, err = forge.RestoreMetadata(t.Context(), forge.MetadataRestoreOptions{
+		From: made{overview: neutral.Overview{Releases: releases}, items: []*neutral.Item{item}}, Host: "github.com", Repository: "acme/api", Target: p.Target(),
+		To: forge.Repository{Owner: "tester", Name: "copy", WebURL: "https://github.com/tester/copy"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(uploads, []string{"uploads.github.com"}) {
+		t.Errorf("assets went to %q", uploads)
+	}
+	text, mark, _ := neutral.Unmark(into.Items[0].Body)
+	if body := into.Items[0].Body; !strings.Contains(body, "originally https://redirect.github.com/acme/api/issues/1\n") || text != "as it was" || mark.URL != item.URL {
+		t.Errorf("the issue says %s", body)
+	}
+}
+
+// What a ruleset can say of a rule is read from it again.
+func TestRulesAsRulesets(t *testing.T) {
+	rules := []*neutral.Rule{
+		{Name: "main", Pattern: "main", Approvals: 2, Checks: []string{"ci", "lint"}, Signed: true, Linear: true, Admins: true},
+		{Name: "main", Pattern: "release/*", ForcePush: true, Delete: true, PushBy: []string{"ada"}},
+		{Name: "all", Pattern: "*", Signed: true},
+		{Name: "tags", Pattern: "v*", Tags: true, ForcePush: true, PushBy: []string{}, Admins: true},
+	}
+	b, _, err := with(t, made{overview: neutral.Overview{Rules: rules}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := b.captured(t, b.to).Overview(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules[1].Name, rules[1].PushBy = "main (release/*)", nil
+	if d := differences(t, rules, o.Rules); len(d) > 0 {
+		t.Error(strings.Join(d, "\n"))
 	}
 }
