@@ -106,6 +106,7 @@ type (
 		Labels    []labelDocument    `json:"labels"`
 		Milestone *milestoneDocument `json:"milestone"`
 		Assignees []userDocument     `json:"assignees"`
+		Assignee  *userDocument      `json:"assignee"` // all that Gogs has
 		Pull      *struct {
 			Merged   bool     `json:"merged"`
 			MergedAt jsonTime `json:"merged_at"`
@@ -388,13 +389,21 @@ func (s *source) keys(ctx context.Context, o *neutral.Overview) error {
 func (s *source) collaborators(ctx context.Context, o *neutral.Overview) error {
 	type document struct {
 		userDocument
-		User       *userDocument `json:"user"`
-		Permission string        `json:"permission"`
-		Name       string        `json:"name"`
+		User        *userDocument   `json:"user"`
+		Permission  string          `json:"permission"`
+		Permissions map[string]bool `json:"permissions"` // of Gogs: "admin", "push", "pull"
+		Name        string          `json:"name"`
 	}
 	err := each(ctx, s, "collaborators", func(_ archive.Record, d *document) {
 		if d.User == nil {
 			d.User = &d.userDocument
+		}
+		switch {
+		case d.Permission != "":
+		case d.Permissions["admin"]:
+			d.Permission = "admin"
+		case d.Permissions["push"]:
+			d.Permission = "write"
 		}
 		o.Collaborators = append(o.Collaborators, &neutral.Collaborator{User: d.User.user(), Permission: cmp.Or(d.Permission, "read")})
 	})

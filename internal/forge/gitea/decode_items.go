@@ -42,6 +42,9 @@ func (s *source) item(ctx context.Context, record archive.Record) (*neutral.Item
 		Origin: s.origin(&d.textDocument), Number: d.Number, Title: d.Title, Body: d.Body, Closed: d.State == "closed",
 		ClosedAt: d.Closed.Time, Locked: d.Locked, Pinned: d.PinOrder > 0, Assignees: users(d.Assignees), Due: d.Due.Time,
 	}
+	if d.Assignees == nil && d.Assignee != nil {
+		item.Assignees = []neutral.User{d.Assignee.user()}
+	}
 	for _, l := range d.Labels {
 		item.Labels = append(item.Labels, l.Name)
 	}

@@ -212,7 +212,13 @@ func (p *Provider) gogsIssues(ctx context.Context, q forge.Query) iter.Seq2[arch
 	})
 }
 
-// gogsCommentsOf reads the comments of an issue, all on one page.
+// gogsCommentsOf reads the comments of an issue, all on one page. One that counts none is not asked for them.
 func (p *Provider) gogsCommentsOf(ctx context.Context, r forge.Repository, issue archive.Record) iter.Seq2[archive.Record, error] {
+	var d struct {
+		Comments *int `json:"comments"`
+	}
+	if json.Unmarshal(issue.Raw, &d) == nil && d.Comments != nil && *d.Comments == 0 {
+		return func(func(archive.Record, error) bool) {}
+	}
 	return p.steadily(ctx, list{at: below(r, "issues/"+issue.ID+"/comments"), name: byID})
 }
