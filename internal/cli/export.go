@@ -39,7 +39,13 @@ func newExportCommand(a *app) *cobra.Command {
 	cmd.AddCommand(
 		newExportFormatCommand(a, exportFormat{
 			name: "html", target: "DIR", short: "Write pages for a browser", help: exportHTMLHelp,
-			begin: func(at, title string) (exporter, error) { return offline.NewSite(at, title) },
+			example: "  backstay export html latest --to pages\n  backstay export html latest:github.com/acme --part acme/api --to pages",
+			begin:   func(_ context.Context, at, title string) (exporter, error) { return offline.NewSite(at, title) },
+		}),
+		newExportFormatCommand(a, exportFormat{
+			name: "sqlite", target: "FILE", short: "Write an SQLite database", help: exportSQLiteHelp,
+			example: "  backstay export sqlite latest --to acme.db\n  backstay export sqlite latest --as-of 2026-01-31 --to acme.db",
+			begin:   func(ctx context.Context, at, _ string) (exporter, error) { return offline.NewDatabase(ctx, at) },
 		}),
 	)
 	return cmd
@@ -56,9 +62,9 @@ type exporter interface {
 
 // exportFormat is a way to write metadata.
 type exportFormat struct {
-	name, target, short, help string
+	name, target, short, help, example string
 
-	begin func(at, title string) (exporter, error)
+	begin func(ctx context.Context, at, title string) (exporter, error)
 }
 
 type exportOptions struct {
@@ -74,7 +80,7 @@ func newExportFormatCommand(a *app, f exportFormat) *cobra.Command {
 		Short: f.short,
 		Long: exits(f.help, "3   written, but the point lacks some of what was asked for",
 			"6   there is something at the destination", "7   the stored data is damaged"),
-		Example:           fmt.Sprintf("  backstay export %s latest --to acme\n  backstay export %[1]s latest --part acme/api --to api", f.name),
+		Example:           f.example,
 		Args:              takes(1, 1),
 		ValidArgsFunction: a.completePoints(1),
 		RunE: a.runs(func(ctx context.Context, args []string) error {
@@ -128,7 +134,7 @@ func (a *app) export(ctx context.Context, ref string, f exportFormat, o exportOp
 		doc := exportDocument{Version: documentVersion, Point: p.ID, To: o.to, Parts: []exportedPart{}}
 		what := p.Subject.Name + " as of " + stamp(p.Time) + " UTC"
 		err = offline.Stage(o.to, func(tmp string) (err error) {
-			to, err := f.begin(tmp, what)
+			to, err := f.begin(ctx, tmp, what)
 			if err != nil {
 				return err
 			}
