@@ -51,11 +51,11 @@ type ImportReport struct {
 type importer struct {
 	Import
 	report ImportReport
-	users  map[string]int64 // numbers by name
-	mapped map[string]bool  // names of members that GitLab can find
-	labels map[string]any   // by the name at the source
-	stones map[string]any   // milestones by title
-	pulls  map[int64]bool   // numbers of pull requests
+	users  map[string]int64  // numbers by name
+	mapped map[string]bool   // names of members that GitLab can find
+	labels map[string]object // by the name at the source
+	stones map[string]any    // milestones by title
+	pulls  map[int64]bool    // numbers of pull requests
 	moved  map[string]string
 	files  []importedFile
 }
@@ -69,7 +69,7 @@ type importedFile struct {
 // WriteImport writes the archive to w, of a repository of any forge.
 func WriteImport(ctx context.Context, w io.Writer, in Import) (ImportReport, error) {
 	i := &importer{
-		Import: in, users: map[string]int64{}, mapped: map[string]bool{}, labels: map[string]any{}, stones: map[string]any{},
+		Import: in, users: map[string]int64{}, mapped: map[string]bool{}, labels: map[string]object{}, stones: map[string]any{},
 		pulls: map[int64]bool{}, moved: map[string]string{},
 	}
 	err := i.tree(ctx)
@@ -189,10 +189,7 @@ func (i *importer) known(u neutral.User) any {
 func (i *importer) namedThings(o *neutral.Overview) error {
 	var labels, stones []object
 	for _, l := range o.Labels {
-		label := object{
-			"title": labelName(l.Name), "color": "#" + cmp.Or(l.Color, "6699cc"), "description": l.Description,
-			"project_id": importProject, "type": "ProjectLabel", "template": false, "priorities": []any{},
-		}
+		label := labelLine(l)
 		i.labels[l.Name] = label
 		labels = append(labels, label)
 	}
@@ -208,6 +205,13 @@ func (i *importer) namedThings(o *neutral.Overview) error {
 		stones = append(stones, stone)
 	}
 	return errors.Join(i.lines("labels", labels), i.lines("milestones", stones))
+}
+
+func labelLine(l *neutral.Label) object {
+	return object{
+		"title": labelName(l.Name), "color": "#" + cmp.Or(l.Color, "6699cc"), "description": l.Description, "project_id": importProject,
+		"type": "ProjectLabel", "template": false, "priorities": []any{},
+	}
 }
 
 func (i *importer) rules(o *neutral.Overview) error {

@@ -28,7 +28,7 @@ func ImportKeeps() neutral.Fidelity {
 	for sort, fields := range map[string]string{
 		"settings": "description private archived hasIssues hasWiki deleteBranch defaultBranch", "label": "color description",
 		"milestone": "title description closed due created updated", "item": "number body created updated closed closedAt locked confidential due milestone",
-		"pull": "base head headOID baseOID merged mergedAt mergeOID draft", "comment": "body created updated internal", "review": "body created",
+		"pull": "base head merged mergedAt mergeOID draft", "comment": "body created updated internal", "review": "body created",
 		"review-comment": "body created updated internal", "release": "tag target name body created published updated", "asset": "name",
 		"rule": "name pattern tags forcePush", "discussion": "number title body created updated closed closedAt locked labels",
 	} {
@@ -49,6 +49,7 @@ func ImportKeeps() neutral.Fidelity {
 		"review.state":        "approvals are GitLab's for members that it finds; said as an event for all; pending reviews are lost",
 		"item.events":         "notes of the system, with who and when",
 		"pull.headRepository": "the project itself: GitLab makes a branch of an open one from a fork", "settings.merges": "the nearest way of merging",
+		"pull.headOID": "GitLab makes the diff from it", "pull.baseOID": "GitLab makes the diff from it",
 		"review-comment.code": "where the commits and the line are known on the line, else said in the text", "rule.pushBy": "by the nearest role",
 		"collaborator": "those whose e-mail address is known are members, maintainers at most, those who could only read are guests; others are lost",
 		"discussion":   "becomes an issue", "item.reason": "stays in the mark of a text, unseen", "item.lockReason": "stays in the mark of a text, unseen",
@@ -114,17 +115,22 @@ func (i *importer) issue(item *neutral.Item) object {
 func (i *importer) common(item *neutral.Item, sort string) object {
 	labels := []object{}
 	for _, name := range item.Labels {
-		if label := i.labels[name]; label != nil {
-			labels = append(labels, object{"target_type": sort, "created_at": moment(item.Created), "updated_at": moment(item.Created), "label": label})
+		label := i.labels[name]
+		if label == nil { // of a group, or gone meanwhile
+			label = labelLine(&neutral.Label{Name: name})
 		}
+		labels = append(labels, object{"target_type": sort, "created_at": moment(item.Created), "updated_at": moment(item.Created), "label": label})
 	}
 	line := object{
 		"iid": item.Number, "title": titleOf(item.Title), "description": i.description(item), "state": "opened", "project_id": importProject,
 		"author_id": i.user(item.Author), "created_at": moment(item.Created), "updated_at": moment(cmp.Or(item.Updated, item.Created)),
 		"discussion_locked": item.Locked, "label_links": labels, "award_emoji": i.awards(item.Reactions, sort), "notes": i.notes(item, sort), "events": []any{},
 	}
-	if stone := i.stones[item.Milestone]; stone != nil {
-		line["milestone"] = stone
+	if item.Milestone != "" {
+		line["milestone"] = i.stones[item.Milestone]
+		if line["milestone"] == nil { // as above; GitLab gives it a number
+			line["milestone"] = object{"title": item.Milestone, "project_id": importProject, "state": "active", "created_at": moment(item.Created), "updated_at": moment(item.Created)}
+		}
 	}
 	return line
 }

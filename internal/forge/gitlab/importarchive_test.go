@@ -367,11 +367,14 @@ func TestAnImportArchiveOfAGitLab(t *testing.T) {
 	body := "/close\n@bob see #1, !1 and ![](" + shot + ")"
 	m := &modelled{
 		files: map[*neutral.File]string{upload: "x"}, overview: neutral.Overview{Collaborators: []*neutral.Collaborator{ann}},
-		items: []neutral.Item{{Origin: wrote("1", "ann", 1), Number: 1, Body: body}, {Origin: wrote("2", "ann", 1), Number: 1, Pull: &neutral.Pull{Head: "x", HeadRepository: "acme/api"}}},
+		items: []neutral.Item{{Origin: wrote("1", "ann", 1), Number: 1, Body: body, Labels: []string{"of the group"}, Milestone: "of the group"}, {Origin: wrote("2", "ann", 1), Number: 1, Pull: &neutral.Pull{Head: "x", HeadRepository: "acme/api"}}},
 	}
 	files, _ := imported(t, gitlab.Import{Source: m, Forge: "gitlab"})
 	if got := linesOf(t, files, "issues")[0].Description; got != body || files[shot[1:]] != "x" {
 		t.Errorf("the text is %q", got)
+	}
+	if got := linesOf(t, files, "issues")[0]; len(got.Links) != 1 || got.Links[0].Label.Title != "of the group" || got.Milestone == nil {
+		t.Errorf("what is of the group is lost: %+v", got)
 	}
 	if got := linesOf(t, files, "merge_requests")[0]; got.IID != 1 || got.Source != got.Target {
 		t.Errorf("the merge request is %+v", got)
