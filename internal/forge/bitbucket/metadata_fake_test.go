@@ -1,6 +1,7 @@
 package bitbucket_test
 
 import (
+	"cmp"
 	"io"
 	"net/http"
 	"slices"
@@ -62,16 +63,19 @@ func (f *fake) one(path string) object {
 // pulls are listed by the time of change, in the states that are asked for: without, the open ones. Lists leave out who takes part,
 // unless asked.
 func (f *fake) pulls(r *http.Request) (all []any) {
+	if f.shift != nil {
+		f.shift()
+	}
 	states := r.URL.Query()["state"]
 	if len(states) == 0 {
 		states = []string{"OPEN"}
 	}
-	since, rest, _ := strings.Cut(strings.TrimPrefix(r.FormValue("q"), "updated_on >= "), " OR ")
+	since := strings.TrimPrefix(r.FormValue("q"), "updated_on >= ")
+	by := cmp.Or(r.FormValue("sort"), "created_on")
 	sorted := slices.Clone(f.shelf["pullrequests"])
-	slices.SortFunc(sorted, func(a, b object) int { return strings.Compare(a["updated_on"].(string), b["updated_on"].(string)) })
+	slices.SortStableFunc(sorted, func(a, b object) int { return timeOf(a[by].(string)).Compare(timeOf(b[by].(string))) })
 	for _, o := range sorted {
-		recent := since == "" || timeOf(o["updated_on"].(string)).After(timeOf(since)) || rest == `state = "OPEN"` && o["state"] == "OPEN"
-		if !recent || !slices.Contains(states, o["state"].(string)) {
+		if since != "" && timeOf(o["updated_on"].(string)).Before(timeOf(since)) || !slices.Contains(states, o["state"].(string)) {
 			continue
 		}
 		shown := object{}

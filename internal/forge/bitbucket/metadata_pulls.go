@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -29,27 +31,77 @@ func allStates() url.Values {
 	return url.Values{"state": {"OPEN", "MERGED", "DECLINED", "SUPERSEDED"}}
 }
 
-// pulls reads pull requests by the time of their change, with participants and reviewers, which lists leave out unless asked. An approval
-// need not count as a change, so the open ones are read each time: those that are as they were cost nothing more.
+// pulls reads pull requests by the time of their change. An approval need not count as one, so the open ones are read each time: those that
+// are as they were cost nothing more.
 func (p *Provider) pulls(ctx context.Context, q forge.Query) forge.Records {
-	query := allStates()
-	query.Set("sort", "updated_on")
-	query.Set("pagelen", fmt.Sprint(pullsPerPage))
-	query.Set("fields", "+values.participants,+values.reviewers")
-	if !q.Since.IsZero() {
-		query.Set("q", `updated_on >= `+q.Since.UTC().Format("2006-01-02T15:04:05-07:00")+` OR state = "OPEN"`)
-	}
-	listed := forge.Whole(forge.RecordsOf(p.pages(ctx, below(q.Repository, "pullrequests"), query), "pulls", byID))
 	return func(yield func(archive.Record, error) bool) {
-		for r, err := range listed {
-			if err == nil && !hasParticipants(r.Raw) {
-				_, err = p.client.Do(ctx, http.MethodGet, below(q.Repository, "pullrequests/"+r.ID), nil, nil, &r.Raw)
+		var open []archive.Record
+		if !q.Since.IsZero() {
+			for r, err := range p.pullPages(ctx, q.Repository, url.Values{"state": {"OPEN"}, "sort": {"created_on"}}) {
+				if err != nil {
+					yield(archive.Record{}, err)
+					return
+				}
+				if r.Updated.Before(q.Since) { // the others come by themselves
+					open = append(open, r)
+				}
 			}
-			if !yield(r, err) || err != nil {
+		}
+		slices.SortStableFunc(open, forge.ByTime(func(r archive.Record) time.Time { return r.Updated }))
+		for _, r := range open {
+			if !p.yieldPull(ctx, q.Repository, r, yield) {
 				return
 			}
 		}
+		p.changedPulls(ctx, q, yield)
 	}
+}
+
+// changedPulls asks after each page for what is no older than its last: what changes meanwhile moves to the end, and page numbers would
+// hide what moves up in its place.
+func (p *Provider) changedPulls(ctx context.Context, q forge.Query, yield func(archive.Record, error) bool) {
+	seen := map[string]time.Time{}
+	for from, more := q.Since, true; more; {
+		query := allStates()
+		query.Set("sort", "updated_on")
+		if !from.IsZero() {
+			query.Set("q", "updated_on >= "+from.UTC().Format("2006-01-02T15:04:05.000000-07:00"))
+		}
+		more = false
+		n, last := 0, from
+		for r, err := range p.pullPages(ctx, q.Repository, query) {
+			if err != nil {
+				yield(archive.Record{}, err)
+				return
+			}
+			n++
+			if last = r.Updated; !seen[r.ID].Equal(last) || last.IsZero() {
+				if seen[r.ID] = last; !p.yieldPull(ctx, q.Repository, r, yield) {
+					return
+				}
+			}
+			if n%pullsPerPage == 0 && last.After(from) { // the end of a page
+				from, more = last, true
+				break
+			}
+		}
+	}
+}
+
+// pullPages lists pull requests with participants and reviewers, which lists leave out unless asked.
+func (p *Provider) pullPages(ctx context.Context, r forge.Repository, query url.Values) forge.Records {
+	query.Set("pagelen", strconv.Itoa(pullsPerPage))
+	query.Set("fields", "+values.participants,+values.reviewers")
+	return forge.RecordsOf(p.pages(ctx, below(r, "pullrequests"), query), "pulls", byID)
+}
+
+// yieldPull asks for a pull request by itself where the list left out who takes part.
+func (p *Provider) yieldPull(ctx context.Context, in forge.Repository, r archive.Record, yield func(archive.Record, error) bool) bool {
+	var err error
+	if !hasParticipants(r.Raw) {
+		_, err = p.client.Do(ctx, http.MethodGet, below(in, "pullrequests/"+r.ID), nil, nil, &r.Raw)
+	}
+	return yield(r, err) && err == nil
 }
 
 func hasParticipants(raw json.RawMessage) bool {

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/backstay/backstay/internal/forge/archive"
 	"github.com/backstay/backstay/internal/forge/bitbucket"
@@ -157,7 +158,7 @@ func TestCaptureCostsWhatChanged(t *testing.T) {
 	if third.Count("comments") != 2 {
 		t.Errorf("%d comments live after one was deleted", third.Count("comments"))
 	}
-	if n := len(b.asked()); n > 18 {
+	if n := len(b.asked()); n > 19 {
 		t.Errorf("one pull request that changed costs %d requests: %q", n, b.asked())
 	}
 
@@ -166,6 +167,38 @@ func TestCaptureCostsWhatChanged(t *testing.T) {
 	items, _ = decoded(t, c.Run(t).Reader)
 	if r := items[4].Pull.Reviews; len(r) != 1 || r[0].State != "changes_requested" {
 		t.Errorf("reviews of the open one: %+v", r)
+	}
+}
+
+// What changes while pages are read moves to their end, and the others up: none of them is missed, in the first reading or a later one.
+func TestAPullRequestThatMovesHidesNoOther(t *testing.T) {
+	b, c := furnished(t)
+	b.fake.shelf = shelf{}
+	for n := range 170 {
+		at := time.Date(2025, 1, 1, 0, n/40, 0, 0, time.UTC).Format("2006-01-02T15:04:05.000000-07:00") // forty of one moment
+		b.fake.shelf["pullrequests"] = append(b.fake.shelf["pullrequests"], object{
+			"id": n + 1, "state": "MERGED", "created_on": at, "updated_on": at, "participants": []object{}, "comment_count": 0, "task_count": 0, "title": "x",
+		})
+	}
+	moved, listed := 0, 0
+	b.fake.shift = func() {
+		if listed++; listed > 2 && moved < 3 {
+			b.fake.shelf["pullrequests"][moved]["updated_on"] = b.clock.Now().Add(time.Duration(moved) * time.Second).Format("2006-01-02T15:04:05.000000-07:00")
+			moved++
+		}
+	}
+	if made := c.Run(t); made.Count("pulls") != 170 || len(made.Open) > 0 || moved != 3 {
+		t.Errorf("%d pull requests, open %q, %d moved", made.Count("pulls"), made.Open, moved)
+	}
+	for n, o := range b.fake.shelf["pullrequests"] {
+		o["title"], o["updated_on"] = "y", b.clock.Now().Add(time.Duration(n/40+1)*time.Minute).Format("2006-01-02T15:04:05.000000-07:00")
+	}
+	moved, listed = 0, 0
+	items, _ := decoded(t, c.Run(t).Reader)
+	for n, i := range items {
+		if i.Title != "y" {
+			t.Errorf("the change of %d was not seen", n)
+		}
 	}
 }
 
