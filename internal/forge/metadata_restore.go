@@ -358,9 +358,8 @@ func (r *restoring) upload(ctx context.Context, files map[string]*neutral.File) 
 			return r.o.Target.Upload(ctx, r.o.To, a, content)
 		})
 		if errors.Is(err, fault.ErrUnsupported) {
-			_, pending = r.o.Target.(MetadataAttacher)
-			if !pending {
-				r.unsupported["file"] += len(files)
+			if _, pending = r.o.Target.(MetadataAttacher); !pending {
+				r.leave(files)
 			}
 			return pending, nil
 		}
@@ -370,6 +369,16 @@ func (r *restoring) upload(ctx context.Context, files map[string]*neutral.File) 
 		r.addresses[link] = address
 	}
 	return false, nil
+}
+
+// leave notes that files have no place at the target, each once: they keep their addresses.
+func (r *restoring) leave(files map[string]*neutral.File) {
+	for link := range files {
+		if r.addresses[link] == "" {
+			r.addresses[link] = link
+			r.unsupported["file"]++
+		}
+	}
 }
 
 // attach stores files at what was written, and writes its text again with their addresses.

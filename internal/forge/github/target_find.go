@@ -18,7 +18,7 @@ const (
 	// importsSince is how old imports may be that are waited for.
 	importsSince = time.Hour
 
-	firstLook   = 200 * time.Millisecond // how soon an import is looked after; it doubles
+	firstLook   = 100 * time.Millisecond // how soon an import is looked after; it doubles
 	longestLook = 10 * time.Second
 	looks       = 60 // how often
 )

@@ -748,3 +748,51 @@ func TestRulesAsRulesets(t *testing.T) {
 		t.Error(strings.Join(d, "\n"))
 	}
 }
+
+// With numbers kept, gaps are filled by issues that are closed.
+func TestKeptNumbers(t *testing.T) {
+	b := newRestoring(t, &githubtest.Metadata{})
+	s := made{items: []*neutral.Item{
+		{Origin: originOf("2"), Number: 2, Title: "two"}, {Origin: originOf("5"), Number: 5, Title: "five", Body: "as #2", Closed: true, ClosedAt: later(1)},
+	}}
+	_, err := forge.RestoreMetadata(t.Context(), forge.MetadataRestoreOptions{
+		From: s, Host: "git.example.org", Repository: "acme/api", Target: b.p.Target(), To: b.to, KeepNumbers: true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, i := range b.into.Items {
+		got = append(got, fmt.Sprint(i.Number, i.Title, i.Closed))
+	}
+	if want := []string{"1(no issue)true", "2twofalse", "3(no issue)true", "4(no issue)true", "5fivetrue"}; !slices.Equal(got, want) {
+		t.Errorf("got %q", got)
+	}
+}
+
+// What people attached stays where it is, and is told once.
+func TestAttachmentsStay(t *testing.T) {
+	const shot = "https://git.example.org/attachments/1"
+	item := &neutral.Item{Origin: originOf("1"), Number: 1, Title: "an issue", Body: "![](" + shot + ")"}
+	item.Comments = []*neutral.Comment{{Origin: originOf("2"), Body: "again " + shot}}
+	b, report, err := with(t, attached{made{items: []*neutral.Item{item}}, shot}, nil)
+	if err != nil || !slices.Equal(report.Notes, []string{"1 not restored: the forge takes no file by its API"}) {
+		t.Fatalf("%+v, %v", report, err)
+	}
+	if !strings.Contains(b.into.Items[0].Body, shot) || !strings.Contains(b.into.Comments[0].Body, shot) {
+		t.Errorf("the texts are %q, %q", b.into.Items[0].Body, b.into.Comments[0].Body)
+	}
+}
+
+// attached is a source with a file.
+type attached struct {
+	made
+	url string
+}
+
+// Files implements neutral.Source.
+func (s attached) Files(context.Context) iter.Seq2[*neutral.File, error] {
+	return func(yield func(*neutral.File, error) bool) {
+		yield(&neutral.File{URL: s.url, Name: "shot.png", Size: 5, SHA256: strings.Repeat("ab", 32)}, nil)
+	}
+}

@@ -358,7 +358,7 @@ func (x *exchange) issues() {
 		x.answer(http.StatusGone, map[string]any{"message": "Issues are disabled for this repo", "documentation_url": "https://docs.github.com/v3/issues/"})
 		return
 	}
-	if m := x.Metadata[r.ID]; m != nil {
+	if m := x.kept(r.ID); m != nil {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		x.listItems(r, m)
@@ -414,6 +414,11 @@ func (x *exchange) create() {
 		Owner: name, Name: body.Name, Description: body.Description, Private: body.Private || body.Visibility == "internal",
 		Empty: true, Wiki: true, Created: x.World.Now(), Updated: x.World.Now(), Pushed: x.World.Now(),
 	})
+	if x.Metadata != nil {
+		x.mu.Lock()
+		x.Metadata[r.ID] = &Metadata{}
+		x.mu.Unlock()
+	}
 	x.answer(http.StatusCreated, x.fullObject(r))
 }
 

@@ -104,10 +104,17 @@ func (x *exchange) inside(r forgetest.Repo, m *Metadata, kind string, number int
 
 // metadata is that of a repository; nothing for one without.
 func (x *exchange) metadata(r forgetest.Repo) *Metadata {
-	if m := x.Metadata[r.ID]; m != nil {
+	if m := x.kept(r.ID); m != nil {
 		return m
 	}
 	return &Metadata{}
+}
+
+// kept is the metadata that a repository has; nil for none.
+func (a *API) kept(id int64) *Metadata {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.Metadata[id]
 }
 
 // graphUser is an actor; null for one who left.
