@@ -56,7 +56,7 @@ func (a *app) importer(o restoreOptions) protect.Restorer {
 		}
 		a.tellPlan(part.Name, plan)
 		in := gitlab.Import{
-			Source: options.From, Repository: header.Repository, Forge: header.Dialect, Scratch: filepath.Join(dir, "import"),
+			Source: options.From, Repository: header.Repository, Forge: header.Dialect, Host: header.Host, Scratch: filepath.Join(dir, "import"),
 			Bundle: filepath.Join(dir, "project.bundle"), Wiki: filepath.Join(dir, "wiki.bundle"), LFS: filepath.Join(dir, gitea.DumpGit, "lfs", "objects"),
 		}
 		pulls := git.RefMove{From: "refs/pull/", To: "refs/merge-requests/"}

@@ -33,6 +33,7 @@ type Import struct {
 	Source     neutral.Source
 	Repository string // "owner/name", at the source
 	Forge      string // what the source is: "github", "gitlab", "gitea"
+	Host       string // of the source, as in neutral.Origin
 	// Bundle and Wiki are files with git bundles, LFS is a directory of Git LFS objects as git keeps them. What is not there is left out.
 	Bundle, Wiki, LFS string
 	Scratch           string // an empty directory for what is written before it is packed
@@ -156,8 +157,8 @@ func (i *importer) members(o *neutral.Overview) error {
 		if c.Email == "" || c.Login == "" {
 			continue
 		}
-		id := i.user(c.User)
-		i.mapped[c.Login] = true
+		id := i.user(i.Host, c.User)
+		i.mapped[i.account(i.Host, c.User)] = true
 		all = append(all, object{
 			"access_level": cmp.Or(levels[c.Permission], 10), "source_type": "Project", "user_id": id, "notification_level": 3,
 			"created_at": moment(time.Time{}), "updated_at": moment(time.Time{}),
@@ -167,23 +168,30 @@ func (i *importer) members(o *neutral.Overview) error {
 	return i.lines("project_members", all)
 }
 
+// account names somebody. On another forge, which a thing came over, a name is another person's.
+func (i *importer) account(forge string, u neutral.User) string {
+	name := cmp.Or(u.Login, u.Name, "ghost")
+	if forge != i.Host {
+		name = forge + "/" + name
+	}
+	return name
+}
+
 // user is somebody's number in the archive.
-func (i *importer) user(u neutral.User) int64 {
-	name := userName(u)
+func (i *importer) user(forge string, u neutral.User) int64 {
+	name := i.account(forge, u)
 	if i.users[name] == 0 {
 		i.users[name] = int64(len(i.users) + 1)
 	}
 	return i.users[name]
 }
 
-func userName(u neutral.User) string { return cmp.Or(u.Login, u.Name, "ghost") }
-
 // known is the number of somebody whom GitLab can find; nil for others, of whose deeds it would make the importing account's.
-func (i *importer) known(u neutral.User) any {
-	if !i.mapped[u.Login] {
+func (i *importer) known(forge string, u neutral.User) any {
+	if !i.mapped[i.account(forge, u)] {
 		return nil
 	}
-	return i.user(u)
+	return i.user(forge, u)
 }
 
 func (i *importer) namedThings(o *neutral.Overview) error {
@@ -254,14 +262,14 @@ func (i *importer) releases(o *neutral.Overview) error {
 			text = strings.TrimSpace(text + "\n\nFiles:\n" + files)
 		}
 		body := i.text(text)
-		if i.known(r.Author) == nil {
+		if i.known(r.Forge, r.Author) == nil {
 			body = i.marked(neutral.Mark{Sort: neutral.SortRelease, Origin: r.Origin, More: neutral.More("release", r, ImportKeeps())}, text)
 		}
 		i.report.Releases++
 		created := cmp.Or(r.Created, r.Published)
 		all = append(all, object{
 			"tag": r.Tag, "name": cmp.Or(r.Name, r.Tag), "description": body, "sha": plainOID(r.Target), "project_id": importProject,
-			"author_id": i.user(r.Author), "created_at": moment(created), "updated_at": moment(cmp.Or(r.Updated, created)),
+			"author_id": i.user(r.Forge, r.Author), "created_at": moment(created), "updated_at": moment(cmp.Or(r.Updated, created)),
 			"released_at": moment(cmp.Or(r.Published, created)), "links": links,
 		})
 	}

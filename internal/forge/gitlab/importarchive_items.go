@@ -105,9 +105,9 @@ func (i *importer) issue(item *neutral.Item) object {
 	line := i.common(item, "Issue")
 	line["issue_type"], line["confidential"], line["due_date"] = "issue", item.Confidential, day(item.Due)
 	if item.Closed {
-		line["state"], line["closed_at"], line["closed_by_id"] = "closed", momentOrNone(item.ClosedAt), i.known(item.ClosedBy)
+		line["state"], line["closed_at"], line["closed_by_id"] = "closed", momentOrNone(item.ClosedAt), i.known(item.Forge, item.ClosedBy)
 	}
-	line["issue_assignees"] = i.people(item.Assignees, nil)
+	line["issue_assignees"] = i.people(item.Forge, item.Assignees, nil)
 	return line
 }
 
@@ -123,8 +123,8 @@ func (i *importer) common(item *neutral.Item, sort string) object {
 	}
 	line := object{
 		"iid": item.Number, "title": titleOf(item.Title), "description": i.description(item), "state": "opened", "project_id": importProject,
-		"author_id": i.user(item.Author), "created_at": moment(item.Created), "updated_at": moment(cmp.Or(item.Updated, item.Created)),
-		"discussion_locked": item.Locked, "label_links": labels, "award_emoji": i.awards(item.Reactions, sort), "notes": i.notes(item, sort), "events": []any{},
+		"author_id": i.user(item.Forge, item.Author), "created_at": moment(item.Created), "updated_at": moment(cmp.Or(item.Updated, item.Created)),
+		"discussion_locked": item.Locked, "label_links": labels, "award_emoji": i.awards(item.Forge, item.Reactions, sort), "notes": i.notes(item, sort), "events": []any{},
 	}
 	if item.Milestone != "" {
 		line["milestone"] = i.stones[item.Milestone]
@@ -149,7 +149,7 @@ func (i *importer) description(item *neutral.Item) string {
 		sort = neutral.SortPull
 		people = append(append(people, p.RequestedReviewers...), p.MergedBy)
 	}
-	stranger := func(u neutral.User) bool { return u != (neutral.User{}) && i.known(u) == nil }
+	stranger := func(u neutral.User) bool { return u != (neutral.User{}) && i.known(item.Forge, u) == nil }
 	if !slices.ContainsFunc(people, stranger) {
 		return i.text(item.Body)
 	}
@@ -175,18 +175,18 @@ func (i *importer) pull(item *neutral.Item) object {
 	metrics := object{"created_at": moment(item.Created), "updated_at": moment(item.Created), "target_project_id": importProject}
 	switch {
 	case p.Merged:
-		line["state"], line["merge_commit_sha"], line["merge_user_id"] = "merged", plainOID(p.MergeOID), i.known(p.MergedBy)
-		metrics["merged_at"], metrics["merged_by_id"] = momentOrNone(p.MergedAt), i.known(p.MergedBy)
+		line["state"], line["merge_commit_sha"], line["merge_user_id"] = "merged", plainOID(p.MergeOID), i.known(item.Forge, p.MergedBy)
+		metrics["merged_at"], metrics["merged_by_id"] = momentOrNone(p.MergedAt), i.known(item.Forge, p.MergedBy)
 	case item.Closed:
 		line["state"] = "closed"
-		metrics["latest_closed_at"], metrics["latest_closed_by_id"] = momentOrNone(item.ClosedAt), i.known(item.ClosedBy)
+		metrics["latest_closed_at"], metrics["latest_closed_by_id"] = momentOrNone(item.ClosedAt), i.known(item.Forge, item.ClosedBy)
 	}
 	line["metrics"] = metrics
-	line["merge_request_assignees"] = i.people(item.Assignees, object{"created_at": moment(item.Created)})
-	line["merge_request_reviewers"] = i.people(p.RequestedReviewers, object{"created_at": moment(item.Created)})
+	line["merge_request_assignees"] = i.people(item.Forge, item.Assignees, object{"created_at": moment(item.Created)})
+	line["merge_request_reviewers"] = i.people(item.Forge, p.RequestedReviewers, object{"created_at": moment(item.Created)})
 	approvals := []object{}
 	for _, r := range p.Reviews {
-		if id := i.known(r.Author); id != nil && r.State == "approved" {
+		if id := i.known(r.Forge, r.Author); id != nil && r.State == "approved" {
 			approvals = append(approvals, object{"user_id": id, "created_at": moment(r.Created), "updated_at": moment(r.Created)})
 		}
 	}
@@ -195,10 +195,10 @@ func (i *importer) pull(item *neutral.Item) object {
 }
 
 // people are those whom GitLab can find.
-func (i *importer) people(all []neutral.User, with object) []object {
+func (i *importer) people(forge string, all []neutral.User, with object) []object {
 	found := []object{}
 	for _, u := range all {
-		if id := i.known(u); id != nil {
+		if id := i.known(forge, u); id != nil {
 			one := object{"user_id": id}
 			for k, v := range with {
 				one[k] = v
@@ -210,14 +210,14 @@ func (i *importer) people(all []neutral.User, with object) []object {
 }
 
 // awards are the reactions of those whom GitLab can find.
-func (i *importer) awards(all []neutral.Reaction, sort string) []object {
+func (i *importer) awards(forge string, all []neutral.Reaction, sort string) []object {
 	names := map[string]string{}
 	for theirs, ours := range reactionWords() {
 		names[ours] = theirs
 	}
 	found := []object{}
 	for _, r := range all {
-		if id := i.known(r.User); id != nil {
+		if id := i.known(forge, r.User); id != nil {
 			found = append(found, object{
 				"user_id": id, "name": cmp.Or(names[r.Content], r.Content), "awardable_type": sort, "created_at": moment(r.Created), "updated_at": moment(r.Created),
 			})
@@ -244,7 +244,7 @@ func (i *importer) notes(item *neutral.Item, sort string) []object {
 		if i.Forge != "gitlab" { // GitLab's own are Markdown
 			text = neutral.Plain(text)
 		}
-		all = append(all, i.happened(e.Actor, e.Created, text, sort))
+		all = append(all, i.happened(neutral.Origin{Forge: item.Forge, Author: e.Actor, Created: e.Created}, text, sort))
 	}
 	if item.Pull != nil {
 		for _, r := range item.Pull.Reviews {
@@ -273,7 +273,7 @@ func (i *importer) review(r *neutral.Review, item *neutral.Item, sort string) []
 	i.report.Reviews++
 	var all []dated
 	if text := verdict(r.State); text != "" && i.Forge != "gitlab" { // which noted it itself
-		all = append(all, i.happened(r.Author, r.Created, text, sort))
+		all = append(all, i.happened(neutral.Origin{Forge: r.Forge, Author: r.Author, Created: r.Created}, text, sort))
 	}
 	if strings.TrimSpace(r.Body) != "" {
 		all = append(all, i.note(r.Origin, i.text(r.Body), sort))
@@ -285,8 +285,8 @@ func (i *importer) review(r *neutral.Review, item *neutral.Item, sort string) []
 }
 
 // happened is a note of the system.
-func (i *importer) happened(who neutral.User, at time.Time, text, sort string) dated {
-	n := i.note(neutral.Origin{Author: who, Created: at}, text, sort)
+func (i *importer) happened(o neutral.Origin, text, sort string) dated {
+	n := i.note(o, text, sort)
 	n.line["system"] = true
 	return n
 }
@@ -296,7 +296,7 @@ func (i *importer) note(o neutral.Origin, text, sort string) dated {
 		text = "(no text)"
 	}
 	return dated{o.Created, object{
-		"note": text, "noteable_type": sort, "author_id": i.user(o.Author), "author": object{"name": cmp.Or(o.Author.Name, userName(o.Author))}, //nolint:misspell // GitLab's own word
+		"note": text, "noteable_type": sort, "author_id": i.user(o.Forge, o.Author), "author": object{"name": cmp.Or(o.Author.Name, o.Author.Login, "ghost")}, //nolint:misspell // GitLab's own word
 		"created_at": moment(o.Created), "updated_at": moment(cmp.Or(o.Updated, o.Created)), "project_id": importProject, "system": false, "events": []any{},
 	}}
 }
@@ -311,7 +311,7 @@ func (i *importer) thread(c *neutral.Comment, item *neutral.Item, sort string) [
 			text = "on " + neutral.Plain(fmt.Sprintf("%s line %d", c.Code.Path, cmp.Or(c.Code.Line, c.Code.OriginalLine))) + ":\n\n" + text
 		}
 		written := i.note(one.Origin, text, sort)
-		written.line["award_emoji"] = i.awards(one.Reactions, "Note")
+		written.line["award_emoji"] = i.awards(one.Forge, one.Reactions, "Note")
 		if one.Internal || c.Internal {
 			written.line["confidential"] = true
 		}
@@ -322,7 +322,7 @@ func (i *importer) thread(c *neutral.Comment, item *neutral.Item, sort string) [
 			place.put(written.line, c.Code.Hunk, n == 0)
 		}
 		if c.Code != nil && c.Code.Resolved {
-			written.line["resolved_at"], written.line["resolved_by_id"] = moment(cmp.Or(c.Updated, c.Created)), i.known(c.Code.ResolvedBy)
+			written.line["resolved_at"], written.line["resolved_by_id"] = moment(cmp.Or(c.Updated, c.Created)), i.known(c.Forge, c.Code.ResolvedBy)
 		}
 		all = append(all, written)
 	}

@@ -77,9 +77,7 @@ func (m *modelled) Open(_ context.Context, f *neutral.File) (io.ReadSeekCloser, 
 func imported(t *testing.T, in gitlab.Import) (map[string]string, gitlab.ImportReport) {
 	t.Helper()
 	var packed bytes.Buffer
-	if in.Scratch = t.TempDir(); in.Repository == "" {
-		in.Repository = "acme/api"
-	}
+	in.Repository, in.Host, in.Scratch = "acme/api", "github.com", t.TempDir()
 	report, err := gitlab.WriteImport(t.Context(), &packed, in)
 	if err != nil {
 		t.Fatal(err)
@@ -383,6 +381,22 @@ func TestAnImportArchiveOfAGitLab(t *testing.T) {
 
 // nul is the character of number zero in JSON.
 var nul = regexp.MustCompile(`(^|[^\\])(\\\\)*\\u0000`)
+
+// Somebody of the same name on the forge that an issue came from is somebody else.
+func TestNobodyIsTakenForAnother(t *testing.T) {
+	elsewhere := wrote("1", "ann", 1)
+	elsewhere.Forge = "codeberg.org"
+	m := githubModel()
+	m.items = []neutral.Item{m.items[0], {Origin: elsewhere, Number: 2, Body: "hers", Assignees: []neutral.User{{Login: "ann"}}}}
+	files, report := imported(t, gitlab.Import{Source: m, Forge: "github"})
+	both := linesOf(t, files, "issues")
+	if both[0].Author == both[1].Author || len(both[1].Assignees) != 0 || report.Mapped != 1 {
+		t.Errorf("%+v", both[1])
+	}
+	if _, mark, ok := neutral.Unmark(both[1].Description); !ok || mark.Forge != "codeberg.org" {
+		t.Errorf("it says %q", both[1].Description)
+	}
+}
 
 // FuzzImport has names, texts and addresses by somebody else in every place.
 func FuzzImport(f *testing.F) {
