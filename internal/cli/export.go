@@ -103,14 +103,8 @@ type exportDocument struct {
 	Point   string         `json:"point"`
 	To      string         `json:"to"`
 	Counts  offline.Counts `json:"counts"`
-	Parts   []exportedPart `json:"parts"`
+	Parts   []string       `json:"parts"`
 	Seconds float64        `json:"seconds"`
-}
-
-// exportedPart is a part that was written.
-type exportedPart struct {
-	Name   string         `json:"name"`
-	Counts offline.Counts `json:"counts"`
 }
 
 func (a *app) export(ctx context.Context, ref string, f exportFormat, o exportOptions) error {
@@ -127,11 +121,16 @@ func (a *app) export(ctx context.Context, ref string, f exportFormat, o exportOp
 		if err != nil {
 			return err
 		}
-		parts, lacking := exportParts(record.Point.Parts, o.parts)
-		if len(parts) == 0 {
-			return errors.Join(lacking, fault.New("export", fault.ErrNotFound, "the point has no such metadata", "back up with metadata: true"))
+		parts, lacking, err := exportParts(record.Point.Parts, o.parts)
+		switch {
+		case err != nil:
+			return err
+		case len(parts) == 0 && lacking != nil:
+			return lacking
+		case len(parts) == 0:
+			return fault.New("export", fault.ErrNotFound, "the point has no such metadata", "back up with metadata: true")
 		}
-		doc := exportDocument{Version: documentVersion, Point: p.ID, To: o.to, Parts: []exportedPart{}}
+		doc := exportDocument{Version: documentVersion, Point: p.ID, To: o.to, Parts: []string{}}
 		what := p.Subject.Name + " as of " + stamp(p.Time) + " UTC"
 		err = offline.Stage(o.to, func(tmp string) (err error) {
 			to, err := f.begin(ctx, tmp, what)
@@ -143,6 +142,7 @@ func (a *app) export(ctx context.Context, ref string, f exportFormat, o exportOp
 				if err := addPart(ctx, to, protect.Within(from, part.Name), part.Name); err != nil {
 					return fault.Wrap(part.Name, nil, err, "")
 				}
+				doc.Parts = append(doc.Parts, part.Name)
 			}
 			doc.Counts, err = to.Finish(ctx)
 			return err
@@ -165,8 +165,9 @@ func addPart(ctx context.Context, to exporter, from point.Reader, name string) e
 	return to.Add(ctx, offline.Repository{Name: inner, Source: options.From})
 }
 
-// exportParts are the metadata of the repositories that are wanted, all for no names. What should be there and is not is lacking.
-func exportParts(all []point.Part, names []string) (found []point.Part, lacking error) {
+// exportParts are the metadata of the repositories that are wanted, all for no names. What should be there and is not is lacking;
+// a name that means nothing is an error.
+func exportParts(all []point.Part, names []string) (found []point.Part, lacking, err error) {
 	meant := make([]bool, len(names))
 	for _, p := range all {
 		if p.Kind != point.KindMetadata {
@@ -189,10 +190,10 @@ func exportParts(all []point.Part, names []string) (found []point.Part, lacking 
 	}
 	for i, name := range names {
 		if !meant[i] {
-			lacking = errors.Join(lacking, fault.New(fmt.Sprintf("find part %q", name), fault.ErrNotFound, "the point has no metadata of it", ""))
+			err = errors.Join(err, fault.New(fmt.Sprintf("find part %q", name), fault.ErrNotFound, "the point has no metadata of it", ""))
 		}
 	}
-	return found, lacking
+	return found, lacking, err
 }
 
 // shortOf says what a part should have and has not.

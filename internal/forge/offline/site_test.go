@@ -2,6 +2,8 @@ package offline_test
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -128,6 +130,27 @@ func TestASiteHasEverything(t *testing.T) {
 			if !strings.Contains(pages[place], piece) {
 				t.Errorf("%s does not have %s:\n%s", place, piece, pages[place])
 			}
+		}
+	}
+}
+
+// A page may run nothing but the search, which is known by its digest.
+func TestPagesMayDoNothing(t *testing.T) {
+	pages, _, _ := site(t, small())
+	for place, text := range pages {
+		if !strings.HasSuffix(place, ".html") {
+			continue
+		}
+		_, policy, _ := strings.Cut(text, `<meta http-equiv="Content-Security-Policy" content="`)
+		policy, _, _ = strings.Cut(policy, `"`)
+		want := "default-src 'none'; img-src 'self' file:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+		if _, script, found := strings.Cut(text, "<script>"); found {
+			script, _, _ = strings.Cut(script, "</script>")
+			sum := sha256.Sum256([]byte(script))
+			want += "; script-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "' 'strict-dynamic'"
+		}
+		if html.UnescapeString(policy) != want {
+			t.Errorf("%s: %s, want %s", place, html.UnescapeString(policy), want)
 		}
 	}
 }
