@@ -52,14 +52,25 @@ func labelOf(r *archive.Record) string {
 	if !r.Parent.IsZero() {
 		words = append(words, "in "+r.Parent.String())
 	}
-	for _, name := range []string{"title", "name", "tag_name", "tagName", "url", "body", "note"} {
-		var text string
-		if json.Unmarshal(fields[name], &text) == nil && text != "" {
+	for _, name := range []string{"title", "subject", "name", "tag_name", "tagName", "url", "body", "note", "content"} {
+		if text := textOf(fields[name]); text != "" {
 			words = append(words, quoted(text, 0))
 			break
 		}
 	}
 	return strings.Join(words, ": ")
+}
+
+// textOf is a text, or the one in an object that has it as people wrote it and as it is shown.
+func textOf(raw json.RawMessage) string {
+	var text string
+	var rendered struct {
+		Raw string `json:"raw"`
+	}
+	if json.Unmarshal(raw, &text) == nil || json.Unmarshal(raw, &rendered) == nil {
+		return cmp.Or(text, rendered.Raw)
+	}
+	return ""
 }
 
 // fieldsThatDiffer names the fields of two objects that are not the same, with their values.
@@ -86,7 +97,7 @@ func fieldsThatDiffer(before, after json.RawMessage) (was, is string) {
 // weight sorts times behind what people wrote.
 func weight(name string) int {
 	switch name[strings.LastIndexByte(name, '.')+1:] {
-	case "title", "body", "note", "name", "state", "description":
+	case "title", "subject", "body", "note", "content", "raw", "text", "name", "state", "status", "description":
 		return 0
 	case "updated_at", "updatedAt", "lastEditedAt", "updated_on":
 		return 2
@@ -101,7 +112,7 @@ func flatten(raw json.RawMessage, path string, into map[string]string) {
 	var list []json.RawMessage
 	var text string
 	switch {
-	case strings.HasSuffix(path, "download_count"), strings.HasSuffix(path, "downloadCount"):
+	case strings.HasSuffix(path, "download_count"), strings.HasSuffix(path, "downloadCount"), path == "downloads":
 	case json.Unmarshal(raw, &fields) == nil && fields != nil:
 		for name, value := range fields {
 			flatten(value, strings.TrimPrefix(path+"."+name, "."), into)

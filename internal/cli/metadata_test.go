@@ -46,12 +46,18 @@ func TestDiffOfMetadataNamesWhatPeopleDid(t *testing.T) {
 		add("comments/5", "issues/9", `{"body": "`+long+`one"}`)
 		add("comments/6", "issues/9", `{"body": "spam\n\u001b[2Jspam"}`)
 		add("releases/1", "", `{"tag_name": "v1", "assets": [{"name": "a", "download_count": 1}]}`)
+		add("downloads/a.zip", "", `{"name": "a.zip", "downloads": 1}`)
+		add("comments/7", "pulls/3", `{"content": {"raw": "Bitbucket says it so", "html": "<p>"}}`)
+		add("comments/8", "issues/9", `{"content": "OneDev says it so"}`)
 	})
 	run(func(add func(key, parent, raw string), gone func(string)) {
 		add("issues/9", "", `{"title": "It breaks", "state": "closed", "user": {"login": "ann"}, "updated_at": "2"}`)
 		add("comments/5", "issues/9", `{"body": "`+long+`two"}`)
 		gone("comments/6")
 		add("releases/1", "", `{"tag_name": "v1", "assets": [{"name": "a", "download_count": 2}]}`)
+		add("downloads/a.zip", "", `{"name": "a.zip", "downloads": 2}`)
+		gone("comments/7")
+		gone("comments/8")
 		add("issues/10", "", `{"title": "Another"}`)
 	})
 	var got []string
@@ -64,6 +70,8 @@ func TestDiffOfMetadataNamesWhatPeopleDid(t *testing.T) {
 	want := []string{
 		"~ " + part + `comments/5  body: "…e same words again. one" -> body: "…e same words again. two"`,
 		"- " + part + `comments/6  in issues/9: "spam �[2Jspam"`,
+		`- forge/x/y/z/metadata comments/7  in pulls/3: "Bitbucket says it so"`,
+		`- forge/x/y/z/metadata comments/8  in issues/9: "OneDev says it so"`,
 		"~ " + part + `issues/9  state: "open", updated_at: "1" -> state: "closed", updated_at: "2"`,
 		"+ " + part + `issues/10  "Another"`,
 	}

@@ -161,6 +161,9 @@ func singular(items string) string {
 	if stem, ok := strings.CutSuffix(items, "ies"); ok {
 		return stem + "y"
 	}
+	if strings.HasSuffix(items, "ches") || strings.HasSuffix(items, "uses") {
+		return strings.TrimSuffix(items, "es")
+	}
 	return strings.TrimSuffix(items, "s")
 }
 
