@@ -64,10 +64,15 @@ func (s *source) item(ctx context.Context, r archive.Record) (*neutral.Item, err
 			return nil, err
 		}
 	}
-	id := of.out.ID
+	id, closed := of.out.ID, of.out.ClosedAt
 	of.aloud(of.out)
+	of.out.ClosedAt = time.Time{}
 	neutral.Recall(of.out, s.h.Account)
-	of.join(of.out.ID != id)
+	closedHere := of.out.ClosedAt.IsZero()
+	if closedHere {
+		of.out.ClosedAt = closed
+	}
+	of.join(of.out.ID != id, closedHere)
 	return of.out, nil
 }
 
@@ -89,14 +94,15 @@ func (of *reader) aloud(i *neutral.Item) {
 	comments(i.Comments)
 }
 
-// join adds what happened on this GitLab to what happened before. What a restore did is nothing that happened.
-func (of *reader) join(restored bool) {
+// join adds what happened on this GitLab to what happened before. What a restore did is nothing that happened; closedHere tells that no mark
+// has another time of closing.
+func (of *reader) join(restored, closedHere bool) {
 	for _, e := range of.events {
 		if !restored || !strings.EqualFold(e.Actor.Login, of.h.Account) {
 			of.out.Events = append(of.out.Events, e)
 		}
 	}
-	if restored && of.out.Pull != nil && of.out.Pull.Merged {
+	if restored && closedHere && of.out.Pull != nil && of.out.Pull.Merged {
 		of.out.ClosedAt, of.out.ClosedBy = time.Time{}, neutral.User{}
 	}
 	slices.SortStableFunc(of.out.Events, func(a, b *neutral.Event) int { return a.Created.Compare(b.Created) })
