@@ -70,8 +70,8 @@ func TestDiffOfMetadataNamesWhatPeopleDid(t *testing.T) {
 	want := []string{
 		"~ " + part + `comments/5  body: "…e same words again. one" -> body: "…e same words again. two"`,
 		"- " + part + `comments/6  in issues/9: "spam �[2Jspam"`,
-		`- forge/x/y/z/metadata comments/7  in pulls/3: "Bitbucket says it so"`,
-		`- forge/x/y/z/metadata comments/8  in issues/9: "OneDev says it so"`,
+		"- " + part + `comments/7  in pulls/3: "Bitbucket says it so"`,
+		"- " + part + `comments/8  in issues/9: "OneDev says it so"`,
 		"~ " + part + `issues/9  state: "open", updated_at: "1" -> state: "closed", updated_at: "2"`,
 		"+ " + part + `issues/10  "Another"`,
 	}
