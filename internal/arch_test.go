@@ -78,8 +78,10 @@ var table = map[string]row{
 	"internal/forge/github/githubtest": { // test support: a GitHub
 		ours: "internal/forge/forgetest",
 	},
-	"internal/forge/gitea":     {ours: providers, tests: "internal/forge/forgetest internal/point/memory"},
-	"internal/forge/gitlab":    {ours: providers, tests: "internal/forge/forgetest internal/point/memory"},
+	"internal/forge/gitea": {ours: providers, tests: "internal/forge/forgetest internal/point/memory"},
+	"internal/forge/gitlab": { // and a GitHub, that things come from and go to
+		ours: providers, tests: "internal/forge/forgetest internal/point/memory internal/forge/github internal/forge/github/githubtest",
+	},
 	"internal/forge/bitbucket": {ours: providers, tests: "internal/forge/forgetest internal/point/memory"},
 	"internal/forge/onedev":    {ours: providers, tests: "internal/forge/forgetest internal/point/memory"},
 	"internal/forge/sourcehut": {ours: providers, tests: "internal/forge/forgetest internal/point/memory"},
