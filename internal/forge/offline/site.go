@@ -368,8 +368,15 @@ func (c *Counts) add(o Counts) {
 		to *int64
 		n  int64
 	}{
-		{&c.Repositories, o.Repositories}, {&c.Issues, o.Issues}, {&c.Pulls, o.Pulls}, {&c.Discussions, o.Discussions}, {&c.Comments, o.Comments},
-		{&c.Reviews, o.Reviews}, {&c.Releases, o.Releases}, {&c.Files, o.Files}, {&c.Missing, o.Missing},
+		{&c.Repositories, o.Repositories},
+		{&c.Issues, o.Issues},
+		{&c.Pulls, o.Pulls},
+		{&c.Discussions, o.Discussions},
+		{&c.Comments, o.Comments},
+		{&c.Reviews, o.Reviews},
+		{&c.Releases, o.Releases},
+		{&c.Files, o.Files},
+		{&c.Missing, o.Missing},
 	} {
 		*sum.to += sum.n
 	}
@@ -500,7 +507,6 @@ type list struct {
 	sort, heading string
 	left          int // items to come
 	rows          []row
-	written       bool
 }
 
 // row is an item in a list.

@@ -170,9 +170,20 @@ func TestHugeTextsAreShownSoon(t *testing.T) {
 
 func TestFilesHaveHarmlessNames(t *testing.T) {
 	for _, test := range [][3]string{
-		{"shot.PNG", "", "shot.PNG"}, {"u1", "image/png", "u1.png"}, {"u1", "image/jpeg; q=1", "u1.jpg"}, {"a.html", "image/png", "a.html.png"}, {"a.svg", "image/svg+xml", "a.svg.bin"},
-		{"../../etc/passwd", "", "_.._etc_passwd.bin"}, {"..", "", ".bin"}, {"", "", ".bin"}, {".htaccess", "", "htaccess.bin"}, {"a b\x00/c\u202egnp.exe", "", "a_b_c_gnp.exe"},
-		{"a.xhtml", "text/html", "a.xhtml.bin"}, {"x.js", "", "x.js.bin"}, {"-rf.txt", "", "rf.txt"}, {strings.Repeat("é", 400) + ".zip", "", "_.zip"},
+		{"shot.PNG", "", "shot.PNG"},
+		{"u1", "image/png", "u1.png"},
+		{"u1", "image/jpeg; q=1", "u1.jpg"},
+		{"a.html", "image/png", "a.html.png"},
+		{"a.svg", "image/svg+xml", "a.svg.bin"},
+		{"../../etc/passwd", "", "_.._etc_passwd.bin"},
+		{"..", "", ".bin"},
+		{"", "", ".bin"},
+		{".htaccess", "", "htaccess.bin"},
+		{"a b\x00/c\u202egnp.exe", "", "a_b_c_gnp.exe"},
+		{"a.xhtml", "text/html", "a.xhtml.bin"},
+		{"x.js", "", "x.js.bin"},
+		{"-rf.txt", "", "rf.txt"},
+		{strings.Repeat("é", 400) + ".zip", "", "_.zip"},
 	} {
 		got := offline.FileName(test[0], test[1])
 		if got != test[2] && test[2] != ".bin" || got == "." || got == ".." || filepath.Base(got) != got {
