@@ -100,7 +100,7 @@ func (p *Provider) issues(ctx context.Context, q forge.Query) forge.Records {
 	return func(yield func(archive.Record, error) bool) {
 		for r, err := range p.whole("issues", "issues", byID)(ctx, q) {
 			if errors.Is(err, fault.ErrNotFound) {
-				err = fault.New("issues", fault.ErrNotFound, "gone at source: Bitbucket has removed its issue tracker", "")
+				err = fault.New("", fault.ErrNotFound, "gone at source: Bitbucket has removed its issue tracker", "")
 			}
 			if !yield(r, err) || err != nil {
 				return

@@ -217,7 +217,7 @@ func TestWhatIsNotThereIsNamed(t *testing.T) {
 	b.fake.denied = map[string]bool{"hooks": true}
 	made := c.Run(t)
 	notes := strings.Join(made.Notes, "\n")
-	if !strings.Contains(notes, "issues: not read: issues: gone at source") || !strings.Contains(notes, "hooks: not read") || len(made.Open) > 0 {
+	if !strings.Contains(notes, "issues: not read: gone at source") || !strings.Contains(notes, "hooks: not read") || len(made.Open) > 0 {
 		t.Errorf("notes %q, open %q", notes, made.Open)
 	}
 }
