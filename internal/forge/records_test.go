@@ -53,7 +53,10 @@ func TestByNumberMerges(t *testing.T) {
 			t.Errorf("got %q, %v, want %q, %v", got, err, test.want, test.err)
 		}
 	}
-	for range forge.ByNumber(recordsThen(nil, "1", "3"), recordsThen(nil, "2")) {
+	for _, err := range forge.ByNumber(recordsThen(nil, "1", "3"), recordsThen(nil, "2")) {
+		if err != nil {
+			t.Error(err)
+		}
 		break // nothing is left waiting
 	}
 }

@@ -39,7 +39,7 @@ func TestTextIsRendered(t *testing.T) {
 		"a <!-- note --> b":                                                   "<p>a  b</p>",
 		"<div align=\"center\" onclick=\"x()\">a</div>":                       "a",
 		"[a](mailto:a@b.org)":                                                 `<p><a href="mailto:a@b.org"` + out + `a</a></p>`,
-		"مرحبا \u200f!":                                                       "<p>مرحبا \u200f!</p>",
+		"\u0645\u0631\u062d\u0628\u0627 \u200f!":                              "<p>\u0645\u0631\u062d\u0628\u0627 \u200f!</p>",
 		"a \u202egnp.exe":                                                     "<p>a [U+202E]gnp.exe</p>",
 		"a\x00\x1b[31m\u009b\u202db":                                          "<p>a[31m[U+202D]b</p>",
 		"a \xff b":                                                            "<p>a \ufffd b</p>",
