@@ -185,7 +185,7 @@ type Asset struct {
 
 func (a Asset) state() string {
 	if a.Starter {
-		return "starter"
+		return "open" // "starter" in the documentation's words, which the description does not have
 	}
 	return "uploaded"
 }
