@@ -83,26 +83,27 @@ func TestADatabaseHasEverything(t *testing.T) {
 	if counts != want {
 		t.Errorf("counts %+v, want %+v", counts, want)
 	}
-	for query, want := range map[string]string{
-		"SELECT name, description, topics, private FROM repositories":                                                                         `github.com/acme/api|An API|["go","http"]|0`,
-		"SELECT sort, number, title, state, reason, author, created, closed_by, milestone, head FROM items":                                   "issue|1|It breaks|closed|completed|ada|2024-03-01T12:30:00Z|bob|v1|- pull|2|Fix it|merged|-|bob|2024-03-02T12:30:00Z|-|-|fix",
-		"SELECT number, label FROM item_labels JOIN items ON id = item":                                                                       "1|bug",
-		"SELECT login FROM assignees":                                                                                                         "bob",
-		"SELECT kind, actor, text FROM events":                                                                                                "closed|bob|closed this",
-		"SELECT state, body FROM reviews":                                                                                                     "changes_requested|Nearly",
-		"SELECT c.body, path, line, r.state, reply_to IS NOT NULL FROM comments c JOIN reviews r ON r.id = c.review":                          "Why?|a.go|7|changes_requested|0 So.|-|-|changes_requested|1",
-		"SELECT content, login, sort, number FROM reactions JOIN texts ON id = thing":                                                         "+1|eve|issue|1 heart|ada|comment|1",
-		"SELECT d.title, category, votes, c.body, answer FROM discussions d JOIN comments c ON c.discussion = d.id":                           "How?|Q&A|2|Like this|1",
-		"SELECT tag, a.name, a.sha256 IS NULL, a.reason FROM releases r JOIN assets a ON a.release = r.id":                                    "v1|../../api_1.0.tar.gz|0|- v1|gone.zip|1|404",
-		"SELECT count(*), count(sha256) FROM files":                                                                                           "4|3",
-		"SELECT title, state, due FROM milestones":                                                                                            "v1|open|2024-03-09T12:30:00Z",
-		"SELECT login, forge FROM users ORDER BY login":                                                                                       "ada|github.com bob|github.com carl|github.com eve|github.com",
-		"SELECT sort, number, snippet(search, 1, '[', ']', '…', 4) FROM search JOIN texts ON id = search.rowid WHERE search MATCH 'deadlock'": "comment|1|A **[deadlock]**, I think",
-		"SELECT sort FROM search JOIN texts ON id = search.rowid WHERE search MATCH 'notes'":                                                  "release",
-		"SELECT count(*) FROM texts":                                                                                                          "9",
-		"PRAGMA integrity_check":                                                                                                              "ok",
-		"PRAGMA foreign_key_check":                                                                                                            "",
+	for _, c := range [][2]string{
+		{"SELECT name, description, topics, private FROM repositories", `github.com/acme/api|An API|["go","http"]|0`},
+		{"SELECT sort, number, title, state, reason, author, created, closed_by, milestone, head FROM items", "issue|1|It breaks|closed|completed|ada|2024-03-01T12:30:00Z|bob|v1|- pull|2|Fix it|merged|-|bob|2024-03-02T12:30:00Z|-|-|fix"},
+		{"SELECT number, label FROM item_labels JOIN items ON id = item", "1|bug"},
+		{"SELECT login FROM assignees", "bob"},
+		{"SELECT kind, actor, text FROM events", "closed|bob|closed this"},
+		{"SELECT state, body FROM reviews", "changes_requested|Nearly"},
+		{"SELECT c.body, path, line, r.state, reply_to IS NOT NULL FROM comments c JOIN reviews r ON r.id = c.review", "Why?|a.go|7|changes_requested|0 So.|-|-|changes_requested|1"},
+		{"SELECT content, login, sort, number FROM reactions JOIN texts ON id = thing", "+1|eve|issue|1 heart|ada|comment|1"},
+		{"SELECT d.title, category, votes, c.body, answer FROM discussions d JOIN comments c ON c.discussion = d.id", "How?|Q&A|2|Like this|1"},
+		{"SELECT tag, a.name, a.sha256 IS NULL, a.reason FROM releases r JOIN assets a ON a.release = r.id", "v1|../../api_1.0.tar.gz|0|- v1|gone.zip|1|404"},
+		{"SELECT count(*), count(sha256) FROM files", "4|3"},
+		{"SELECT title, state, due FROM milestones", "v1|open|2024-03-09T12:30:00Z"},
+		{"SELECT login, forge FROM users ORDER BY login", "ada|github.com bob|github.com carl|github.com eve|github.com"},
+		{"SELECT sort, number, snippet(search, 1, '[', ']', '~', 4) FROM search JOIN texts ON id = search.rowid WHERE search MATCH 'deadlock'", "comment|1|A **[deadlock]**, I think"},
+		{"SELECT sort FROM search JOIN texts ON id = search.rowid WHERE search MATCH 'notes'", "release"},
+		{"SELECT count(*) FROM texts", "9"},
+		{"PRAGMA integrity_check", "ok"},
+		{"PRAGMA foreign_key_check", ""},
 	} {
+		query, want := c[0], c[1]
 		if got := strings.Join(ask(t, db, query), " "); got != want {
 			t.Errorf("%s:\n got %s\nwant %s", query, got, want)
 		}

