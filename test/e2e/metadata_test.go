@@ -110,10 +110,16 @@ spec:
 			t.Errorf("counted %+v", c)
 		}
 	}
-	run()
-	run() // now the forge has counted what the first run downloaded
-	again := b.metadataPart(t, "alpha/api")
-	if said := b.ok(t, "diff", b.points(t)[2], b.points(t)[0]); !again.Unchanged || said != "no difference\n" {
+	const same = "no difference\n"
+	again, said := first, ""
+	for range 10 { // until the forge has counted what the first run downloaded, and the languages
+		run()
+		again, said = b.metadataPart(t, "alpha/api"), b.ok(t, "diff", b.points(t)[1], b.points(t)[0])
+		if again.Unchanged && said == same {
+			break
+		}
+	}
+	if !again.Unchanged || said != same {
 		t.Errorf("nothing was done, and the metadata is another: %+v; %s", again, said)
 	}
 
@@ -134,7 +140,7 @@ spec:
 	run()
 	b.metadataPart(t, "alpha/api")
 	points := b.points(t)
-	said := b.ok(t, "diff", points[1], points[0])
+	said = b.ok(t, "diff", points[1], points[0])
 	for _, want := range []string{
 		fmt.Sprintf(`metadata comments/%d  body: "Yes`, comments[0].ID), `body: "edited"`, "metadata issues/55  \"Issue 55", "metadata issues/60  \"A new one",
 		fmt.Sprintf("metadata releases/%d  ", releases[0].ID), "metadata files/" + g.url + "/alpha/api/releases/download/v1.0/tool",
