@@ -167,6 +167,9 @@ func transportOf(o ClientOptions) (http.RoundTripper, error) {
 // Requests counts the requests sent so far.
 func (c *Client) Requests() int64 { return c.requests.Load() }
 
+// Sleep waits for d, or until ctx ends, whose error it returns.
+func (c *Client) Sleep(ctx context.Context, d time.Duration) error { return c.o.Sleep(ctx, d) }
+
 // Seen returns what the newest answer said of the credentials.
 func (c *Client) Seen() Seen {
 	c.mu.Lock()

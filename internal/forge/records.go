@@ -204,6 +204,21 @@ func ByNumber(one, other Records) Records {
 	}
 }
 
+// ItemsOf reads each record as an item, up to the first that cannot be read.
+func ItemsOf(ctx context.Context, records Records, read func(context.Context, archive.Record) (*neutral.Item, error)) iter.Seq2[*neutral.Item, error] {
+	return func(yield func(*neutral.Item, error) bool) {
+		for record, err := range records {
+			var item *neutral.Item
+			if err == nil {
+				item, err = read(ctx, record)
+			}
+			if !yield(item, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
 // numberOf is the number of a record; 0 for one that has none.
 func numberOf(r archive.Record) int64 {
 	n, err := strconv.ParseInt(r.ID, 10, 64)

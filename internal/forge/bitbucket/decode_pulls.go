@@ -22,17 +22,7 @@ func errCorrupt(r archive.Record, err error) error {
 
 // Items implements neutral.Source: pull requests.
 func (s *source) Items(ctx context.Context) iter.Seq2[*neutral.Item, error] {
-	return func(yield func(*neutral.Item, error) bool) {
-		for record, err := range s.All(ctx, "pulls") {
-			var item *neutral.Item
-			if err == nil {
-				item, err = s.item(ctx, record)
-			}
-			if !yield(item, err) || err != nil {
-				return
-			}
-		}
-	}
+	return forge.ItemsOf(ctx, s.All(ctx, "pulls"), s.item)
 }
 
 // item reads a pull request with all that belongs to it.

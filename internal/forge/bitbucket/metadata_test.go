@@ -10,7 +10,6 @@ import (
 	"github.com/backstay/backstay/internal/forge/archive"
 	"github.com/backstay/backstay/internal/forge/bitbucket"
 	"github.com/backstay/backstay/internal/forge/forgetest"
-	"github.com/backstay/backstay/internal/forge/neutral"
 )
 
 func itoa(v any) string { return fmt.Sprint(v) }
@@ -35,26 +34,13 @@ func (b *bench) asked() (all []string) {
 	return all
 }
 
-func decoded(t *testing.T, r *archive.Reader) (map[int64]*neutral.Item, *neutral.Overview) {
-	t.Helper()
-	s, err := bitbucket.Decode(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	o, err := s.Overview(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return forgetest.Items(t, s), o
-}
-
 func TestPullRequestsComeBackWhole(t *testing.T) {
 	_, c := furnished(t)
 	made := c.Run(t)
 	if len(made.Open) > 0 || len(made.Notes) > 0 {
 		t.Errorf("does not close: %q, notes %q", made.Open, made.Notes)
 	}
-	items, _ := decoded(t, made.Reader)
+	items, _ := forgetest.Decoded(t, bitbucket.Decode, made.Reader)
 	pull := items[3]
 	if pull == nil || len(items) != 2 {
 		t.Fatalf("%d items", len(items))
@@ -97,7 +83,7 @@ func TestPullRequestsComeBackWhole(t *testing.T) {
 func TestWhatARepositoryHasBesidePullRequests(t *testing.T) {
 	_, c := furnished(t)
 	made := c.Run(t)
-	_, o := decoded(t, made.Reader)
+	_, o := forgetest.Decoded(t, bitbucket.Decode, made.Reader)
 	if len(o.Rules) != 1 || o.Rules[0].Pattern != "main" || o.Rules[0].ForcePush || !o.Rules[0].Delete || o.Rules[0].Approvals != 2 {
 		t.Errorf("rules %+v", o.Rules[0])
 	}
@@ -151,7 +137,7 @@ func TestCaptureCostsWhatChanged(t *testing.T) {
 	comments[0]["content"] = object{"raw": "Never mind"}
 	comments[1]["deleted"], comments[1]["content"] = true, object{"raw": ""}
 	third := c.Run(t)
-	items, _ := decoded(t, third.Reader)
+	items, _ := forgetest.Decoded(t, bitbucket.Decode, third.Reader)
 	if got := items[3].Comments[0].Body; got != "Never mind" {
 		t.Errorf("an edited comment: %q", got)
 	}
@@ -164,7 +150,7 @@ func TestCaptureCostsWhatChanged(t *testing.T) {
 
 	// An approval that moves no time is seen as long as the pull request is open.
 	b.fake.shelf["pullrequests"][1]["participants"] = []object{{"user": person("ada"), "state": "changes_requested", "participated_on": "2026-02-01T00:00:00+00:00"}}
-	items, _ = decoded(t, c.Run(t).Reader)
+	items, _ = forgetest.Decoded(t, bitbucket.Decode, c.Run(t).Reader)
 	if r := items[4].Pull.Reviews; len(r) != 1 || r[0].State != "changes_requested" {
 		t.Errorf("reviews of the open one: %+v", r)
 	}
@@ -194,7 +180,7 @@ func TestAPullRequestThatMovesHidesNoOther(t *testing.T) {
 		o["title"], o["updated_on"] = "y", b.clock.Now().Add(time.Duration(n/40+1)*time.Minute).Format("2006-01-02T15:04:05.000000-07:00")
 	}
 	moved, listed = 0, 0
-	items, _ := decoded(t, c.Run(t).Reader)
+	items, _ := forgetest.Decoded(t, bitbucket.Decode, c.Run(t).Reader)
 	for n, i := range items {
 		if i.Title != "y" {
 			t.Errorf("the change of %d was not seen", n)
@@ -205,7 +191,7 @@ func TestAPullRequestThatMovesHidesNoOther(t *testing.T) {
 func TestListsWithoutParticipantsCostARequestEach(t *testing.T) {
 	b, c := furnished(t)
 	b.fake.forgets = true
-	items, _ := decoded(t, c.Run(t).Reader)
+	items, _ := forgetest.Decoded(t, bitbucket.Decode, c.Run(t).Reader)
 	if len(items[3].Pull.Reviews) != 2 || !slices.Contains(b.asked(), "pullrequests/3") {
 		t.Errorf("reviews %+v after %q", items[3].Pull.Reviews, b.asked())
 	}

@@ -173,6 +173,20 @@ func DecodeHostile(t *testing.T, decode forge.Decoder, h archive.Header, raw str
 	}
 }
 
+// Decoded is what a decoder makes of an archive: the items by their numbers, and the rest.
+func Decoded(t *testing.T, decode forge.Decoder, r *archive.Reader) (map[int64]*neutral.Item, *neutral.Overview) {
+	t.Helper()
+	s, err := decode(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := s.Overview(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Items(t, s), o
+}
+
 // Items are those of a source, by number.
 func Items(t *testing.T, s neutral.Source) map[int64]*neutral.Item {
 	t.Helper()

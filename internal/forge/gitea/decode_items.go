@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/forge"
 	"github.com/backstay/backstay/internal/forge/archive"
 	"github.com/backstay/backstay/internal/forge/neutral"
 )
@@ -19,17 +20,7 @@ func isNotFound(err error) bool { return errors.Is(err, fault.ErrNotFound) }
 
 // Items implements neutral.Source.
 func (s *source) Items(ctx context.Context) iter.Seq2[*neutral.Item, error] {
-	return func(yield func(*neutral.Item, error) bool) {
-		for record, err := range s.r.All(ctx, "issues") {
-			var item *neutral.Item
-			if err == nil {
-				item, err = s.item(ctx, record)
-			}
-			if !yield(item, err) || err != nil {
-				return
-			}
-		}
-	}
+	return forge.ItemsOf(ctx, s.r.All(ctx, "issues"), s.item)
 }
 
 // item reads an issue or a pull request with all that belongs to it.

@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/forge"
@@ -197,21 +196,6 @@ func (t *target) Finish(ctx context.Context, _ forge.Repository) error {
 		return nil
 	}
 	return t.send(ctx, http.MethodPatch, "", map[string]any{"has_issues": false}, nil)
-}
-
-// pause waits.
-func (t *target) pause(ctx context.Context, d time.Duration) error {
-	if sleep := t.p.o.Client.Sleep; sleep != nil {
-		return sleep(ctx, d)
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
 }
 
 // text is a text with its mark as GitHub takes it. Of a restore from github.com to it the first line leads to the original by way of a

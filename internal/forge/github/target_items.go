@@ -125,7 +125,7 @@ func (t *target) labelsOf(i *neutral.Item) []string {
 func (t *target) awaitImport(ctx context.Context, i imported) (imported, error) {
 	wait := firstLook
 	for n := 0; i.waiting() && i.ID > 0 && n < looks; n++ {
-		if err := t.pause(ctx, wait); err != nil {
+		if err := t.p.imports.Sleep(ctx, wait); err != nil {
 			return i, err
 		}
 		wait = min(2*wait, longestLook)

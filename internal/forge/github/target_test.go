@@ -11,7 +11,6 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -126,59 +125,6 @@ func discussionsOf(t *testing.T, s neutral.Source) (all []*neutral.Discussion) {
 	return all
 }
 
-// differences lists where two things are not alike, by the names of their fields in JSON.
-func differences(t *testing.T, before, after any) (found []string) {
-	t.Helper()
-	compare("", plainOf(t, before), plainOf(t, after), func(at string, a, b any) {
-		found = append(found, fmt.Sprintf("%s: %v → %v", strings.Trim(at, "."), a, b))
-	})
-	slices.Sort(found)
-	return found
-}
-
-// plainOf is a thing as JSON has it.
-func plainOf(t *testing.T, v any) (out any) {
-	t.Helper()
-	raw, err := json.Marshal(v)
-	if err == nil {
-		err = json.Unmarshal(raw, &out)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return out
-}
-
-func compare(at string, a, b any, differ func(at string, a, b any)) {
-	switch a := a.(type) {
-	case map[string]any:
-		if b, ok := b.(map[string]any); ok {
-			both := maps.Clone(a)
-			maps.Copy(both, b)
-			for key := range both {
-				compare(at+"."+key, a[key], b[key], differ)
-			}
-			return
-		}
-	case []any:
-		if b, ok := b.([]any); ok && len(a) == len(b) {
-			for i := range a {
-				compare(fmt.Sprintf("%s.%d", at, i), a[i], b[i], differ)
-			}
-			return
-		}
-	}
-	if !reflect.DeepEqual(a, b) && !(isNothing(a) && isNothing(b)) {
-		differ(at, a, b)
-	}
-}
-
-// isNothing reports whether a value stands for an empty list.
-func isNothing(v any) bool {
-	list, isList := v.([]any)
-	return v == nil || isList && len(list) == 0
-}
-
 // whole is everything, with a pull request that is open and whose branch is there, one of a branch that moved, and a reference.
 func whole() *githubtest.Metadata {
 	m := everything()
@@ -228,11 +174,11 @@ func TestRestoredIsCapturedAlike(t *testing.T) {
 			if categories == nil {
 				asIssue(t, discussionsOf(t, from)[0], items[4])
 				items = items[:4]
-			} else if d := differences(t, discussionsOf(t, from), discussions); !slices.Equal(d, []string{"0.Votes: 2 → 0", "0.was: <nil> → 5"}) {
+			} else if d := forgetest.Differences(t, discussionsOf(t, from), discussions); !slices.Equal(d, []string{"0.Votes: 2 → 0", "0.was: <nil> → 5"}) {
 				t.Errorf("discussions: %s", strings.Join(d, "\n"))
 			}
 			for i, item := range itemsOf(t, from) {
-				if d := differences(t, item, items[i]); !slices.Equal(d, []string{fmt.Sprintf("was: <nil> → %d", item.Number)}) {
+				if d := forgetest.Differences(t, item, items[i]); !slices.Equal(d, []string{fmt.Sprintf("was: <nil> → %d", item.Number)}) {
 					t.Errorf("item %d: %s", i+1, strings.Join(d, "\n"))
 				}
 			}
@@ -263,7 +209,7 @@ func (b *restoring) overview(t *testing.T, before, after neutral.Source) {
 	}
 	was.Items, is.Items, was.Discussions, is.Discussions = 0, 0, 0, 0
 	keeps := b.p.Target().Keeps()
-	for _, d := range differences(t, was, is) {
+	for _, d := range forgetest.Differences(t, was, is) {
 		at, _, _ := strings.Cut(d, ":")
 		parts := strings.Split(at, ".")
 		sort := strings.TrimSuffix(strings.ToLower(parts[0]), "s")
@@ -335,7 +281,7 @@ func TestSecondHop(t *testing.T) {
 	}
 	third := itemsOf(t, b.captured(t, to))
 	for i, item := range itemsOf(t, first) {
-		if d := differences(t, item, third[i]); !slices.Equal(d, []string{fmt.Sprintf("was: <nil> → %d", item.Number)}) {
+		if d := forgetest.Differences(t, item, third[i]); !slices.Equal(d, []string{fmt.Sprintf("was: <nil> → %d", item.Number)}) {
 			t.Errorf("item %d: %s", i+1, strings.Join(d, "\n"))
 		}
 	}
@@ -397,7 +343,7 @@ func interrupted(t *testing.T, k *killing) (changed, frame []string) {
 		t.Fatalf("killed at %d: %v", k.left, err)
 	}
 	to := b.captured(t, b.to)
-	changed = append(differences(t, itemsOf(t, from), itemsOf(t, to)), differences(t, discussionsOf(t, from), discussionsOf(t, to))...)
+	changed = append(forgetest.Differences(t, itemsOf(t, from), itemsOf(t, to)), forgetest.Differences(t, discussionsOf(t, from), discussionsOf(t, to))...)
 	return changed, b.frame()
 }
 
@@ -411,7 +357,7 @@ func TestKilledAtEachWrite(t *testing.T) {
 	for _, after := range []bool{false, true} {
 		for n := range k.seen {
 			c, f := interrupted(t, &killing{left: n, after: after})
-			if d := append(differences(t, changed, c), differences(t, frame, f)...); len(d) > 0 {
+			if d := append(forgetest.Differences(t, changed, c), forgetest.Differences(t, frame, f)...); len(d) > 0 {
 				t.Errorf("killed at write %d (%v): %s", n, after, strings.Join(d, "\n"))
 			}
 		}
@@ -517,7 +463,7 @@ func TestWithoutImports(t *testing.T) {
 	}
 	after := itemsOf(t, b.captured(t, b.to))
 	for i, item := range itemsOf(t, from) {
-		if d := differences(t, item, after[i]); !slices.Equal(d, []string{fmt.Sprintf("was: <nil> → %d", item.Number)}) {
+		if d := forgetest.Differences(t, item, after[i]); !slices.Equal(d, []string{fmt.Sprintf("was: <nil> → %d", item.Number)}) {
 			t.Errorf("item %d: %s", i+1, strings.Join(d, "\n"))
 		}
 	}
@@ -744,7 +690,7 @@ func TestRulesAsRulesets(t *testing.T) {
 		t.Fatal(err)
 	}
 	rules[1].Name, rules[1].PushBy = "main (release/*)", nil
-	if d := differences(t, rules, o.Rules); len(d) > 0 {
+	if d := forgetest.Differences(t, rules, o.Rules); len(d) > 0 {
 		t.Error(strings.Join(d, "\n"))
 	}
 }

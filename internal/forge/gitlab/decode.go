@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/forge"
 	"github.com/backstay/backstay/internal/forge/archive"
 	"github.com/backstay/backstay/internal/forge/neutral"
 )
@@ -92,38 +93,7 @@ func date(day string) time.Time {
 
 // Items implements neutral.Source. Issues and merge requests are numbered apart: there can be two items of a number, the issue first.
 func (s *source) Items(ctx context.Context) iter.Seq2[*neutral.Item, error] {
-	return func(yield func(*neutral.Item, error) bool) {
-		nextIssue, stopIssues := iter.Pull2(s.r.All(ctx, issuesName))
-		defer stopIssues()
-		nextPull, stopPulls := iter.Pull2(s.r.All(ctx, pullsName))
-		defer stopPulls()
-		issue, issueErr, issues := nextIssue()
-		pull, pullErr, pulls := nextPull()
-		for issues || pulls {
-			record, err := issue, issueErr
-			if takePull := !issues || pulls && issueErr == nil && before(pull.ID, issue.ID); takePull {
-				record, err = pull, pullErr
-				pull, pullErr, pulls = nextPull()
-			} else {
-				issue, issueErr, issues = nextIssue()
-			}
-			var item *neutral.Item
-			if err == nil {
-				item, err = s.item(ctx, record)
-			}
-			if !yield(item, err) || err != nil {
-				return
-			}
-		}
-	}
-}
-
-// before compares IDs that are numbers of people's.
-func before(a, b string) bool {
-	if len(a) != len(b) {
-		return len(a) < len(b)
-	}
-	return a < b
+	return forge.ItemsOf(ctx, forge.ByNumber(s.r.All(ctx, issuesName), s.r.All(ctx, pullsName)), s.item)
 }
 
 // Discussions implements neutral.Source: GitLab has none but those on other things.

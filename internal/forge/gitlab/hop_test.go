@@ -152,7 +152,7 @@ func TestThreeForges(t *testing.T) {
 		t.Fatalf("there were %d items, and are %d", len(before), len(after))
 	}
 	for i := range before {
-		if got, want := differences(before[i], after[i]), []string{fmt.Sprintf("was: <nil> → %d", i+1)}; !slices.Equal(got, want) {
+		if got, want := forgetest.Differences(t, before[i], after[i]), []string{fmt.Sprintf("was: <nil> → %d", i+1)}; !slices.Equal(got, want) {
 			t.Errorf("item %d:\n%s", i+1, strings.Join(got, "\n"))
 		}
 	}

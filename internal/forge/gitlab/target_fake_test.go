@@ -1,7 +1,6 @@
 package gitlab_test
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -224,13 +223,4 @@ func (f *fake) listBranches(w http.ResponseWriter, r *http.Request) {
 		all = append(all, object{"name": name, "commit": object{"id": commit}})
 	}
 	page(w, r, all)
-}
-
-// jsonOf is a thing as text, for comparing.
-func jsonOf(v any) string {
-	text, err := json.MarshalIndent(v, "", " ")
-	if err != nil {
-		panic(err)
-	}
-	return string(text)
 }

@@ -2,13 +2,10 @@ package gitlab_test
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"iter"
-	"maps"
 	"net/http"
-	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -88,55 +85,6 @@ func (b *bench) restore(t *testing.T, from neutral.Source, to forge.Repository) 
 	})
 }
 
-// differences lists where two things are not alike, by the names of their fields.
-func differences(before, after any) []string {
-	a, b := plain(before), plain(after)
-	var found []string
-	compare("", a, b, func(at string, a, b any) {
-		found = append(found, fmt.Sprintf("%s: %v → %v", strings.Trim(at, "."), a, b))
-	})
-	slices.Sort(found)
-	return found
-}
-
-// plain is a thing as JSON has it.
-func plain(v any) (out any) {
-	if err := json.Unmarshal([]byte(jsonOf(v)), &out); err != nil {
-		panic(err)
-	}
-	return out
-}
-
-func compare(at string, a, b any, differ func(at string, a, b any)) {
-	switch a := a.(type) {
-	case map[string]any:
-		if b, ok := b.(map[string]any); ok {
-			both := maps.Clone(a)
-			maps.Copy(both, b)
-			for key := range both {
-				compare(at+"."+key, a[key], b[key], differ)
-			}
-			return
-		}
-	case []any:
-		if b, ok := b.([]any); ok && len(a) == len(b) {
-			for i := range a {
-				compare(fmt.Sprintf("%s.%d", at, i), a[i], b[i], differ)
-			}
-			return
-		}
-	}
-	if !reflect.DeepEqual(a, b) && !(nothing(a) && nothing(b)) {
-		differ(at, a, b)
-	}
-}
-
-// nothing is what stands for an empty list.
-func nothing(v any) bool {
-	list, isList := v.([]any)
-	return v == nil || isList && len(list) == 0
-}
-
 // What is restored with the rights of an owner, and captured again, is what it was, but for what the target says of itself.
 func TestRestoredMetadataIsCapturedAlike(t *testing.T) {
 	b, r := furnished(t)
@@ -163,7 +111,7 @@ func TestRestoredMetadataIsCapturedAlike(t *testing.T) {
 		{"Number: 2 → 8", "Pull.Reviews.0.Item: 2 → 8", "was: <nil> → 2"},
 		{"was: <nil> → 7"},
 	} {
-		got := differences(before[i], after[i])
+		got := forgetest.Differences(t, before[i], after[i])
 		for j := range got {
 			got[j] = regexp.MustCompile(`/uploads/0{20}[0-9a-f]{12}/`).ReplaceAllString(got[j], "/uploads/X/")
 		}
@@ -193,7 +141,7 @@ func overview(t *testing.T, before, after neutral.Source, f *fake) {
 	for _, m := range []*neutral.Milestone{was.Milestones[0], is.Milestones[0]} {
 		m.Created, m.Updated = time.Time{}, time.Time{}
 	}
-	if got := differences(was, is); len(got) > 0 {
+	if got := forgetest.Differences(t, was, is); len(got) > 0 {
 		t.Error(strings.Join(got, "\n"))
 	}
 	for path, content := range f.uploads {
@@ -237,7 +185,7 @@ func TestRestoreKilledAtEachWrite(t *testing.T) {
 			continue
 		}
 		if !slices.Equal(got, whole) {
-			t.Fatalf("killed at write %d: %s", kill, strings.Join(differences(whole, got), "\n"))
+			t.Fatalf("killed at write %d: %s", kill, strings.Join(forgetest.Differences(t, whole, got), "\n"))
 		}
 		if !killed {
 			if kill < 25 {

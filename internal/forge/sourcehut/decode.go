@@ -149,17 +149,7 @@ func (s *source) Overview(ctx context.Context) (*neutral.Overview, error) {
 
 // Items implements neutral.Source.
 func (s *source) Items(ctx context.Context) iter.Seq2[*neutral.Item, error] {
-	return func(yield func(*neutral.Item, error) bool) {
-		for record, err := range s.All(ctx, "issues") {
-			var item *neutral.Item
-			if err == nil {
-				item, err = s.item(ctx, record)
-			}
-			if !yield(item, err) || err != nil {
-				return
-			}
-		}
-	}
+	return forge.ItemsOf(ctx, s.All(ctx, "issues"), s.item)
 }
 
 func (s *source) item(ctx context.Context, record archive.Record) (*neutral.Item, error) {

@@ -14,7 +14,6 @@ import (
 	"github.com/backstay/backstay/internal/forge"
 	"github.com/backstay/backstay/internal/forge/archive"
 	"github.com/backstay/backstay/internal/forge/forgetest"
-	"github.com/backstay/backstay/internal/forge/neutral"
 	"github.com/backstay/backstay/internal/forge/sourcehut"
 )
 
@@ -135,26 +134,13 @@ func furnish(t *testing.T) (*services, *forgetest.Capturing) {
 	return s, &forgetest.Capturing{Provider: p, Clock: clock, Files: true}
 }
 
-func decoded(t *testing.T, r *archive.Reader) (map[int64]*neutral.Item, *neutral.Overview) {
-	t.Helper()
-	s, err := sourcehut.Decode(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	o, err := s.Overview(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return forgetest.Items(t, s), o
-}
-
 func TestTicketsComeBackWhole(t *testing.T) {
 	_, c := furnish(t)
 	made := c.Run(t)
 	if len(made.Open) > 0 || len(made.Notes) > 0 {
 		t.Errorf("does not close: %q, notes %q", made.Open, made.Notes)
 	}
-	items, o := decoded(t, made.Reader)
+	items, o := forgetest.Decoded(t, sourcehut.Decode, made.Reader)
 	i := items[1]
 	if i == nil || i.Title != "It breaks" || i.Body != "Always" || !i.Closed || i.Reason != "not_planned" || i.ClosedAt.Day() != 5 || i.ClosedBy.Login != "ada" {
 		t.Fatalf("%+v", i)
@@ -190,7 +176,7 @@ func TestCaptureCostsWhatChanged(t *testing.T) {
 	s.asked = nil
 	s.tickets[1]["updated"], s.newest = day(9), 42
 	s.events[1] = s.events[1][1:]
-	items, _ := decoded(t, c.Run(t).Reader)
+	items, _ := forgetest.Decoded(t, sourcehut.Decode, c.Run(t).Reader)
 	if len(items[1].Comments) != 0 {
 		t.Errorf("a comment that is gone: %+v", items[1].Comments)
 	}
@@ -198,7 +184,7 @@ func TestCaptureCostsWhatChanged(t *testing.T) {
 		t.Errorf("it asks %q, want %q", s.asked, want)
 	}
 	s.tickets = s.tickets[1:]
-	if items, _ := decoded(t, c.Run(t).Reader); len(items) != 1 {
+	if items, _ := forgetest.Decoded(t, sourcehut.Decode, c.Run(t).Reader); len(items) != 1 {
 		t.Errorf("%d tickets after one was deleted", len(items))
 	}
 }
