@@ -136,6 +136,15 @@ func TestPolicyRunsAtItsTimes(t *testing.T) {
 	w.clock.forward(70 * time.Minute)
 	w.touch(p)
 	w.runs(p, 2)
+	w.eventually("the time after the second run", func() string {
+		if err := w.get(p); err != nil {
+			return err.Error()
+		}
+		if !p.Status.NextRun.After(w.clock.now()) { // its Backups are made before this is saved
+			return fmt.Sprintf("it runs next at %v", p.Status.NextRun)
+		}
+		return ""
+	})
 	w.clock.forward(70 * time.Minute) // it is not over
 	w.touch(p)
 	w.event(w.system, "Skipped")
