@@ -66,6 +66,8 @@ type Capture struct {
 	Volumes VolumeCapture `json:"volumes,omitzero"`
 	// Blueprints that capture data, beside those that workloads and namespaces name by the annotation kanister.kasten.io/blueprint.
 	Blueprints []BlueprintBinding `json:"blueprints,omitempty"`
+	// Database servers that belong to the application, in it or anywhere else: each is dumped as of the application's instant.
+	Databases []Database `json:"databases,omitempty"`
 	// The longest time between the first and the last thing captured of the application (volume or list of objects) for which a point
 	// counts as complete: 2s. Default: any; the skew is recorded.
 	MaxSkew string `json:"maxSkew,omitempty" check:"span"`

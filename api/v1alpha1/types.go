@@ -176,6 +176,8 @@ type Source struct {
 	Directory *string `json:"directory,omitempty" oneof:"forge" cluster:"-"`
 	// Applications of the cluster; on a cluster only.
 	Applications *Applications `json:"applications,omitempty" oneof:"forge"`
+	// A database server, or a file of SQLite.
+	Database *Database `json:"database,omitempty" oneof:"forge"`
 }
 
 // Access says how a forge or a git server is reached.

@@ -23,9 +23,10 @@ const (
 	KindIssues  = "issues"  // the issues of a repository, as its forge answered
 	// KindMetadata is what a forge knows of a repository beside its code: an archive, as package forge/archive has it.
 	KindMetadata = "metadata"
-	KindObjects  = "objects" // Kubernetes objects of one namespace, or of the cluster, one file each
-	KindVolume   = "volume"  // the file tree in a Kubernetes volume, as KindDir
-	KindBlock    = "block"   // the bytes of a Kubernetes volume in block mode: one file, image
+	KindObjects  = "objects"  // Kubernetes objects of one namespace, or of the cluster, one file each
+	KindVolume   = "volume"   // the file tree in a Kubernetes volume, as KindDir
+	KindBlock    = "block"    // the bytes of a Kubernetes volume in block mode: one file, image
+	KindDatabase = "database" // dumps of a database server: dump.json, and one stream for each database
 )
 
 // Kinds of subjects.
@@ -35,6 +36,7 @@ const (
 	SubjectAccount    = "account" // repositories of a forge that are listed together
 	// SubjectApplication is what runs on a Kubernetes cluster and belongs together; its name is CLUSTER/APPLICATION.
 	SubjectApplication = "application"
+	SubjectDatabase    = "database" // a database server that is no part of an application
 )
 
 // Subject is what a restore point is of.
@@ -156,6 +158,7 @@ type Point struct {
 	Time    time.Time `json:"time"` // when the capture began, or the moment that was captured, UTC
 	State   State     `json:"state"`
 	Holds   []Hold    `json:"holds,omitempty"`
+	Proof   *Proof    `json:"proof,omitempty"` // of the newest drill; nil before the first
 	Bytes   int64     `json:"bytes"`
 	Parts   []Part    `json:"parts,omitempty"`
 	// Revisions the point was taken at, by what they are of: {"git/github.com/acme/api.git": "<commit>"}.

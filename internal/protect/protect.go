@@ -41,6 +41,11 @@ type Drafter interface {
 	Begin(ctx context.Context, s point.Subject, policy string) (point.Draft, error)
 }
 
+// Prover is a Store that keeps what drills found. A point that is not there gives fault.ErrNotFound.
+type Prover interface {
+	Prove(ctx context.Context, p point.Proof) error
+}
+
 // Store keeps points: a vault, or memory for tests.
 type Store interface {
 	Drafter
