@@ -40,7 +40,7 @@ func (f structField) status() bool { return f.tag.Get("file") == "-" }
 func parseTypes(t *testing.T) model {
 	t.Helper()
 	var m model
-	for _, name := range []string{"types.go", "application.go", "gitops.go", "database.go"} {
+	for _, name := range []string{"types.go", "application.go", "gitops.go", "database.go", "drill.go"} {
 		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ParseComments)
 		if err != nil {
 			t.Fatal(err)

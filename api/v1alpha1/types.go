@@ -118,6 +118,8 @@ type PolicySpec struct {
 	GitOps *GitOps `json:"gitops,omitempty"`
 	// A Backup of the policy fails when it has taken so long. Default 4h.
 	Deadline string `json:"deadline,omitempty" check:"span"`
+	// How its points are proven.
+	Drill *DrillPlan `json:"drill,omitempty"`
 }
 
 // Schedule says when a policy runs.
