@@ -51,8 +51,8 @@ var table = map[string]row{
 	},
 
 	// Leaves: they satisfy protect's interfaces, and import neither it nor each other.
-	"internal/vault": {
-		ours: "internal/fault internal/point",
+	"internal/vault": { // it keeps evidence of what is done to its points
+		ours: "internal/evidence internal/fault internal/point",
 		foreign: "github.com/kopia/kopia golang.org/x/sync golang.org/x/sys/unix " +
 			// What kopia's providers answer with: the types of their libraries' errors, and of their credentials.
 			"github.com/minio/minio-go/v7 github.com/Azure/azure-sdk-for-go/sdk/azcore google.golang.org/api/googleapi " +
@@ -60,6 +60,7 @@ var table = map[string]row{
 		tests: "internal/protect internal/vault/vaulttest internal/point/memory os/exec golang.org/x/net/webdav",
 	},
 	"internal/vault/vaulttest": {ours: "internal/fault internal/point internal/protect"}, // test support: what every store must pass
+	"internal/evidence":        {ours: "internal/fault internal/point"},                  // signed statements of what was done to points, as data
 	"internal/git": {
 		ours:    "internal/fault internal/point",
 		foreign: "os/exec golang.org/x/sync golang.org/x/sys/unix",
@@ -147,7 +148,7 @@ var table = map[string]row{
 		foreign: kubernetes + " golang.org/x/sync", tests: "internal/kube/kubetest internal/point/memory",
 	},
 	"internal/cli": {
-		ours: "api/v1alpha1 internal/config internal/fault internal/point internal/policy internal/protect internal/vault internal/git " +
+		ours: "api/v1alpha1 internal/config internal/evidence internal/fault internal/point internal/policy internal/protect internal/vault internal/git " +
 			"internal/export internal/notify internal/schedule internal/forge internal/forge/archive internal/forge/bitbucket internal/forge/gitea internal/forge/offline " +
 			"internal/forge/github internal/forge/gitlab internal/forge/onedev internal/forge/sourcehut " +
 			"internal/kube internal/kube/volume internal/controller internal/worker internal/blueprint internal/blueprint/function internal/kando internal/gitops internal/convert",
