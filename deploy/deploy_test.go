@@ -193,7 +193,7 @@ func TestManifestsAreWhole(t *testing.T) {
 			}
 		}
 	}
-	if counts["CustomResourceDefinition"] != 6 || counts["Deployment"] != 1 || counts["Namespace"] != 1 || counts["ClusterRole"] == 0 {
+	if counts["CustomResourceDefinition"] != 7 || counts["Deployment"] != 1 || counts["Namespace"] != 1 || counts["ClusterRole"] == 0 {
 		t.Errorf("%v", counts)
 	}
 }

@@ -165,6 +165,12 @@ type PolicyStatus struct {
 	NextRun *metav1.Time `json:"nextRun,omitempty"`
 	// Value of the annotation backstay.io/run-now that was obeyed last.
 	RunNow string `json:"runNow,omitempty"`
+	// When its points were drilled last.
+	LastDrill *metav1.Time `json:"lastDrill,omitempty"`
+	// When they are drilled next.
+	NextDrill *metav1.Time `json:"nextDrill,omitempty"`
+	// Applications that have no point that is proven as lately as drill.provenWithin asks for, the first few.
+	Unproven []string `json:"unproven,omitempty"`
 }
 
 // Types of conditions, as kstatus reads them.
@@ -190,6 +196,7 @@ const (
 	PhaseSwapping   Phase = "Swapping"   // a Restore exchanges the volumes behind claims; workloads are stopped
 	PhaseApplying   Phase = "Applying"   // a Restore creates and replaces objects
 	PhaseWaiting    Phase = "Waiting"    // a Restore waits until workloads are ready
+	PhaseChecking   Phase = "Checking"   // a Drill asks what was restored
 	PhaseTidying    Phase = "Tidying"    // what was made on the way is removed
 
 	PhaseComplete   Phase = "Complete"
@@ -262,6 +269,8 @@ type BackupStatus struct {
 	Volumes []VolumeStatus `json:"volumes,omitempty"`
 	// Actions of Blueprints for it.
 	Actions []ActionStatus `json:"actions,omitempty"`
+	// Database servers of the application and how each fares.
+	Databases []DatabaseStatus `json:"databases,omitempty"`
 	// What GitOps engines had deployed of the application at the instant.
 	Deployed []DeployedStatus `json:"deployed,omitempty"`
 	// Sources of repositories and how each fares.
@@ -464,11 +473,13 @@ type RestorePointSpec struct {
 	Revisions []string `json:"revisions,omitempty"`
 	// Revisions that came after it, where it was made for a sync.
 	NextRevisions []string `json:"nextRevisions,omitempty"`
+	// What the newest drill found; none before the first.
+	Proof *PointProof `json:"proof,omitempty"`
 }
 
 // RestorePointStatus is what the controller says of a point.
 type RestorePointStatus struct {
-	// Ready, Reconciling, Stalled.
+	// Ready, Reconciling, Stalled; after a drill Proven.
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 	// Claims of which a local snapshot is kept.
 	LocalSnapshots int `json:"localSnapshots,omitempty"`
@@ -504,7 +515,11 @@ type RestoreSpec struct {
 	Objects []string `json:"objects,omitempty" check:"objects"`
 	// Claims whose data is taken, by name. Default all.
 	Claims []string `json:"claims,omitempty"`
-	// What happens to objects that are there and differ: keep (default), replace, or fail before anything is touched.
+	// Servers that databases of the point come back into, by their names. Default: each where it was, and none outside the cluster where
+	// the application goes to other namespaces.
+	Databases []Database `json:"databases,omitempty"`
+	// What happens to objects that are there and differ: keep (default), replace, or fail before anything is touched. Databases that are not
+	// empty are replaced with replace alone, and by gitops.
 	Existing string `json:"existing,omitempty" enum:"keep,replace,fail"`
 	// Objects of the cluster that are missing are created: true (default where the Restore may) or false.
 	ClusterObjects *bool `json:"clusterObjects,omitempty"`
@@ -594,6 +609,8 @@ type RestoreStatus struct {
 	Stopped []string `json:"stopped,omitempty"`
 	// Actions of Blueprints that bring data back.
 	Actions []ActionStatus `json:"actions,omitempty"`
+	// Database servers whose data is brought back.
+	Databases []DatabaseStatus `json:"databases,omitempty"`
 	// Until when the volumes taken out of use are kept.
 	UndoUntil *metav1.Time `json:"undoUntil,omitempty"`
 	// How the transaction stands.

@@ -86,6 +86,7 @@ func resources() []resource {
 			{"Application", "string", ".spec.application", false},
 			{"State", "string", ".spec.state", false},
 			{"Taken", "date", ".spec.time", false},
+			{"Proven", "string", `.status.conditions[?(@.type=="Proven")].status`, false},
 			{"Location", "string", ".spec.location", false},
 			{"Bytes", "integer", ".spec.bytes", false},
 			{"Local", "integer", ".status.localSnapshots", false},
@@ -115,6 +116,14 @@ func resources() []resource {
 			{"By", "string", ".status.sync.by", true},
 			{"Message", "string", ".status.message", true},
 			age,
+		}},
+		{kind: v1alpha1.KindDrill, plural: "drills", short: "bsd", fixed: unchanged(v1alpha1.KindDrill), columns: []column{
+			application,
+			{"Phase", "string", ".status.phase", false},
+			{"Proven", "string", `.status.conditions[?(@.type=="Ready")].status`, false},
+			{"Took", "string", ".status.restoreTook", false},
+			{"Point", "string", ".status.point", false},
+			message, age,
 		}},
 	}
 }

@@ -53,3 +53,33 @@ type DatabasePod struct {
 	// Default: its first.
 	Container string `json:"container,omitempty"`
 }
+
+// DatabaseStatus is how the dump of one database server fares, or how it comes back.
+type DatabaseStatus struct {
+	// Of the server, and of its part.
+	Name string `json:"name"`
+	// Its engine.
+	Engine string `json:"engine"`
+	// Where it is: HOST:PORT, or NAMESPACE/POD.
+	At string `json:"at,omitempty"`
+	// The moment that the dump is of.
+	Captured *metav1.MicroTime `json:"captured,omitempty"`
+	// Of that moment, as the server counts: file and offset, GTID or LSN.
+	Position string `json:"position,omitempty"`
+	// A Restore: when it began to change the server.
+	Begun *metav1.MicroTime `json:"begun,omitempty"`
+	// The dump is in the location; of a Restore, its data is back in the server.
+	Stored bool `json:"stored,omitempty"`
+	// Why it is not.
+	Problem string `json:"problem,omitempty"`
+}
+
+// Dumping reports whether a dump of the Backup is under way: what changes tables then, a sync's migration, breaks it.
+func (s *BackupStatus) Dumping() bool {
+	for _, d := range s.Databases {
+		if !d.Stored && d.Problem == "" {
+			return true
+		}
+	}
+	return false
+}

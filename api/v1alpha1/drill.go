@@ -1,5 +1,7 @@
 package v1alpha1
 
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 // DrillPlan says how points are proven: restored into scratch, and looked at. What every kind of part is looked at for is in
 // docs/drills.md; checks are what is asked beside that.
 type DrillPlan struct {
@@ -10,6 +12,7 @@ type DrillPlan struct {
 	// Each subject must have a point that is at most so old and proven: 7d. Where it has none, the policy says so.
 	ProvenWithin string `json:"provenWithin,omitempty" check:"duration"`
 	DrillChecks  `json:",inline"`
+	DrillScratch `json:",inline"`
 }
 
 // DrillChecks are what a drill asks of that which was restored.
@@ -18,6 +21,26 @@ type DrillChecks struct {
 	HTTP []HTTPCheck `json:"http,omitempty"`
 	// Of restored databases.
 	SQL []SQLCheck `json:"sql,omitempty"`
+	// Commands in pods of the restored application; on a cluster only.
+	Exec []ExecCheck `json:"exec,omitempty"`
+}
+
+// ExecCheck runs a command in a pod of a restored application, and looks at what it prints. It must end well.
+type ExecCheck struct {
+	// The pod, by its labels: the first that runs.
+	Selector metav1.LabelSelector `json:"selector"`
+	// Its namespace in the point. Default: the application's, where it has one.
+	Namespace string `json:"namespace,omitempty" check:"name"`
+	// Default: the pod's default container, or its first.
+	Container string `json:"container,omitempty"`
+	// What is run, without a shell: [mariadb, -NBe, "SELECT count(*) FROM shop.orders"].
+	Command []string `json:"command" max:"65536"`
+	// What it prints, without blanks around it. Default: anything.
+	Want *string `json:"want,omitempty"`
+	// A text that the first MiB of what it prints holds.
+	Contains string `json:"contains,omitempty"`
+	// Default 1m.
+	Timeout string `json:"timeout,omitempty" check:"span"`
 }
 
 // HTTPCheck asks a service of a restored application, and looks at the answer.

@@ -61,3 +61,13 @@ type GateList struct {
 
 	Items []Gate `json:"items"`
 }
+
+// DrillList is what the API server answers a list with.
+//
+// +kubebuilder:object:root=true
+type DrillList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata"`
+
+	Items []Drill `json:"items"`
+}

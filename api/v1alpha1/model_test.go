@@ -13,7 +13,7 @@ import (
 )
 
 // kinds are those that users write, in the order of the pages.
-var kinds = []string{v1alpha1.KindLocation, v1alpha1.KindPolicy, v1alpha1.KindBackup, v1alpha1.KindRestorePoint, v1alpha1.KindRestore, v1alpha1.KindGate}
+var kinds = []string{v1alpha1.KindLocation, v1alpha1.KindPolicy, v1alpha1.KindBackup, v1alpha1.KindRestorePoint, v1alpha1.KindRestore, v1alpha1.KindGate, v1alpha1.KindDrill}
 
 // model is the types of this package as their source says them: comments and tags are the one place where a field is described.
 type model struct {
@@ -40,7 +40,7 @@ func (f structField) status() bool { return f.tag.Get("file") == "-" }
 func parseTypes(t *testing.T) model {
 	t.Helper()
 	var m model
-	for _, name := range []string{"types.go", "application.go", "gitops.go", "database.go", "drill.go"} {
+	for _, name := range []string{"types.go", "application.go", "gitops.go", "database.go", "drill.go", "drill_kind.go"} {
 		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ParseComments)
 		if err != nil {
 			t.Fatal(err)

@@ -13,7 +13,7 @@ var GroupVersion = schema.GroupVersion{Group: Group, Version: Version} //nolint:
 func AddToScheme(s *runtime.Scheme) error {
 	s.AddKnownTypes(GroupVersion,
 		&Location{}, &LocationList{}, &Policy{}, &PolicyList{}, &Backup{}, &BackupList{},
-		&RestorePoint{}, &RestorePointList{}, &Restore{}, &RestoreList{}, &Gate{}, &GateList{})
+		&RestorePoint{}, &RestorePointList{}, &Restore{}, &RestoreList{}, &Gate{}, &GateList{}, &Drill{}, &DrillList{})
 	metav1.AddToGroupVersion(s, GroupVersion)
 	return nil
 }

@@ -1,5 +1,5 @@
-// Package v1alpha1 is the shape of what users declare: the kinds Location, Policy, Backup, RestorePoint, Restore and Gate of the group
-// backstay.io. Location and Policy are the same in files off the cluster and as custom resources on it. It holds types only; package
+// Package v1alpha1 is the shape of what users declare: the kinds Location, Policy, Backup, RestorePoint, Restore, Gate and Drill of the
+// group backstay.io. Location and Policy are the same in files off the cluster and as custom resources on it. It holds types only; package
 // config reads and checks files, and the API server checks objects by the definitions made from these types.
 //
 // Tags beside json say what a value may be. The reader, the schema and the definitions of custom resources follow them:
@@ -31,6 +31,7 @@ const (
 	KindRestorePoint = "RestorePoint"
 	KindRestore      = "Restore"
 	KindGate         = "Gate"
+	KindDrill        = "Drill"
 )
 
 // Secret says where a secret is. Exactly one field is set.

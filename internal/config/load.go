@@ -99,7 +99,10 @@ type declared struct {
 
 // kinds are all that files may hold; run takes the first two, a cluster all of them.
 func kinds() []string {
-	return []string{v1alpha1.KindLocation, v1alpha1.KindPolicy, v1alpha1.KindBackup, v1alpha1.KindRestorePoint, v1alpha1.KindRestore, v1alpha1.KindGate}
+	return []string{
+		v1alpha1.KindLocation, v1alpha1.KindPolicy, v1alpha1.KindBackup, v1alpha1.KindRestorePoint, v1alpha1.KindRestore, v1alpha1.KindGate,
+		v1alpha1.KindDrill,
+	}
 }
 
 // files lists the files that a path means. Entries that begin with a dot are left out: Kubernetes mounts a ConfigMap as symbolic
@@ -205,6 +208,11 @@ func (l *loader) object(doc document) {
 		}
 	case kind == v1alpha1.KindGate:
 		var object v1alpha1.Gate
+		if fill(d, doc.root, &object) {
+			l.forCluster(d, doc, kind, object.ObjectMeta, func(*checker) {})
+		}
+	case kind == v1alpha1.KindDrill:
+		var object v1alpha1.Drill
 		if fill(d, doc.root, &object) {
 			l.forCluster(d, doc, kind, object.ObjectMeta, func(*checker) {})
 		}

@@ -107,7 +107,7 @@ func TestLoadRefuses(t *testing.T) {
 	spec := func(s string) string { return policyFile(s) }
 	tests := []struct{ name, text, want string }{
 		{"unknown field", spec("  locaton: vault\n  sources: [{directory: /etc}]\n"), `:6:3: spec: no such field: "locaton"; did you mean location?`},
-		{"unknown field, nothing near", spec(plainSpec + "  colour: red\n"), `:9:3: spec: no such field: "colour"; known are deadline, exports, gitops, location`},
+		{"unknown field, nothing near", spec(plainSpec + "  colour: red\n"), `:9:3: spec: no such field: "colour"; known are deadline, drill, exports, gitops, location`},
 		{"other case", spec("  location: vault\n  sources: [{GitHub: {}}]\n"), `did you mean github?`},
 		{"wrong type", spec(plainSpec + "  parallel: many\n"), `:9:13: spec.parallel: a whole number is expected`},
 		{"yes is no bool", spec(plainSpec + "  suspend: yes\n"), `:9:12: spec.suspend: true or false is expected`},
@@ -155,7 +155,7 @@ func TestLoadRefuses(t *testing.T) {
 		{"host", spec("  location: vault\n  sources: [{gitea: {metadata: true, fileHosts: ['https://a.example']}}]\n"), `fileHosts[0]: HOST or HOST:PORT is expected`},
 		{"two of a name", spec(plainSpec) + "---\n" + spec(plainSpec), `:13:3: metadata.name: Policy nightly is declared at`},
 		{"next version", "apiVersion: backstay.io/v2\nkind: Policy\n", `apiVersion: this program reads backstay.io/v1alpha1`},
-		{"unknown kind", "apiVersion: backstay.io/v1alpha1\nkind: Polcy\n", `kind: files declare Location, Policy, Backup, RestorePoint, Restore or Gate; did you mean Policy?`},
+		{"unknown kind", "apiVersion: backstay.io/v1alpha1\nkind: Polcy\n", `kind: files declare Location, Policy, Backup, RestorePoint, Restore, Gate or Drill; did you mean Policy?`},
 		{"no version", "kind: Policy\n", `apiVersion: missing`},
 		{"gickup's", "source: {}\n", `this is gickup's configuration`},
 		{"no object", "- a\n", `a list where an object is expected`},
