@@ -136,7 +136,7 @@ func (x *verification) recorded(ctx context.Context, all []blob.Metadata) (map[b
 }
 
 func isLeaf(id blob.ID) bool {
-	return slices.ContainsFunc([]blob.ID{pointPrefix, tombstonePrefix, holdPrefix, sumsPrefix}, func(p blob.ID) bool {
+	return slices.ContainsFunc([]blob.ID{pointPrefix, tombstonePrefix, holdPrefix, proofPrefix, sumsPrefix}, func(p blob.ID) bool {
 		return strings.HasPrefix(string(id), string(p))
 	})
 }

@@ -28,6 +28,7 @@ const (
 	pointPrefix     blob.ID = "bp" // + id: a published point
 	tombstonePrefix blob.ID = "bt" // + id: that point has expired
 	holdPrefix      blob.ID = "bh" // + id of the point + random: a hold
+	proofPrefix     blob.ID = "bd" // + id of the point + random: what the newest drill of it found
 	sumsPrefix      blob.ID = "bm" // + random: checksums of blobs that no point came with
 	formatPrefix    blob.ID = "bf" // + hash: a copy of the format blobs, readable without any of them
 )
@@ -38,6 +39,7 @@ type leaf struct {
 	Time     time.Time          `json:"time"`
 	Snapshot *snapshot.Manifest `json:"snapshot,omitempty"` // of the point, its labels among its tags
 	Hold     *point.Hold        `json:"hold,omitempty"`
+	Proof    *point.Proof       `json:"proof,omitempty"`
 	Own      []metaCopy         `json:"own,omitempty"`    // of its record and of the directories above its parts
 	Shared   []metaCopy         `json:"shared,omitempty"` // of metadata that other points may have, too
 	Sums     []sum              `json:"sums,omitempty"`   // of the blobs written since the leaf before
@@ -155,13 +157,14 @@ type catalogue struct {
 	points     map[string]bool // published and not expired
 	tombstones map[string]bool
 	holds      map[string][]blob.ID // by id of point
+	proofs     map[string][]blob.ID // likewise
 	sums       []blob.ID
 	formats    []blob.ID
 }
 
 // readCatalogue lists the catalogue. It opens no blob of it.
 func (v *Vault) readCatalogue(ctx context.Context) (*catalogue, error) {
-	c := &catalogue{points: map[string]bool{}, tombstones: map[string]bool{}, holds: map[string][]blob.ID{}}
+	c := &catalogue{points: map[string]bool{}, tombstones: map[string]bool{}, holds: map[string][]blob.ID{}, proofs: map[string][]blob.ID{}}
 	err := v.store.ListBlobs(ctx, cataloguePrefix, func(m blob.Metadata) error {
 		if len(m.BlobID) < 2 {
 			return nil
@@ -175,6 +178,10 @@ func (v *Vault) readCatalogue(ctx context.Context) (*catalogue, error) {
 		case holdPrefix:
 			if len(name) > idLength {
 				c.holds[name[:idLength]] = append(c.holds[name[:idLength]], m.BlobID)
+			}
+		case proofPrefix:
+			if len(name) > idLength {
+				c.proofs[name[:idLength]] = append(c.proofs[name[:idLength]], m.BlobID)
 			}
 		case sumsPrefix:
 			c.sums = append(c.sums, m.BlobID)

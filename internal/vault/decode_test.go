@@ -11,6 +11,7 @@ func FuzzDecodeManifests(f *testing.F) {
 	f.Add([]byte(`{"entries":[{"id":"a","labels":{"type":"snapshot","tag:backstay":"point","tag:id":"00000000000000000000000000000000",` +
 		`"tag:time":"2026-01-01T00:00:00Z","tag:revisions":"{\"a\":\"b\"}"},"modified":"2026-01-01T00:00:00Z","data":{"rootEntry":{"obj":"k1"}}}]}`))
 	f.Add([]byte(`{"entries":[{"id":"a","labels":null,"deleted":true}]}`))
+	f.Add([]byte(`{"entries":[{"id":"a","labels":{"type":"backstay-proof","point":"1"},"data":{"proof":{"point":"1","proven":true}}}]}`))
 	f.Add([]byte(`{"entries":7}`))
 	f.Add([]byte(``))
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -18,7 +19,7 @@ func FuzzDecodeManifests(f *testing.F) {
 		if err != nil {
 			return
 		}
-		l := &listing{holds: map[string][]hold{}}
+		l := &listing{holds: map[string][]hold{}, proofs: map[string][]proof{}}
 		for _, e := range entries {
 			l.add(understand(e))
 		}

@@ -45,6 +45,8 @@ const (
 	labelReason = "reason"
 	labelHeld   = "time"
 
+	typeProof = "backstay-proof" // labelPoint says of which point; the rest is its body
+
 	maxRevisions = 4 << 10
 )
 
@@ -56,6 +58,7 @@ type listing struct {
 	points   []saved // newest first
 	drafts   []saved // checkpoints, newest first
 	holds    map[string][]hold
+	proofs   map[string][]proof
 	contents int // kopia contents that hold manifests
 	unread   []unread
 }
@@ -86,11 +89,12 @@ type manifestEntry struct {
 	Labels   map[string]string `json:"labels"`
 	Modified time.Time         `json:"modified"`
 	Deleted  bool              `json:"deleted"`
-	Data     struct {          // of a snapshot; the rest of it is not needed
+	Data     struct {          // of a snapshot, whose rest is not needed, or a proof
 		Incomplete string `json:"incomplete"`
 		RootEntry  struct {
 			Object json.RawMessage `json:"obj"`
 		} `json:"rootEntry"`
+		proofBody
 	} `json:"data"`
 }
 
@@ -105,7 +109,7 @@ func (v *Vault) manifests(ctx context.Context) (*listing, error) {
 	v.manifestsMu.Unlock()
 	var mu sync.Mutex
 	understood, entries := map[content.ID][]version{}, map[manifest.ID]version{}
-	l := &listing{holds: map[string][]hold{}}
+	l := &listing{holds: map[string][]hold{}, proofs: map[string][]proof{}}
 	contents := v.rep.ContentReader()
 	err := contents.IterateContents(ctx, content.IterateOptions{
 		Range:    index.PrefixRange(manifestContents),
@@ -209,7 +213,7 @@ func decodeManifests(r io.Reader) ([]manifestEntry, error) {
 type version struct {
 	id       manifest.ID
 	modified time.Time
-	meaning  any // saved, hold, or nil for what is deleted or kopia's own
+	meaning  any // saved, hold, proof, or nil for what is deleted or kopia's own
 }
 
 // understand finds out what a manifest is. It lets go of the rest of it at once, for there may be many.
@@ -221,6 +225,10 @@ func understand(e manifestEntry) any {
 	case typeHold:
 		at, _ := time.Parse(time.RFC3339Nano, e.Labels[labelHeld])
 		return hold{point.Hold{Reason: e.Labels[labelReason], Time: at}, e.Labels[labelPoint], e.ID}
+	case typeProof:
+		if p := e.Data.Proof; p != nil && p.Point == e.Labels[labelPoint] {
+			return proof{*p, e.ID}
+		}
 	case snapshot.ManifestType:
 		if s, ok := savedFrom(e); ok && (s.draft || e.Data.Incomplete == "") {
 			return s
@@ -234,6 +242,8 @@ func (l *listing) add(meaning any) {
 	switch m := meaning.(type) {
 	case hold:
 		l.holds[m.point] = append(l.holds[m.point], m)
+	case proof:
+		l.proofs[m.Point] = append(l.proofs[m.Point], m)
 	case saved:
 		if m.draft {
 			l.drafts = append(l.drafts, m)

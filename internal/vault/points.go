@@ -36,7 +36,7 @@ func (v *Vault) Points(ctx context.Context, f point.Filter) ([]point.Point, erro
 	for _, s := range l.points {
 		if (f.Subject == nil || *f.Subject == s.Subject) && (f.Policy == "" || f.Policy == s.Policy) {
 			p := s.Point
-			p.Holds = l.holdsOf(p.ID)
+			p.Holds, p.Proof = l.holdsOf(p.ID), l.proofOf(p.ID)
 			list = append(list, p)
 		}
 	}
@@ -182,7 +182,7 @@ func (v *Vault) Open(ctx context.Context, id string) (*point.Record, point.Reade
 	if err != nil {
 		return nil, nil, fault.Wrap("open point "+id, nil, err, "")
 	}
-	record.Point.Holds = l.holdsOf(id)
+	record.Point.Holds, record.Point.Proof = l.holdsOf(id), l.proofOf(id)
 	return record, r, nil
 }
 
@@ -358,13 +358,18 @@ func (v *Vault) Delete(ctx context.Context, ids ...string) error {
 	}); err != nil {
 		return err
 	}
+	c, err := v.readCatalogue(ctx)
+	if err != nil {
+		return fault.Wrap(op, nil, err, "")
+	}
 	for _, id := range ids {
+		v.strike(ctx, c.proofs[id]...)
 		v.strike(ctx, pointLeaf(id), tombstoneLeaf(id)) // the tombstone last: as long as the other is there, it is needed
 	}
 	return nil
 }
 
-// deletable returns the manifests of points, none of which may be on hold.
+// deletable returns the manifests of points, none of which may be on hold, and of their proofs.
 func (v *Vault) deletable(ctx context.Context, op string, ids []string) ([]manifest.ID, error) {
 	l, err := v.manifests(ctx)
 	if err != nil {
@@ -377,7 +382,7 @@ func (v *Vault) deletable(ctx context.Context, op string, ids []string) ([]manif
 		if !ok {
 			return nil, v.absent(ctx, l, id)
 		}
-		manifests = append(manifests, s.manifest)
+		manifests = append(append(manifests, s.manifest), proofManifests(l.proofs[id])...)
 		if len(l.holds[id]) > 0 {
 			held = append(held, id)
 		}

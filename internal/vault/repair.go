@@ -318,6 +318,9 @@ func (x *repair) rebuild(ctx context.Context, l *listing) error {
 		if err := x.holdAgain(ctx, w, l, c); err != nil {
 			return err
 		}
+		if err := x.proveAgain(ctx, w, l, c); err != nil {
+			return err
+		}
 		for _, u := range l.unread { // kopia lists nothing as long as one of them is in the index
 			if kind, _ := classify(u.err); !errors.Is(kind, fault.ErrCorrupt) {
 				return u.err

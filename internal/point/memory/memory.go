@@ -42,6 +42,7 @@ type saved struct {
 	parts  map[string]*ended
 	files  tree
 	holds  []point.Hold
+	proof  *point.Proof
 }
 
 // New returns an empty store that takes the times of points and holds from clock.
@@ -99,7 +100,7 @@ func (s *Store) newestFirst() []*saved {
 
 func (p *saved) listed() point.Point {
 	listed := p.record.Point
-	listed.Parts, listed.Deployment, listed.Holds = nil, nil, slices.Clone(p.holds)
+	listed.Parts, listed.Deployment, listed.Holds, listed.Proof = nil, nil, slices.Clone(p.holds), p.proof
 	return listed
 }
 
@@ -115,7 +116,7 @@ func (s *Store) Open(ctx context.Context, id string) (*point.Record, point.Reade
 		return nil, nil, notFound("open point", id)
 	}
 	record := p.record
-	record.Point.Parts, record.Point.Holds = slices.Clone(record.Point.Parts), slices.Clone(p.holds)
+	record.Point.Parts, record.Point.Holds, record.Point.Proof = slices.Clone(record.Point.Parts), slices.Clone(p.holds), p.proof
 	return &record, &reader{p.files, record.Point.Time}, nil
 }
 
@@ -163,6 +164,21 @@ func (p *saved) hold(reason string, now time.Time) {
 	if !slices.ContainsFunc(p.holds, func(h point.Hold) bool { return h.Reason == reason }) {
 		p.holds = append(p.holds, point.Hold{Reason: reason, Time: now.UTC()})
 	}
+}
+
+// Prove keeps what a drill of a point found.
+func (s *Store) Prove(ctx context.Context, proof point.Proof) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.points[proof.Point]
+	if p == nil {
+		return notFound("prove point", proof.Point)
+	}
+	p.proof = &proof
+	return nil
 }
 
 // holdLast holds the newest point that has a good copy of the part.

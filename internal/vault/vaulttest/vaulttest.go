@@ -70,6 +70,7 @@ func Run(t *testing.T, makeStore func(t *testing.T, clock func() time.Time) prot
 		{"vanish", (*suite).vanish},
 		{"vanish, then cut short", (*suite).vanishCutShort},
 		{"hold", (*suite).hold},
+		{"prove", (*suite).prove},
 		{"alarm", (*suite).alarm},
 		{"delete", (*suite).remove},
 		{"verify", (*suite).verify},
@@ -1024,6 +1025,33 @@ func (s *suite) hold() {
 	s.must(s.store.Hold(s.Context(), first, ""))
 	s.must(s.store.Delete(s.Context(), first, second))
 	s.equal(len(s.points(point.Filter{})), 0)
+}
+
+func (s *suite) prove() {
+	first, second := s.point(api, "1").Point.ID, s.point(api, "2").Point.ID
+	prover, is := s.store.(protect.Prover)
+	if !is {
+		s.Fatal("the store keeps no proofs")
+	}
+	at := time.Date(2026, 11, 20, 3, 0, 0, 0, time.UTC)
+	good := point.Proof{
+		Point: first, Started: at, Finished: at.Add(time.Minute), Proven: true, RestoreSeconds: 2.5, By: "host",
+		Checks: []point.Check{{What: "fsck", Of: repo, OK: true, Detail: "7 objects"}},
+	}
+	s.must(prover.Prove(s.Context(), good))
+	record, _ := s.open(first)
+	s.equal(*record.Point.Proof, good)
+	// A later drill counts, though the clock that it went by is behind.
+	bad := point.Proof{Point: first, Started: at.Add(-time.Hour), Finished: at.Add(-time.Hour), Checks: []point.Check{{What: "refs", Of: repo}}}
+	s.must(prover.Prove(s.Context(), bad))
+	list, err := s.store.Points(s.Context(), point.Filter{})
+	s.must(err)
+	s.equal(list[0].Proof, (*point.Proof)(nil))
+	s.equal(*list[1].Proof, bad)
+	s.equal(list[1].Proof.Problems(), bad.Checks)
+	s.must(s.store.Delete(s.Context(), first))
+	s.equal(s.points(point.Filter{}), []string{second})
+	s.wantFault(prover.Prove(s.Context(), good), fault.ErrNotFound)
 }
 
 func (s *suite) alarm() {
