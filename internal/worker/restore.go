@@ -40,6 +40,9 @@ type restoration struct {
 	*Worker
 	object *v1alpha1.Restore
 	rights *kube.Cluster // with which objects are written
+	// scratch says that it is a drill's: nothing but its own namespaces is changed, the local snapshots are not looked at, and object is on
+	// no cluster. Nil for a Restore.
+	scratch *restore.Scratch
 
 	location string
 	secrets  volume.Location
@@ -250,7 +253,7 @@ func chosen(op string, newest map[string]*v1alpha1.RestorePoint, want *v1alpha1.
 func (r *restoration) build(ctx context.Context) error {
 	o := restore.Options{
 		Cluster: r.rights, Spec: r.spec(), System: r.System, Objects: map[string][]unstructured.Unstructured{},
-		Taken: r.record.Point.Time, Now: r.Now(), Begun: r.begun(),
+		Taken: r.record.Point.Time, Now: r.Now(), Begun: r.begun(), Scratch: r.scratch,
 	}
 	if r.object.Namespace != r.System {
 		o.Tenant = r.object.Namespace
@@ -315,7 +318,7 @@ func (r *restoration) begun() bool {
 
 // writePlan puts the first plan into a ConfigMap beside the Restore; a Restore that is taken up again keeps it.
 func (r *restoration) writePlan(ctx context.Context) error {
-	if r.object.Status.PlanName != "" {
+	if r.object.Status.PlanName != "" || r.scratch != nil {
 		return nil
 	}
 	document, err := json.Marshal(r.plan)
@@ -371,30 +374,35 @@ func (r *restoration) apply(ctx context.Context) (err error) {
 	if err := r.plan.Refusal(); err != nil {
 		return err
 	}
-	var problems []string
-	if err := r.exchange(ctx); err != nil {
+	problems, err := r.bringBack(ctx)
+	if err != nil {
 		return err
+	}
+	return r.settle(ctx, problems)
+}
+
+// bringBack does what the plan says, and tells what of it could not be done.
+func (r *restoration) bringBack(ctx context.Context) (problems []string, _ error) {
+	if err := r.exchange(ctx); err != nil {
+		return nil, err
 	}
 	if r.object.Spec.Only != v1alpha1.OnlyData {
 		if err := r.phase(ctx, v1alpha1.PhaseApplying); err != nil {
-			return err
+			return nil, err
 		}
 		outcome, err := r.plan.Apply(ctx, 0)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		for _, f := range outcome.Failed {
 			problems = append(problems, f.Object+": "+f.Why)
 		}
 	}
 	if err := r.start(ctx); err != nil {
-		return err
+		return nil, err
 	}
 	failed, err := r.act(ctx)
-	if err != nil {
-		return err
-	}
-	return r.settle(ctx, slices.Concat(problems, failed, r.lacks()))
+	return slices.Concat(problems, failed, r.lacks()), err
 }
 
 // settle waits until what was restored runs, and ends the Restore.
@@ -478,13 +486,17 @@ func (r *restoration) fill(ctx context.Context, volumes []restore.Volume) error 
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(volumesAtOnce)
 	open := slices.DeleteFunc(slices.Clone(volumes), func(v restore.Volume) bool { return stand(&r.object.Status, v).NewVolume != "" })
+	local := r.record.Point.ID
+	if r.scratch != nil {
+		local = "" // what is in the location is to be proven
+	}
 	for _, v := range open {
 		group.Go(func() error {
 			task := volume.Task{
 				Operation: volume.Restore, Location: r.secrets, Subject: r.record.Point.Subject, Point: r.record.Point.ID,
 				Volumes: []volume.Mount{{Part: v.Part, Kind: kindOf(v.Block)}},
 			}
-			filled, err := r.claims.Fill(groupCtx, r.volumes, volume.Wanted{Claim: *v.Wanted, Point: r.record.Point.ID, From: v.From, Size: v.Size}, task)
+			filled, err := r.claims.Fill(groupCtx, r.volumes, volume.Wanted{Claim: *v.Wanted, Point: local, From: v.From, Size: v.Size}, task)
 			if err != nil {
 				return err
 			}
@@ -701,6 +713,10 @@ func (r *restoration) end(ctx context.Context, phase v1alpha1.Phase, problems []
 func (r *restoration) save(ctx context.Context, change func(*v1alpha1.RestoreStatus)) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.scratch != nil {
+		change(&r.object.Status)
+		return nil
+	}
 	return r.persist(ctx, r.object, func() error {
 		if r.object.Status.Phase == v1alpha1.PhaseFailed {
 			return errEnded

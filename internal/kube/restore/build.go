@@ -233,10 +233,23 @@ func (b *builder) add(u *unstructured.Unstructured, namespace string) {
 	case !b.clusterAllowed(i):
 		i.Action, i.Why = Skip, "objects of the cluster are left alone"
 	default:
-		if why := neverBack(c); why != "" {
+		why := neverBack(c)
+		if why == "" && b.Scratch != nil {
+			why = b.Scratch.leaves(i, b.resource)
+		}
+		if why != "" {
 			i.Action, i.Why = Skip, why
 		}
 	}
+}
+
+// resource is the name of a kind as PLURAL.GROUP; of one that the cluster does not know the kind's own.
+func (b *builder) resource(gk schema.GroupKind) string {
+	m, err := b.Cluster.Client.RESTMapper().RESTMapping(gk)
+	if err != nil {
+		return kindName(gk)
+	}
+	return m.Resource.GroupResource().String()
 }
 
 // isChosen applies the filters of the spec. A namespace is always needed by what is in it.
@@ -309,6 +322,9 @@ func (b *builder) prepare(i *Item) {
 			i.say(why)
 			b.plan.Warnings = append(b.plan.Warnings, i.String()+": "+why)
 		}
+	}
+	if b.Scratch != nil {
+		harmless(u)
 	}
 	i.object = u
 	i.moved(u)

@@ -32,6 +32,8 @@ type Options struct {
 
 	Taken time.Time // the moment that the point is of
 	Now   time.Time
+	// Scratch has it restored only to look at it; nil for good.
+	Scratch *Scratch
 	// Begun says that this restore has changed the cluster before: what it finds there may be its own, so that existing: fail no longer
 	// refuses it.
 	Begun bool
