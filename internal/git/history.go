@@ -12,12 +12,13 @@ import (
 
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/point"
+	"github.com/backstay/backstay/internal/scratchdir"
 )
 
 // History is a repository in a scratch directory: all that the branches and tags of a server reach, or a copy in a point.
 type History struct {
 	dir    string
-	own    *scratchDir
+	own    *scratchdir.Dir
 	format string
 }
 
@@ -84,12 +85,12 @@ func (h *History) fetch(ctx context.Context, remote *Remote, s *scratch, wants, 
 
 // OpenHistory makes a scratch repository of one that is stored in a point; r is opened on its part. The caller must call Close.
 func OpenHistory(ctx context.Context, r point.Reader, scratchIn string, l Limits) (*History, error) {
-	own, err := newScratchDir(scratchIn, scratchPrefix)
+	own, err := scratchdir.New(scratchIn, scratchPrefix)
 	if err != nil {
 		return nil, scratchError("make scratch directory", err)
 	}
 	refs, err := ReadRefs(ctx, r)
-	h := &History{dir: filepath.Join(own.path, "repository.git"), own: own}
+	h := &History{dir: filepath.Join(own.Path, "repository.git"), own: own}
 	if err == nil {
 		h.format = refs.Format
 		err = RestoreBare(ctx, r, h.dir, RestoreOptions{NoLFS: true, Limits: l})
@@ -102,7 +103,7 @@ func OpenHistory(ctx context.Context, r point.Reader, scratchIn string, l Limits
 }
 
 // Close removes the scratch directory.
-func (h *History) Close() { h.own.remove() }
+func (h *History) Close() { h.own.Remove() }
 
 func (h *History) has(ctx context.Context, revision string) bool {
 	return run(gitCommand(ctx, h.dir, "cat-file", "-e", revision+"^{commit}"), 0) == nil
@@ -168,7 +169,7 @@ func (h *History) commit(ctx context.Context, files map[string]string, parent, m
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		index.WriteString(files[name] + "\t" + name + "\x00")
 	}
-	own := "GIT_INDEX_FILE=" + filepath.Join(h.own.path, "index")
+	own := "GIT_INDEX_FILE=" + filepath.Join(h.own.Path, "index")
 	update := gitCommand(ctx, h.dir, "update-index", "-z", "--index-info")
 	update.Env, update.Stdin = append(update.Env, own), &index
 	if err := run(update, 0); err != nil {

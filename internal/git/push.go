@@ -14,6 +14,7 @@ import (
 
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/point"
+	"github.com/backstay/backstay/internal/scratchdir"
 )
 
 // PushOptions says how a stored repository is pushed. The zero value pushes all refs that servers take to one that is empty,
@@ -268,12 +269,12 @@ func (p *push) uploadLFS(ctx context.Context) error {
 
 // pushRefs restores the repository into a scratch directory and pushes from there.
 func (p *push) pushRefs(ctx context.Context, todo []Ref) error {
-	dir, err := newScratchDir(p.o.Scratch, scratchPrefix)
+	dir, err := scratchdir.New(p.o.Scratch, scratchPrefix)
 	if err != nil {
 		return scratchError("make scratch directory", err)
 	}
-	defer dir.remove()
-	repository := filepath.Join(dir.path, "repository.git")
+	defer dir.Remove()
+	repository := filepath.Join(dir.Path, "repository.git")
 	restore := RestoreOptions{Refs: p.o.Refs, NoLFS: true, Limits: p.o.Limits, Part: p.o.Part, Observe: p.o.Observe}
 	if err := RestoreBare(ctx, p.from, repository, restore); err != nil {
 		return err

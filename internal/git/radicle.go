@@ -17,6 +17,7 @@ import (
 
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/point"
+	"github.com/backstay/backstay/internal/scratchdir"
 )
 
 // RadicleOptions says how repositories go to the Radicle node of this machine. Its programs, rad and git-remote-rad, must be in PATH.
@@ -231,12 +232,12 @@ func (p *radiclePush) run(ctx context.Context) error {
 			return nil
 		}
 	}
-	dir, err := newScratchDir(p.r.o.Scratch, scratchPrefix)
+	dir, err := scratchdir.New(p.r.o.Scratch, scratchPrefix)
 	if err != nil {
 		return scratchError("make scratch directory", err)
 	}
-	defer dir.remove()
-	repository := filepath.Join(dir.path, "repository.git")
+	defer dir.Remove()
+	repository := filepath.Join(dir.Path, "repository.git")
 	restore := RestoreOptions{NoLFS: true, Limits: p.r.o.Limits, Part: p.what.Part, Observe: p.r.o.Observe}
 	if err := RestoreBare(ctx, p.from, repository, restore); err != nil {
 		return err

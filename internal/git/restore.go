@@ -14,6 +14,7 @@ import (
 
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/point"
+	"github.com/backstay/backstay/internal/scratchdir"
 )
 
 // RestoreOptions says what of a repository is brought back. The zero value brings back all of it.
@@ -55,12 +56,12 @@ func restoreTo(ctx context.Context, r point.Reader, dir string, o RestoreOptions
 	} else if err := os.MkdirAll(parent, 0o755); err != nil {
 		return fault.Wrap(op, nil, err, "")
 	}
-	beside, err := newScratchDir(parent, prefix)
+	beside, err := scratchdir.New(parent, prefix)
 	if err != nil {
 		return fault.Wrap(op, nil, err, "")
 	}
-	defer beside.remove()
-	tmp := filepath.Join(beside.path, "repository")
+	defer beside.Remove()
+	tmp := filepath.Join(beside.Path, "repository")
 	if err := os.Mkdir(tmp, 0o700); err != nil {
 		return fault.Wrap(op, nil, err, "")
 	}
@@ -76,7 +77,7 @@ func restoreTo(ctx context.Context, r point.Reader, dir string, o RestoreOptions
 
 // vacant fails unless nothing, or an empty directory, is at dir. It tells which.
 func vacant(dir string) (there bool, err error) {
-	sweepScratch(dir, point.UnfinishedPrefix)
+	scratchdir.Sweep(dir, point.UnfinishedPrefix)
 	const hint = "restore to a directory that does not exist yet"
 	entries, err := os.ReadDir(dir)
 	switch {

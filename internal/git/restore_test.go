@@ -23,11 +23,13 @@ func TestRestoreIntoWhatIsThere(t *testing.T) {
 	if err := os.Chmod(dir, 0o750); err != nil {
 		t.Fatal(err)
 	}
-	killed, err := newScratchDir(dir, point.UnfinishedPrefix)
-	if err != nil {
+	killed := filepath.Join(dir, point.UnfinishedPrefix+"1") // what a process leaves that is killed
+	if err := os.Mkdir(killed, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	killed.lock.Close() // as the system does when a process ends
+	if err := os.WriteFile(filepath.Join(killed, "in-use"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	link := filepath.Join(t.TempDir(), "link")
 	if err := os.Symlink(dir, link); err != nil {
 		t.Fatal(err)

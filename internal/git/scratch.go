@@ -16,7 +16,11 @@ import (
 	"time"
 
 	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/scratchdir"
 )
+
+// scratchPrefix begins the names of scratch directories.
+const scratchPrefix = "backstay-git-"
 
 // Limits bound what a repository may cost. Zero fields mean the defaults.
 type Limits struct {
@@ -47,7 +51,7 @@ func (l Limits) orDefaults() Limits {
 
 // scratch is a bare repository in a private directory that holds one pack while it is looked at.
 type scratch struct {
-	own    *scratchDir
+	own    *scratchdir.Dir
 	dir    string // of the repository
 	format string
 	limits Limits
@@ -69,11 +73,11 @@ const scratchConfig = `[core]
 
 // newScratch makes an empty repository below parent, "" for the system's directory. The caller must call remove.
 func newScratch(parent, format string, l Limits) (*scratch, error) {
-	own, err := newScratchDir(parent, scratchPrefix)
+	own, err := scratchdir.New(parent, scratchPrefix)
 	if err != nil {
 		return nil, scratchError("make scratch directory", err)
 	}
-	s := &scratch{own: own, dir: filepath.Join(own.path, "repository.git"), format: format, limits: l.orDefaults()}
+	s := &scratch{own: own, dir: filepath.Join(own.Path, "repository.git"), format: format, limits: l.orDefaults()}
 	if err = os.Mkdir(s.dir, 0o700); err == nil {
 		err = writeBare(s.dir, &RefList{Format: format})
 	}
@@ -88,7 +92,7 @@ func newScratch(parent, format string, l Limits) (*scratch, error) {
 }
 
 // remove deletes the repository.
-func (s *scratch) remove() { s.own.remove() }
+func (s *scratch) remove() { s.own.Remove() }
 
 // clear makes room for another attempt.
 func (s *scratch) clear() error {

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/scratchdir"
 )
 
 // checkoutFile, in the git directory of a clone that is updated from outside, names the commit whose files lie there; while they are
@@ -45,12 +46,12 @@ func (t *workTree) update(ctx context.Context) error {
 	if err != nil || to == "" {
 		return err
 	}
-	scratch, err := newScratchDir("", scratchPrefix)
+	scratch, err := scratchdir.New("", scratchPrefix)
 	if err != nil {
 		return scratchError("make scratch directory", err)
 	}
-	defer scratch.remove()
-	t.clean = filepath.Join(scratch.path, "clean.git")
+	defer scratch.Remove()
+	t.clean = filepath.Join(scratch.Path, "clean.git")
 	if err := writeBare(t.clean, &RefList{Format: formatOf(to), Refs: []Ref{{Name: head, OID: to}}}); err != nil {
 		return scratchError("make scratch repository", err)
 	}
