@@ -61,8 +61,9 @@ var table = map[string]row{
 	},
 	"internal/vault/vaulttest": {ours: "internal/fault internal/point internal/protect"}, // test support: what every store must pass
 	"internal/evidence":        {ours: "internal/fault internal/point"},                  // signed statements of what was done to points, as data
+	"internal/scratchdir":      {foreign: "golang.org/x/sys/unix"},                       // directories for a while, which a kill does not leave for ever
 	"internal/git": {
-		ours:    "internal/fault internal/point",
+		ours:    "internal/fault internal/point internal/scratchdir",
 		foreign: "os/exec golang.org/x/sync golang.org/x/sys/unix",
 		tests:   "internal/protect internal/point/memory",
 	},
@@ -98,7 +99,12 @@ var table = map[string]row{
 	"internal/notify": {
 		ours: "internal/fault internal/point", foreign: "github.com/prometheus/client_golang",
 	},
-	"internal/schedule": {ours: "internal/fault"},
+	"internal/database": { // it runs the servers' own tools; SQLite is read in process
+		ours: "internal/fault internal/point", foreign: "os/exec modernc.org/sqlite",
+		tests: "internal/database/databasetest internal/point/memory internal/protect internal/vault",
+	},
+	"internal/database/databasetest": {ours: "internal/database", foreign: "os/exec"}, // test support: servers
+	"internal/schedule":              {ours: "internal/fault"},
 	"internal/kube": {
 		ours: "api/v1alpha1 internal/fault internal/point", foreign: kubernetes,
 		tests: "internal/kube/kubetest internal/point/memory internal/protect",
@@ -144,7 +150,7 @@ var table = map[string]row{
 		tests: "internal/kube/kubetest",
 	},
 	"internal/worker": { // the other half of the controller: it runs in Jobs, and knows protect
-		ours:    "api/v1alpha1 internal/fault internal/point internal/policy internal/protect internal/kube internal/kube/volume internal/kube/restore internal/blueprint internal/gitops",
+		ours:    "api/v1alpha1 internal/fault internal/point internal/policy internal/protect internal/kube internal/kube/volume internal/kube/restore internal/blueprint internal/database internal/gitops",
 		foreign: kubernetes + " golang.org/x/sync", tests: "internal/kube/kubetest internal/point/memory",
 	},
 	"internal/cli": {
