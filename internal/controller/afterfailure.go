@@ -25,7 +25,7 @@ func (d deployments) afterFailure(ctx context.Context, u *unstructured.Unstructu
 	a := gitops.ReadApplication(u)
 	o, wants := a.Operation(), p.Spec.GitOps.AfterFailure
 	seen, is := sightingOf(a)
-	failed := is && o.Ended() && o.Phase != "Succeeded" && o.Hooks() && o.Restore == "" && !strings.HasPrefix(o.Message, terminated)
+	failed := is && o.Failed() && o.Hooks() && o.Restore == "" && !strings.HasPrefix(o.Message, terminated)
 	if !failed || wants == "" || wants == v1alpha1.AfterFailureNothing || d.Now().Sub(a.Ended()) > recordFor {
 		return nil
 	}

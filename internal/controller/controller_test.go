@@ -31,6 +31,7 @@ func TestMain(m *testing.M) { kubetest.Main(m) }
 type world struct {
 	*testing.T
 	admin  client.Client
+	own    *kube.Cluster // the controller's
 	system string
 	clock  *clock
 	start  func() (stop func())
@@ -64,13 +65,13 @@ func newWorld(t *testing.T, change ...func(*controller.Options)) *world {
 	}
 	w := &world{T: t, admin: admin.Client, system: kubetest.Namespace(t, config), clock: &clock{}}
 	w.apply("controller.yaml")
+	w.apply("argocd.yaml")
 	t.Cleanup(w.wipe)
-	own, err := admin.As(w.system, "backstay-controller")
-	if err != nil {
+	if w.own, err = admin.As(w.system, "backstay-controller"); err != nil {
 		t.Fatal(err)
 	}
 	o := controller.Options{
-		Cluster: own, System: w.system, Image: "backstay:test", ServiceAccount: "backstay-worker", WorkerFlags: []string{"--cluster-name", "test"},
+		Cluster: w.own, System: w.system, Image: "backstay:test", ServiceAccount: "backstay-worker", WorkerFlags: []string{"--cluster-name", "test"},
 		Now: w.clock.now, Log: slog.New(slog.NewTextHandler(logTo(t), &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}
 	for _, c := range change {
@@ -138,8 +139,12 @@ func (w *world) apply(name string) {
 		if err := yaml.Unmarshal([]byte(document), &u.Object); err != nil {
 			w.Fatal(err)
 		}
-		if u.GetKind() == "ClusterRoleBinding" { // each test has its own
+		switch u.GetKind() { // each test has its own
+		case "ClusterRoleBinding", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding":
 			u.SetName(u.GetName() + "-" + w.system)
+			if spec, is := u.Object["spec"].(map[string]any); is && spec["policyName"] != nil {
+				spec["policyName"] = u.GetName()
+			}
 			w.Cleanup(func() { _ = w.admin.Delete(context.Background(), &u) }) // the test's own context is over
 		}
 		if err := w.admin.Create(w.Context(), &u); err != nil && !apierrors.IsAlreadyExists(err) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
@@ -105,7 +106,7 @@ func (c *controller) tell(o client.Object, kind, reason, message string) {
 
 func shorten(text string) string {
 	if len(text) > maxProblem {
-		return text[:maxProblem]
+		return strings.ToValidUTF8(text[:maxProblem], "") // it may be cut within a letter
 	}
 	return text
 }

@@ -159,6 +159,9 @@ func (d deployments) reconcile(ctx context.Context, r reconcile.Request) (reconc
 	if u == nil || err != nil {
 		return reconcile.Result{}, err
 	}
+	if err := d.explain(ctx, u); err != nil {
+		return reconcile.Result{}, err
+	}
 	state := gitops.ReadApplication(u).State()
 	if o := state.Operation; o != nil && !o.Ended() && state.Namespace != "" {
 		if missing, err := d.ends(ctx, state.Namespace); missing || err != nil {

@@ -499,3 +499,144 @@ func TestGatesAreCountedAndGo(t *testing.T) {
 		return "it is there"
 	})
 }
+
+const tasksFailed = "one or more synchronization tasks completed unsuccessfully"
+
+// ends ends the sync of a shop as Argo CD's controller does when a hook's Job has failed.
+func (w *world) ends(s shop, started time.Time, message string) {
+	w.Helper()
+	_, told, _ := strings.Cut(w.cause(s.job), ": ")
+	phase := "Failed"
+	if told == "" {
+		phase = "Succeeded"
+	}
+	w.syncsAt(s.application, started, "Failed", full, fmt.Sprintf(`, finishedAt: %q, message: %q, syncResult: {revision: bbb, resources: [
+		{kind: Job, namespace: %s, name: %s, hookType: PreSync, hookPhase: %s, syncPhase: PreSync, message: %q}]}`,
+		w.clock.now().UTC().Format(time.RFC3339), message, s.into, s.job.Name, phase, told))
+}
+
+// words are what Argo CD says of the last operation of an Application.
+func (w *world) words(a *unstructured.Unstructured) string {
+	w.Helper()
+	if err := w.get(a); err != nil {
+		w.Fatal(err)
+	}
+	message, _, _ := unstructured.NestedString(a.Object, "status", "operationState", "message")
+	return message
+}
+
+// explained waits until Argo CD says so of the last operation.
+func (w *world) explained(a *unstructured.Unstructured, want string) {
+	w.Helper()
+	w.eventually("message of the operation", func() string {
+		if got := w.words(a); got != want {
+			return fmt.Sprintf("it is %q, want %q", got, want)
+		}
+		return ""
+	})
+}
+
+// TestArgoCDSaysWhyAGateWasClosed: behind its own words, once, and of no other operation.
+func TestArgoCDSaysWhyAGateWasClosed(t *testing.T) {
+	w := newWorld(t)
+	stop := w.start()
+	s := w.shop()
+	started := w.startOf(s.application)
+	g := w.knocks(s.pod)
+	b := w.waited(g)
+	w.status(b, func() { b.Status.Phase, b.Status.Problems = v1alpha1.PhaseFailed, []string{"repository not found: " + strings.Repeat("ä", 2000)} })
+	w.answered(g, "Closed/BackupFailed")
+	if got := w.words(s.application); got != "" {
+		t.Errorf("of an operation that runs it says %q", got)
+	}
+	w.ends(s, started, tasksFailed)
+	want := tasksFailed + "; backstay gate: BackupFailed: " + g.Status.Message
+	w.explained(s.application, want)
+	if !strings.Contains(g.Status.Message, "repository not found") || len(want) > 1200 {
+		t.Errorf("the cause has %d bytes: %q", len(want), g.Status.Message)
+	}
+	w.deploys(s.application, `{sync: {status: OutOfSync, revision: bbb}}`) // as a refresh does
+	w.explained(s.application, want)
+	stop()
+	w.start()
+	w.fenced(s.application)
+	w.explained(s.application, want)
+
+	again := started.Add(time.Minute)
+	w.syncsAt(s.application, again, "Running", full, `, message: waiting for completion of hook`)
+	w.fenced(s.application)
+	w.explained(s.application, "waiting for completion of hook")
+	w.ends(s, again, tasksFailed) // of the same Job, for all that Argo CD says
+	w.fenced(s.application)
+	w.explained(s.application, tasksFailed)
+}
+
+// startOf is when the operation of an Application began.
+func (w *world) startOf(a *unstructured.Unstructured) time.Time {
+	w.Helper()
+	text, _, _ := unstructured.NestedString(a.Object, "status", "operationState", "startedAt")
+	at, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return at
+}
+
+// fenced waits until the controller has looked at an Application as it stands: after that it looks at one that has a cause to tell.
+func (w *world) fenced(a *unstructured.Unstructured) {
+	w.Helper()
+	into := w.namespace()
+	w.deploys(a, `{sync: {status: OutOfSync, revision: `+into+`}}`)
+	fence := w.application(w.system, into, into)
+	started := w.clock.now().Truncate(time.Second)
+	g := w.opened(into, "gate", "argocd/"+w.system+"/"+into, started, "")
+	w.status(g, func() { g.Status.Phase, g.Status.Reason, g.Status.Message = v1alpha1.GateClosed, v1alpha1.GateFailed, "fence" })
+	w.syncsAt(fence, started, "Failed", full, `, message: failed, syncResult: {revision: bbb, resources: [
+		{kind: Job, namespace: `+into+`, name: gate, hookType: PreSync, hookPhase: Failed, syncPhase: PreSync, message: "backstay: fence"}]}`)
+	w.explained(fence, "failed; backstay gate: BackupFailed: fence")
+}
+
+func TestWhatArgoCDIsNotTold(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		policy  func(*v1alpha1.GitOps)
+		message string // with which the sync ends
+		want    string // what is added
+	}{
+		{name: "the deadline is over", message: tasksFailed, want: "; backstay gate: DeadlineExceeded: it took longer than 15m0s: backup "},
+		{name: "a policy lets syncs through", policy: func(g *v1alpha1.GitOps) { g.OnFailure = v1alpha1.OnFailureProceed }, message: tasksFailed},
+		{name: "somebody ended the sync", message: "Operation terminated"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.start()
+			var change []func(*v1alpha1.GitOps)
+			if test.policy != nil {
+				change = append(change, test.policy)
+			}
+			s := w.shop(change...)
+			g := w.knocks(s.pod)
+			b := w.waited(g)
+			w.clock.forward(16 * time.Minute)
+			w.status(b, func() { b.Status.Phase = v1alpha1.PhaseQuiescing }) // so that the Gate is looked at
+			w.eventually("answer", func() string {
+				if err := w.get(g); err != nil || !g.Status.Phase.Final() {
+					return string(g.Status.Phase)
+				}
+				return ""
+			})
+			w.ends(s, w.startOf(s.application), test.message)
+			if test.want == "" {
+				w.fenced(s.application)
+				w.explained(s.application, test.message)
+				return
+			}
+			w.eventually("message of the operation", func() string {
+				if got := w.words(s.application); !strings.HasPrefix(got, test.message+test.want) {
+					return got
+				}
+				return ""
+			})
+		})
+	}
+}

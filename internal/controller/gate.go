@@ -33,6 +33,7 @@ const (
 	gateLook            = time.Second      // for what Argo CD writes a moment after it has started a hook
 	gateDoubt           = 30 * time.Second // after which that will not be written any more
 	gateBackups         = 20               // that retries of one sync may make, one after another
+	toldHook            = "backstay: "     // before the cause that a hook's Job fails with
 )
 
 // addGates answers the hooks that wait at gates. Gates of syncs that nobody waits with are made, and answered, where they are seen.
@@ -432,7 +433,7 @@ func (g *gate) after(b *v1alpha1.Backup) answer {
 		return open(v1alpha1.GateStored, "point "+s.Point+" is complete")
 	case s.Phase.Final():
 		return g.failed(v1alpha1.GateFailed, name+": "+causeOf(b))
-	case s.Instant == nil || s.Instant.Listed == nil:
+	case s.Instant == nil || s.Instant.Listed == nil || s.Dumping(): // the sync may change tables, which breaks dumps
 		return wait(name+": "+standing(b), 0)
 	}
 	if cause := lacks(s); cause != "" {
@@ -460,6 +461,11 @@ func lacks(s *v1alpha1.BackupStatus) string {
 	for _, v := range s.Volumes {
 		if v.Problem != "" && !v.Skipped {
 			return "claim " + v.Namespace + "/" + v.Claim + ": " + v.Problem
+		}
+	}
+	for _, d := range s.Databases {
+		if d.Problem != "" {
+			return "database " + d.Name + ": " + d.Problem
 		}
 	}
 	return ""
@@ -505,6 +511,9 @@ func standing(b *v1alpha1.Backup) string {
 		return fmt.Sprintf("snapshots are taken, %d of %d", taken, len(s.Volumes))
 	case v1alpha1.PhaseListing:
 		return "objects are listed"
+	}
+	if s.Dumping() {
+		return "databases are dumped"
 	}
 	return fmt.Sprintf("data is stored, %d of %d volumes", stored, len(s.Volumes))
 }
@@ -582,7 +591,7 @@ func (c *controller) failHook(ctx context.Context, hook *batchv1.Job, reason, me
 	now := metav1.NewTime(c.Now())
 	return c.save(ctx, hook, func() {
 		hook.Status.Conditions = append(hook.Status.Conditions, batchv1.JobCondition{
-			Type: batchv1.JobFailureTarget, Status: corev1.ConditionTrue, Reason: reason, Message: shorten("backstay: " + message),
+			Type: batchv1.JobFailureTarget, Status: corev1.ConditionTrue, Reason: reason, Message: shorten(toldHook + message),
 			LastProbeTime: now, LastTransitionTime: now,
 		})
 	})

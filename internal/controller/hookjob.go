@@ -3,8 +3,10 @@ package controller
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
@@ -17,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/backstay/backstay/api/v1alpha1"
+	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/gitops"
 )
 
@@ -68,6 +71,48 @@ func (d deployments) waits(ctx context.Context, j *batchv1.Job) (bool, error) {
 		}
 	}
 	return false, nil
+}
+
+// explain adds to Argo CD's words on a sync that failed why its gate was closed, where it was the gate's hook that failed it: Argo CD tells
+// that only of the hook.
+func (d deployments) explain(ctx context.Context, u *unstructured.Unstructured) error {
+	a := gitops.ReadApplication(u)
+	o := a.Operation()
+	seen, is := sightingOf(a)
+	if !is || !o.Failed() || strings.HasPrefix(o.Message, terminated) {
+		return nil
+	}
+	i := slices.IndexFunc(a.HookJobs(), func(h gitops.HookJob) bool { return h.Failed && strings.HasPrefix(h.Message, toldHook) })
+	if i < 0 {
+		return nil
+	}
+	g, err := d.closed(ctx, a.HookJobs()[i].Namespace, seen.sync(v1alpha1.EngineArgoCD+"/"+seen.application.String()))
+	if g == nil || err != nil {
+		return err
+	}
+	err = gitops.Explain(ctx, d.Cluster.Client, u, o.Started, g.Status.Reason+": "+g.Status.Message)
+	if errors.Is(err, fault.ErrDenied) || errors.Is(err, fault.ErrNotFound) { // a right that may be taken away; an Application that is gone
+		return nil
+	}
+	return err
+}
+
+// closed is the Gate of a sync that stayed closed, the last where there are several; nil for none.
+func (d deployments) closed(ctx context.Context, namespace string, sync *v1alpha1.Sync) (*v1alpha1.Gate, error) {
+	var gates v1alpha1.GateList
+	if err := d.client.List(ctx, &gates, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err != nil {
+		return nil, fmt.Errorf("list gates: %w", err)
+	}
+	var last *v1alpha1.Gate
+	for i := range gates.Items {
+		g := &gates.Items[i]
+		s := g.Status.Sync
+		of := g.Status.Phase == v1alpha1.GateClosed && s != nil && s.Deployment == sync.Deployment && s.Started.Equal(sync.Started)
+		if of && (last == nil || last.CreationTimestamp.Before(&g.CreationTimestamp)) {
+			last = g
+		}
+	}
+	return last, nil
 }
 
 // late tells of a hook that does not start, and fails it in the end.

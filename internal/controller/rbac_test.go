@@ -13,6 +13,7 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
 	"github.com/backstay/backstay/internal/controller"
@@ -98,7 +99,8 @@ func TestWhoMayDoWhat(t *testing.T) {
 		{controllers, "create", "rbac.authorization.k8s.io/rolebindings", app, true},
 		{controllers, "bind", "rbac.authorization.k8s.io/clusterroles", "", false},
 		{controllers, "get", "argoproj.io/applications", app, true},
-		{controllers, "patch", "argoproj.io/applications", app, false},
+		{controllers, "patch", "argoproj.io/applications", app, true}, // of which a policy leaves little
+		{controllers, "update", "argoproj.io/applications", app, false},
 		{controllers, "create", "/pods", app, false},
 		{workers, "get", "/secrets", app, true}, // captured with the application
 		{workers, "impersonate", "/serviceaccounts", app, true},
@@ -123,6 +125,53 @@ func TestWhoMayDoWhat(t *testing.T) {
 		w.create(&review)
 		if review.Status.Allowed != test.want {
 			t.Errorf("%s may %s %s in %q: %v, want %v", test.account, test.verb, test.resource, test.namespace, review.Status.Allowed, test.want)
+		}
+	}
+}
+
+// TestWhatTheControllerMayChangeOfApplications: two fields, whatever a role allows.
+func TestWhatTheControllerMayChangeOfApplications(t *testing.T) {
+	w := newWorld(t)
+	w.argo()
+	a := w.application(w.system, "shop", w.namespace())
+	w.annotate(a, "who", "ada")
+	w.syncs(a, "Failed", full, `, message: one or more synchronization tasks completed unsuccessfully`)
+	as := func(patch string) error {
+		u := a.DeepCopy()
+		return w.own.Client.Patch(t.Context(), u, client.RawPatch(types.MergePatchType, []byte(patch)), client.DryRunAll)
+	}
+	const words = "Backstay's controller"
+	w.eventually("the policy", func() string { // the API server takes a moment to know of one
+		if err := as(`{"spec": {"project": "other"}}`); err == nil || !strings.Contains(err.Error(), words) {
+			return said(err)
+		}
+		return ""
+	})
+	for _, patch := range []string{
+		`{"status": {"operationState": {"message": "why"}}}`,
+		`{"metadata": {"annotations": {"argocd.argoproj.io/refresh": "normal"}}}`,
+	} {
+		if err := as(patch); err != nil {
+			t.Errorf("%s: %v", patch, err)
+		}
+	}
+	for _, patch := range []string{
+		`{"spec": {"source": {"repoURL": "http://git/mine.git"}}}`,
+		`{"spec": null}`,
+		`{"operation": {"sync": {"revision": "bbb"}}}`,
+		`{"metadata": {"annotations": {"backstay.io/break-glass": "now"}}}`,
+		`{"metadata": {"annotations": {"who": null}}}`,
+		`{"metadata": {"labels": {"a": "b"}}}`,
+		`{"metadata": {"finalizers": ["backstay.io/x"]}}`,
+		`{"status": {"history": null}}`,
+		`{"status": {"sync": {"status": "Synced"}}}`,
+		`{"status": {"operationState": null}}`,
+		`{"status": {"operationState": {"phase": "Succeeded"}}}`,
+		`{"status": {"operationState": {"retryCount": 1}}}`,
+		`{"status": {"operationState": {"startedAt": null}}}`,
+	} {
+		if err := as(patch); err == nil || !strings.Contains(err.Error(), words) {
+			t.Errorf("%s is answered %s", patch, said(err))
 		}
 	}
 }

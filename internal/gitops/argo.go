@@ -44,7 +44,7 @@ type Operation struct {
 	Revisions []string  // that are deployed, of each source; empty until Argo CD has resolved what a user did not say
 	Started   time.Time // zero until it has
 	Phase     string    // Running, Succeeded, Failed, Error; empty until it has started
-	Message   string
+	Message   string    // in Argo CD's own words
 	Automated bool
 	User      string // who asked, where somebody did
 	// Restore is the one on whose behalf Backstay asked for it; empty where it did not.
@@ -61,6 +61,9 @@ func (o Operation) Hooks() bool { return o.Resources == 0 && !o.Applies }
 func (o Operation) Ended() bool {
 	return slices.Contains([]string{"Succeeded", "Failed", "Error"}, o.Phase)
 }
+
+// Failed reports whether it has ended otherwise than well.
+func (o Operation) Failed() bool { return o.Ended() && o.Phase != "Succeeded" }
 
 // Name is the namespace and name of the Application.
 func (a Application) Name() types.NamespacedName {
@@ -134,7 +137,8 @@ func (a Application) Operation() *Operation {
 	if result, is := field(state, "syncResult").(map[string]any); is && len(o.Revisions) == 0 {
 		o.Revisions = revisions(result)
 	}
-	o.Phase, o.Message = text(state, "phase"), text(state, "message")
+	o.Phase = text(state, "phase")
+	o.Message, _, _ = strings.Cut(text(state, "message"), explains)
 	o.Started, _ = time.Parse(time.RFC3339, text(state, "startedAt")) // zero for what is no time
 	return o
 }

@@ -69,7 +69,8 @@ func (a Application) Ended() time.Time {
 // HookJob is a Job of a sync's hooks.
 type HookJob struct {
 	Namespace, Name string
-	Running         bool
+	Running, Failed bool
+	Message         string // of one that failed, what its condition says
 }
 
 // HookJobs are the Jobs that the operation ran, or runs, before it changed anything.
@@ -78,7 +79,8 @@ func (a Application) HookJobs() []HookJob {
 	for _, r := range a.list("status", "operationState", "syncResult", "resources") {
 		m, _ := r.(map[string]any)
 		if text(m, "kind") == "Job" && text(m, "hookType") == "PreSync" {
-			jobs = append(jobs, HookJob{text(m, "namespace"), text(m, "name"), text(m, "hookPhase") == "Running"})
+			phase := text(m, "hookPhase")
+			jobs = append(jobs, HookJob{text(m, "namespace"), text(m, "name"), phase == "Running", phase == "Failed" || phase == "Error", text(m, "message")})
 		}
 	}
 	return jobs
@@ -180,7 +182,7 @@ func trimResult(result any) {
 		m, is := r.(map[string]any)
 		applies := is && text(m, "syncPhase") == "Sync"
 		if is && (text(m, "hookType") == "PreSync" || applies && !applying) {
-			keep(m, "kind", "namespace", "name", "hookType", "hookPhase", "syncPhase")
+			keep(m, "kind", "namespace", "name", "hookType", "hookPhase", "syncPhase", "message")
 			kept, applying = append(kept, m), applying || applies
 		}
 	}
