@@ -1,0 +1,66 @@
+// Package databasetest starts database servers for tests. A machine without one of them fails the tests: test/debian.sh installs all.
+package databasetest
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/backstay/backstay/internal/database"
+)
+
+// Start starts a server of an engine, which listens on a socket, and on a port of the loopback where ports is set. It ends with the test.
+func Start(t *testing.T, engine string, o database.ScratchOptions) *database.Scratch {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "backstay-db-") // sockets have short names, and other users must get in
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	s, err := database.StartScratch(context.Background(), engine, dir, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// Port is one that nobody listens on.
+func Port(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // local
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// SQL has MariaDB do something, and gives its answer.
+func SQL(t *testing.T, s database.Server, sql string) string {
+	t.Helper()
+	return run(t, sql, nil, "mariadb", "--no-defaults", "--user=root", "--socket="+s.Host, "--default-character-set=utf8mb4", "--batch", "--skip-column-names")
+}
+
+func run(t *testing.T, stdin string, env []string, argv ...string) string {
+	t.Helper()
+	cmd := exec.Command(argv[0], argv[1:]...)
+	var out, said bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.Env = strings.NewReader(stdin), &out, &said, append(os.Environ(), env...)
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%s: %v: %s", argv[0], err, said.String())
+	}
+	return out.String()
+}

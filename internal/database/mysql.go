@@ -1,0 +1,294 @@
+package database
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/point"
+)
+
+// mysqlEngine is MySQL and MariaDB. All databases of a server come out of one transaction, and so in one stream: to cut it at the
+// comments between them would trust what is written in routines.
+type mysqlEngine struct{}
+
+const mysqlFile = "dump.sql"
+
+// mysqlTools are the two families of tools; those of MariaDB are tried first, for they speak to both.
+var mysqlClients, mysqlDumpers = []string{"mariadb", "mysql"}, []string{"mariadb-dump", "mysqldump"} //nolint:gochecknoglobals // constants
+
+// mysqlState is what a server says of itself.
+type mysqlState struct {
+	version   string
+	logs      bool // it keeps a binary log, so that there is a position
+	databases []string
+	torn      map[string]int64 // tables that no transaction protects, by database
+}
+
+const mysqlOwn = "'information_schema','performance_schema','mysql','sys'"
+
+const mysqlStateQuery = "SELECT 'version', HEX(VERSION()), 0; SELECT 'logs', '', @@log_bin + 0; " +
+	"SELECT 'database', HEX(SCHEMA_NAME), 0 FROM information_schema.SCHEMATA WHERE SCHEMA_NAME NOT IN (" + mysqlOwn + ") ORDER BY SCHEMA_NAME; " +
+	"SELECT 'torn', HEX(TABLE_SCHEMA), COUNT(*) FROM information_schema.TABLES WHERE TABLE_TYPE = 'BASE TABLE' AND ENGINE <> 'InnoDB' " +
+	"AND TABLE_SCHEMA NOT IN (" + mysqlOwn + ") GROUP BY TABLE_SCHEMA"
+
+func (mysqlEngine) ping(ctx context.Context, c *client) error {
+	_, err := c.mysqlQuery(ctx, "DO 0")
+	return err
+}
+
+func (mysqlEngine) begin(ctx context.Context, c *client) (*Dump, error) {
+	state, err := c.mysqlState(ctx)
+	if err != nil {
+		return nil, err
+	}
+	databases, err := c.chosen(state.databases)
+	if err != nil {
+		return nil, err
+	}
+	d, err := c.mysqlDump(ctx, databases, state.logs)
+	if state.logs && errors.Is(c.explained(err), fault.ErrDenied) { // who may not read the log's position may still dump
+		if d, err = c.mysqlDump(ctx, databases, false); err == nil {
+			d.manifest.Notes = append(d.manifest.Notes, "the position in the binary log is not recorded: "+c.name()+" does not let the user read it")
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	d.manifest.Server = state.version
+	for _, name := range databases {
+		if n := state.torn[name]; n > 0 {
+			d.manifest.Notes = append(d.manifest.Notes,
+				fmt.Sprintf("%s: %d tables are of engines without transactions, and may be of different moments", name, n))
+		}
+	}
+	return d, nil
+}
+
+// mysqlDump starts the tool, and reads until its transaction stands: then it begins with the first database.
+func (c *client) mysqlDump(ctx context.Context, databases []string, position bool) (*Dump, error) {
+	tool, version, err := c.tool(ctx, mysqlDumpers...)
+	if err != nil {
+		return nil, err
+	}
+	argv := append([]string{tool}, c.mysqlConnection(version)...)
+	argv = append(argv, "--single-transaction", "--quick", "--routines", "--events", "--triggers", "--hex-blob", "--skip-dump-date",
+		"--no-tablespaces", "--max-allowed-packet=1G", "--comments")
+	if isMySQL(version) {
+		argv = append(argv, "--set-gtid-purged=OFF", "--column-statistics=0")
+	}
+	if position {
+		argv = append(argv, mysqlPositionOption(version))
+	}
+	argv = append(append(argv, "--databases", "--"), databases...)
+	out := start(ctx, c.runner, Command{Argv: argv, Env: c.mysqlEnv()})
+	head, seen, err := mysqlHead(out)
+	if err != nil {
+		return nil, errors.Join(err, out.Close())
+	}
+	through := newMySQLEnding(databases)
+	d := &Dump{release: out.Close, count: point.Count{Of: "databases", Expected: int64(len(databases))}}
+	d.manifest.Tool, d.manifest.Position = version, seen.position()
+	d.streams = []stream{{
+		file: File{Name: mysqlFile, Databases: databases}, check: through,
+		open: func(context.Context) (io.ReadCloser, error) {
+			return struct {
+				io.Reader
+				io.Closer
+			}{io.MultiReader(bytes.NewReader(head), out), out}, nil
+		},
+		finish: func(f *File) {
+			f.Tables, d.count.Stored = through.tables, int64(len(through.databases))
+			d.manifest.Position = through.position()
+		},
+	}}
+	return d, nil
+}
+
+// mostHead bounds what a tool may say before its first database, in bytes.
+const mostHead = 1 << 20
+
+func mysqlHead(from io.Reader) ([]byte, *mysqlEnding, error) {
+	var head []byte
+	seen := newMySQLEnding(nil)
+	chunk := make([]byte, 32<<10)
+	for !seen.stands {
+		n, err := from.Read(chunk)
+		head = append(head, chunk[:n]...)
+		seen.Write(chunk[:n]) //nolint:errcheck // fails never
+		switch {
+		case seen.stands:
+		case err == io.EOF: //nolint:errorlint // as io.Reader has it
+			return nil, nil, cutShort("it ends before the first database")
+		case err != nil:
+			return nil, nil, err
+		case len(head) > mostHead:
+			return nil, nil, fault.New("", fault.ErrCorrupt, "what the tool writes is no dump", "")
+		}
+	}
+	return head, seen, nil
+}
+
+func (mysqlEngine) load(ctx context.Context, c *client, l *loading) error {
+	tool, version, err := c.tool(ctx, mysqlClients...)
+	if err != nil {
+		return err
+	}
+	if err := c.mysqlVacate(ctx, l); err != nil {
+		return err
+	}
+	for _, f := range l.manifest.Files {
+		// In binary mode the client takes no commands of its own from its input, to run programs say; and it reads no file for the server.
+		argv := append([]string{tool}, c.mysqlConnection(version)...)
+		argv = append(argv, "--batch", "--binary-mode", "--local-infile=0", "--max-allowed-packet=1G")
+		err := l.feed(ctx, f, func(r io.Reader) error {
+			return c.runner.Run(ctx, Command{Argv: argv, Env: c.mysqlEnv(), Stdin: r})
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mysqlVacate makes sure that the databases of a dump are not there. Empty ones go without being asked for: they would keep their
+// character set.
+func (c *client) mysqlVacate(ctx context.Context, l *loading) error {
+	rows, err := c.mysqlQuery(ctx, "SELECT DISTINCT 'full', HEX(s), 0 FROM (SELECT TABLE_SCHEMA AS s FROM information_schema.TABLES "+
+		"UNION SELECT ROUTINE_SCHEMA FROM information_schema.ROUTINES UNION SELECT EVENT_SCHEMA FROM information_schema.EVENTS) AS t")
+	if err != nil {
+		return err
+	}
+	full := map[string]bool{}
+	for _, r := range rows {
+		full[r.text] = true
+	}
+	names := l.databases()
+	if err := l.mayReplace(names, full); err != nil {
+		return err
+	}
+	var drop strings.Builder
+	for _, name := range names {
+		drop.WriteString("DROP DATABASE IF EXISTS " + backquoted(name) + "; ")
+	}
+	_, err = c.mysqlQuery(ctx, drop.String())
+	return err
+}
+
+func backquoted(name string) string { return "`" + strings.ReplaceAll(name, "`", "``") + "`" }
+
+func (c *client) mysqlState(ctx context.Context) (*mysqlState, error) {
+	rows, err := c.mysqlQuery(ctx, mysqlStateQuery)
+	if err != nil {
+		return nil, err
+	}
+	s := &mysqlState{torn: map[string]int64{}}
+	for _, r := range rows {
+		switch r.what {
+		case "version":
+			s.version = r.text
+		case "logs":
+			s.logs = r.number == 1
+		case "database":
+			s.databases = append(s.databases, r.text)
+		case "torn":
+			s.torn[r.text] = r.number
+		}
+	}
+	return s, nil
+}
+
+// mysqlRow is one row of an answer: texts come in hexadecimal, for whatever they hold.
+type mysqlRow struct {
+	what, text string
+	number     int64
+}
+
+func (c *client) mysqlQuery(ctx context.Context, sql string) ([]mysqlRow, error) {
+	tool, version, err := c.tool(ctx, mysqlClients...)
+	if err != nil {
+		return nil, err
+	}
+	argv := append([]string{tool}, c.mysqlConnection(version)...)
+	answer, err := c.ask(ctx, Command{
+		Argv: append(argv, "--batch", "--skip-column-names", "--binary-mode"), Env: c.mysqlEnv(), Stdin: strings.NewReader(sql + ";\n"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	var rows []mysqlRow
+	for line := range strings.Lines(answer) {
+		fields := strings.Split(strings.TrimSpace(line), "\t")
+		if len(fields) != 3 {
+			return nil, fault.New("ask the server", fault.ErrCorrupt, fmt.Sprintf("the answer makes no sense: %.80q", line), "")
+		}
+		text, err := hex.DecodeString(fields[1])
+		number, numberErr := strconv.ParseInt(fields[2], 10, 64)
+		if err := cmp.Or(err, numberErr); err != nil {
+			return nil, fault.Wrap("ask the server", fault.ErrCorrupt, err, "")
+		}
+		rows = append(rows, mysqlRow{fields[0], string(text), number})
+	}
+	return rows, nil
+}
+
+func (c *client) mysqlEnv() map[string]string {
+	if c.Password == "" {
+		return nil
+	}
+	return map[string]string{"MYSQL_PWD": c.Password.Reveal()}
+}
+
+// mysqlConnection are the options by which the tools reach the server. Files of options are left out: what is dumped is what is asked for.
+func (c *client) mysqlConnection(version string) []string {
+	argv := []string{"--no-defaults", "--user=" + cmp.Or(c.Username, "root"), "--default-character-set=utf8mb4"}
+	switch {
+	case strings.HasPrefix(c.Host, "/"):
+		argv = append(argv, "--protocol=socket", "--socket="+c.Host)
+	case c.Host != "":
+		argv = append(argv, "--protocol=tcp", "--host="+c.Host)
+	}
+	if c.Port != 0 {
+		argv = append(argv, "--port="+strconv.Itoa(c.Port))
+	}
+	if c.CAFile != "" && c.TLS != TLSDisable {
+		argv = append(argv, "--ssl-ca="+c.CAFile)
+	}
+	modes := map[string]string{TLSDisable: "--skip-ssl", TLSRequire: "--ssl", TLSVerify: "--ssl-verify-server-cert"}
+	if isMySQL(version) {
+		modes = map[string]string{TLSDisable: "--ssl-mode=DISABLED", TLSRequire: "--ssl-mode=REQUIRED", TLSVerify: "--ssl-mode=VERIFY_IDENTITY"}
+	}
+	if mode := modes[c.TLS]; mode != "" {
+		argv = append(argv, mode)
+	}
+	return argv
+}
+
+// isMySQL tells tools of MySQL from those of MariaDB by what they say of themselves.
+func isMySQL(version string) bool { return !strings.Contains(version, "MariaDB") }
+
+// mysqlPositionOption has the position written as a comment. MySQL has renamed it with 8.0.26.
+func mysqlPositionOption(version string) string {
+	_, number, _ := strings.Cut(version, "Ver ")
+	parts := strings.FieldsFunc(number, func(r rune) bool { return r < '0' || r > '9' })
+	if !isMySQL(version) || len(parts) < 3 {
+		return "--master-data=2"
+	}
+	var numbers []int
+	for _, p := range parts[:3] {
+		n, _ := strconv.Atoi(p) // digits; what is too long is newer than all
+		numbers = append(numbers, n)
+	}
+	if slices.Compare(numbers, []int{8, 0, 26}) < 0 {
+		return "--master-data=2"
+	}
+	return "--source-data=2"
+}
