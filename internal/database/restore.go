@@ -56,6 +56,8 @@ func parseManifest(document []byte) (*Manifest, error) {
 // RestoreOptions say how a dump is loaded.
 type RestoreOptions struct {
 	Replace bool // databases that are not empty are dropped first
+	// Changing is told before anything of the server is changed, when it is known that it may be; its error ends the restore. May be nil.
+	Changing func() error
 }
 
 // Restore loads a dump into a server: into the one that it came from, or another of the same engine. The reader is rooted at the
@@ -75,7 +77,7 @@ func Restore(ctx context.Context, from point.Reader, to Server, r Runner, o Rest
 		return nil, err
 	}
 	c := &client{Server: to, runner: r, now: time.Now}
-	l := &loading{from: from, manifest: m, replace: o.Replace, notes: m.Notes}
+	l := &loading{from: from, manifest: m, replace: o.Replace, changing: o.Changing, notes: m.Notes}
 	err = e.load(ctx, c, l)
 	return l.notes, fault.Wrap(op, nil, c.explained(err), "")
 }
@@ -85,6 +87,7 @@ type loading struct {
 	from     point.Reader
 	manifest *Manifest
 	replace  bool
+	changing func() error
 	notes    []string
 }
 
@@ -98,13 +101,13 @@ func (l *loading) databases() (all []string) {
 
 // mayReplace refuses where a database that is to come is full already.
 func (l *loading) mayReplace(names []string, full map[string]bool) error {
-	if l.replace {
-		return nil
-	}
 	for _, name := range names {
-		if full[name] {
+		if full[name] && !l.replace {
 			return fault.New("", fault.ErrRefused, fmt.Sprintf("database %q is not empty", name), "--replace drops it first")
 		}
+	}
+	if l.changing != nil {
+		return l.changing()
 	}
 	return nil
 }
