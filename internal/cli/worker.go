@@ -14,6 +14,7 @@ import (
 	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/blueprint"
 	"github.com/backstay/backstay/internal/blueprint/function"
+	"github.com/backstay/backstay/internal/database"
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/forge"
 	"github.com/backstay/backstay/internal/git"
@@ -84,6 +85,13 @@ func newWorkerCommand(a *app) *cobra.Command {
 		}
 		return w.Restore(ctx, namespace, name)
 	})
+	add("drill NAMESPACE/NAME", "Work on a Drill", takes(1, 1), func(ctx context.Context, w *worker.Worker, args []string) error {
+		namespace, name, err := namespaced(args[0])
+		if err != nil {
+			return err
+		}
+		return w.Drill(ctx, namespace, name)
+	})
 	var force bool
 	release := add("release NAMESPACE/NAME", "Let syncs go that a Restore holds off", takes(1, 1), func(ctx context.Context, w *worker.Worker, args []string) error {
 		namespace, name, err := namespaced(args[0])
@@ -148,6 +156,7 @@ func (a *app) newWorker(ctx context.Context, o workerOptions) (*worker.Worker, e
 	log := notify.NewLogger(a.Stderr, notify.LogOptions{JSON: a.told.json, Level: slog.LevelInfo, Secrets: secrets})
 	return worker.New(worker.Options{
 		Cluster: cluster, System: o.system, Name: o.clusterName, Volumes: movers, Now: a.Clock, Log: log, Retention: retention,
+		Tools: database.Local{}, InPod: worker.InPod,
 		Functions: func(rights *kube.Cluster) []blueprint.Function {
 			return function.All(function.Options{
 				Cluster: rights, System: o.system, ServiceAccount: actionsAccount, Image: o.image, Location: openProfile, Now: a.Clock,

@@ -198,11 +198,11 @@ func (w *Worker) syncObject(ctx context.Context, namespace, location string, sto
 		return err
 	}
 	want := specOf(location, p)
-	if equality.Semantic.DeepEqual(existing.Spec.Holds, want.Holds) {
+	if equality.Semantic.DeepEqual(existing.Spec.Holds, want.Holds) && equality.Semantic.DeepEqual(existing.Spec.Proof, want.Proof) {
 		return nil
 	}
 	before := existing.DeepCopy()
-	existing.Spec.Holds = want.Holds
+	existing.Spec.Holds, existing.Spec.Proof = want.Holds, want.Proof
 	return client.IgnoreNotFound(w.Cluster.Client.Patch(ctx, existing, client.MergeFrom(before)))
 }
 
@@ -260,7 +260,7 @@ func specOf(location string, p point.Point) v1alpha1.RestorePointSpec {
 	}
 	spec := v1alpha1.RestorePointSpec{
 		Location: location, Point: p.ID, Cluster: cluster, Application: application, Policy: p.Policy,
-		Time: metav1.NewTime(p.Time.Truncate(time.Second)), State: string(p.State), Bytes: p.Bytes,
+		Time: metav1.NewTime(p.Time.Truncate(time.Second)), State: string(p.State), Bytes: p.Bytes, Proof: proofOf(p.Proof),
 	}
 	for _, h := range p.Holds {
 		spec.Holds = append(spec.Holds, shorten(h.Reason))

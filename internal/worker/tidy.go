@@ -16,7 +16,7 @@ import (
 	"github.com/backstay/backstay/internal/kube/volume"
 )
 
-// Tidy removes what Backups and Restores that have ended, or are gone, left on the cluster, puts right what they changed, and deletes
+// Tidy removes what Backups, Restores and Drills that have ended, or are gone, left on the cluster, puts right what they changed, and deletes
 // the volumes kept for an undo whose time is over. It goes on after a failure, and its error says what could not be done.
 func (w *Worker) Tidy(ctx context.Context) error {
 	claims := &volume.Restorer{Cluster: w.Cluster, Application: w.Cluster, System: w.System, Wait: stepTime, Poll: time.Second, Now: w.Now}
@@ -41,6 +41,7 @@ func (w *Worker) Tidy(ctx context.Context) error {
 		func(active func(uid string) bool) error {
 			return w.dropActionSets(ctx, func(owner string) bool { return !active(owner) })
 		},
+		func(active func(uid string) bool) error { return w.clearEnded(ctx, active) },
 	}
 	var failed []error
 	for _, step := range steps {
@@ -51,7 +52,7 @@ func (w *Worker) Tidy(ctx context.Context) error {
 	return errors.Join(failed...)
 }
 
-// owners are the Backups and Restores under way, as of when they are first asked about: who begins to work after something was listed
+// owners are the Backups, Restores and Drills under way, as of when they are first asked about: who begins to work after something was listed
 // must not be taken for gone. Where they cannot be listed, everybody is at work.
 type owners struct {
 	list func() (map[string]bool, error)
@@ -66,7 +67,7 @@ func (o *owners) active(uid string) bool {
 	return o.err != nil || o.uids[uid]
 }
 
-// active lists the uids of Backups and Restores that are under way.
+// active lists the uids of Backups, Restores and Drills that are under way.
 func (w *Worker) active(ctx context.Context) (map[string]bool, error) {
 	active := map[string]bool{}
 	var backups v1alpha1.BackupList
@@ -82,6 +83,13 @@ func (w *Worker) active(ctx context.Context) (map[string]bool, error) {
 	}
 	for _, r := range restores.Items {
 		active[string(r.UID)] = !r.Status.Phase.Final() && r.DeletionTimestamp.IsZero()
+	}
+	var drills v1alpha1.DrillList
+	if err := w.Cluster.Client.List(ctx, &drills); err != nil {
+		return nil, fault.Wrap("list drills", kube.ClassOf(err), err, "")
+	}
+	for _, d := range drills.Items {
+		active[string(d.UID)] = !d.Status.Phase.Final() && d.DeletionTimestamp.IsZero()
 	}
 	return active, nil
 }
