@@ -46,7 +46,13 @@ func (c *controller) undoPoint(ctx context.Context, r *v1alpha1.Restore) (ready 
 		message := fmt.Sprintf("backup %s of the application as it is failed: %s; nothing was touched; with gitops.noUndoPoint it goes on without", b.Name, causeOf(&b))
 		return false, c.fail(ctx, deedOfRestore(r), "UndoPointFailed", message)
 	}
-	return b.Status.Phase.Final() || b.Status.Instant != nil && b.Status.Instant.Listed != nil, nil
+	for _, d := range b.Status.Databases { // volumes are kept in any case; this is the only copy of what a database has now
+		if d.Problem != "" && r.Spec.Only != v1alpha1.OnlyConfig {
+			message := fmt.Sprintf("backup %s of the application as it is lacks database %s: %s; nothing was touched; with gitops.noUndoPoint it goes on without", b.Name, d.Name, d.Problem)
+			return false, c.fail(ctx, deedOfRestore(r), "UndoPointFailed", message)
+		}
+	}
+	return b.Status.Phase.Final() || b.Status.Instant != nil && b.Status.Instant.Listed != nil && !b.Status.Dumping(), nil
 }
 
 // makeUndoBackup makes the Backup. It is of no policy, whose retention and local snapshots are for points that one goes back to.

@@ -9,12 +9,14 @@ import (
 	"unicode"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/httpstream"
 	clientscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/remotecommand"
 	utilexec "k8s.io/client-go/util/exec"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/backstay/backstay/internal/fault"
 )
@@ -157,4 +159,31 @@ func (t *Tail) String() string {
 		_, text, _ = strings.Cut(text, " ")
 	}
 	return strings.Join(strings.Fields(text), " ")
+}
+
+// ReadyPod chooses a container by the labels of its pod: of the pods of a namespace that are ready the first by name. Without a name the
+// container is the pod's default one, else its first.
+func (c *Cluster) ReadyPod(ctx context.Context, namespace string, labels metav1.LabelSelector, named string) (pod, container string, err error) {
+	op := "find a pod in namespace " + namespace
+	selector, err := metav1.LabelSelectorAsSelector(&labels)
+	if err != nil {
+		return "", "", fault.Wrap(op, fault.ErrInvalid, err, "")
+	}
+	if selector.Empty() {
+		return "", "", fault.New(op, fault.ErrInvalid, "its selector names no label", "say matchLabels")
+	}
+	var pods corev1.PodList
+	if err := c.Client.List(ctx, &pods, client.InNamespace(namespace), client.MatchingLabelsSelector{Selector: selector}); err != nil {
+		return "", "", fault.Wrap(op, ClassOf(err), err, "")
+	}
+	for _, p := range pods.Items {
+		of := hookContainer(p, named)
+		if unready(p) == 0 && running(p, of) && (pod == "" || p.Name < pod) {
+			pod, container = p.Name, of
+		}
+	}
+	if pod == "" {
+		return "", "", fault.New(op, fault.ErrNotFound, fmt.Sprintf("no pod is ready that has labels %s", selector), "")
+	}
+	return pod, container, nil
 }

@@ -131,6 +131,8 @@ type backup struct {
 	volumes *volume.Keeper
 	bound   map[string]kube.Bound // to Blueprints, by their parts
 	seen    *sight                // of the objects, while they are captured
+	servers []v1alpha1.Database   // of databases that belong to the application
+	dumps   *dumps                // of them, that this process has begun; nil for none
 
 	mu sync.Mutex // of object.Status
 }
@@ -151,6 +153,7 @@ func (b *backup) run(ctx context.Context) error {
 }
 
 func (b *backup) application(ctx context.Context) error {
+	defer func() { b.dumps.end() }()
 	if err := b.prepare(ctx); err != nil {
 		return err
 	}
@@ -202,6 +205,9 @@ func (b *backup) prepare(ctx context.Context) (err error) {
 		return fault.New("backup "+b.object.Name, fault.ErrNotFound, fmt.Sprintf("it selects %d applications", len(apps)), "name one namespace, or give what is selected a name")
 	}
 	b.app = apps[0]
+	if b.servers, err = b.databases(); err != nil {
+		return err
+	}
 	b.volumes = b.keeper(b.object.Namespace, string(b.object.UID), b.subject().Name+" "+b.object.Spec.Policy)
 	if b.object.Status.Started != nil {
 		return nil
@@ -241,11 +247,14 @@ func (b *backup) work(ctx context.Context) (rest func(context.Context) error, _ 
 // capture captures the objects, and returns what makes the point. Where there are volumes, the objects do not wait for them: the version
 // they are listed at does not stay.
 func (b *backup) capture(ctx context.Context) (compose func(context.Context) (*point.Receipt, error), _ error) {
-	if len(b.object.Status.Volumes) == 0 && len(b.object.Status.Actions) == 0 {
+	if len(b.object.Status.Volumes)+len(b.object.Status.Actions)+len(b.object.Status.Databases) == 0 {
 		receipt, err := b.commit(ctx, objectsAlone{b.source(), b})
 		return func(context.Context) (*point.Receipt, error) { return receipt, nil }, err
 	}
 	objects, err := b.objects(ctx)
+	if err == nil {
+		err = b.dumped(ctx) // what changes the application's tables breaks its dumps: nobody else is let to it before
+	}
 	return func(ctx context.Context) (*point.Receipt, error) {
 		if err := b.move(ctx); err != nil {
 			return nil, err
@@ -314,7 +323,7 @@ func (b *backup) instant(ctx context.Context) (err error) {
 		}
 	}
 	err = b.save(ctx, func(s *v1alpha1.BackupStatus) {
-		s.Phase, s.Volumes, s.Problems = v1alpha1.PhaseQuiescing, planned, nil
+		s.Phase, s.Volumes, s.Databases, s.Problems = v1alpha1.PhaseQuiescing, planned, b.planned(), nil
 	})
 	if err != nil {
 		return err
@@ -322,9 +331,13 @@ func (b *backup) instant(ctx context.Context) (err error) {
 	begun := metav1.NewMicroTime(b.Now())
 	at := v1alpha1.Instant{Begun: begun}
 	trouble = errors.Join(trouble, b.rights.Rest(ctx, b.app, b.resting(ctx)))
+	b.dumps = b.dump(ctx, begun)
 	err = b.volumes.Snapshot(ctx, planned, func(vols []v1alpha1.VolumeStatus) error {
 		return b.save(ctx, func(s *v1alpha1.BackupStatus) { s.Volumes = vols })
 	})
+	if err == nil {
+		err = b.dumps.standing(ctx)
+	}
 	if err == nil {
 		at.ResourceVersion, at.Versioned.Time, err = b.rights.Version(ctx)
 	}
@@ -338,6 +351,7 @@ func (b *backup) instant(ctx context.Context) (err error) {
 	}
 	return b.save(ctx, func(s *v1alpha1.BackupStatus) {
 		s.Phase, s.Instant, s.Volumes, s.Deployed = v1alpha1.PhaseListing, &at, planned, nil
+		b.dumps.show(s)
 		if trouble != nil {
 			s.HookProblem = shorten(trouble.Error())
 		}
@@ -495,7 +509,7 @@ func (b *backup) compose(ctx context.Context, objects []point.Part) (*point.Rece
 	if err != nil {
 		return nil, err
 	}
-	return b.commit(ctx, b.composed(slices.Concat(shards, acted)))
+	return b.commit(ctx, b.composed(slices.Concat(shards, acted, b.dumpShards())))
 }
 
 // composed is the source of the point of what is in the vault, of what is missing, and of the repositories that the application came from.
@@ -562,6 +576,9 @@ func (b *backup) first(at *metav1.MicroTime) *metav1.MicroTime {
 			at = earlier(at, a.Started)
 		}
 	}
+	for _, d := range b.object.Status.Databases {
+		at = earlier(at, d.Captured)
+	}
 	return earlier(b.object.Status.Instant.FirstSnapshot, at)
 }
 
@@ -573,6 +590,9 @@ func (b *backup) skewed() error {
 	}
 	at := b.object.Status.Instant
 	first, last := b.first(at.Listed), later(at.LastSnapshot, at.Listed)
+	for _, d := range b.object.Status.Databases {
+		last = later(last, d.Captured)
+	}
 	if first == nil || last.Sub(first.Time) <= limit {
 		return nil
 	}

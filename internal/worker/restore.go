@@ -50,11 +50,12 @@ type restoration struct {
 	record   *point.Record
 	tree     point.Reader
 
-	made    []made            // by Blueprints
-	undone  *v1alpha1.Restore // whose transaction is undone; nil for none
-	plan    *restore.Plan
-	volumes *volume.Keeper
-	claims  *volume.Restorer
+	made      []made // by Blueprints
+	databases []returning
+	undone    *v1alpha1.Restore // whose transaction is undone; nil for none
+	plan      *restore.Plan
+	volumes   *volume.Keeper
+	claims    *volume.Restorer
 
 	mu sync.Mutex // of object.Status
 }
@@ -304,6 +305,9 @@ func (r *restoration) build(ctx context.Context) error {
 	for _, m := range r.acts(r.made) {
 		r.plan.Actions = append(r.plan.Actions, "Blueprint "+m.Blueprint.Name+" restores "+m.name())
 	}
+	if err := r.planDatabases(ctx); err != nil {
+		return err
+	}
 	return r.writePlan(ctx)
 }
 
@@ -453,7 +457,7 @@ func (r *restoration) lacks() []string {
 		return nil
 	}
 	for _, p := range r.record.Point.Parts {
-		if p.State == point.Failed && (p.Kind == point.KindObjects || p.Kind == kindArtifacts) {
+		if p.State == point.Failed && slices.Contains([]string{point.KindObjects, point.KindDatabase, kindArtifacts}, p.Kind) {
 			all = append(all, p.Name+" is not in the point: "+p.Reason)
 		}
 	}
@@ -684,7 +688,7 @@ func (r *restoration) putRight(ctx context.Context) error {
 	if transaction {
 		err = errors.Join(err, r.undoTransaction(ctx, r.object))
 	}
-	return errors.Join(err, r.start(ctx))
+	return errors.Join(err, r.start(ctx), r.loadBack(ctx, r.object))
 }
 
 func (r *restoration) phase(ctx context.Context, phase v1alpha1.Phase) error {

@@ -66,6 +66,9 @@ func (r *restoration) transact(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := t.databasesInPods(ctx); err != nil {
+		return err
+	}
 	lagging, err := t.await(ctx)
 	if err != nil {
 		return err
@@ -280,7 +283,23 @@ func (t *transaction) bring(ctx context.Context) error {
 	if err := t.plan.Refusal(); err != nil {
 		return err
 	}
-	return t.exchange(ctx)
+	if err := t.exchange(ctx); err != nil {
+		return err
+	}
+	_, err := t.load(ctx, false)
+	return err
+}
+
+// databasesInPods brings back databases whose servers have started with the application; an undo, all that were changed.
+func (t *transaction) databasesInPods(ctx context.Context) error {
+	if t.object.Status.GitOps.Settled != nil {
+		return nil
+	}
+	if t.undone != nil {
+		return t.loadBack(ctx, t.undone)
+	}
+	_, err := t.load(ctx, true)
+	return err
 }
 
 // configuration deploys the revisions that go with the data. Where git does not have them any more the point's own objects take their

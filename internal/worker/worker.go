@@ -19,6 +19,7 @@ import (
 
 	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/blueprint"
+	"github.com/backstay/backstay/internal/database"
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/gitops"
 	"github.com/backstay/backstay/internal/kube"
@@ -52,6 +53,9 @@ type Options struct {
 	StoredGit func(ctx context.Context, stored point.Reader) (History, error)
 	// Repository makes the source of a git repository that an application is deployed from; nil to capture none.
 	Repository func(r Repository) (RepositorySource, error)
+	// Tools run the tools of database servers here; InPod in a container of a pod, with some rights.
+	Tools database.Runner
+	InPod func(rights *kube.Cluster, namespace, pod, container string) database.Runner
 	// Retention reads what a policy says of it.
 	Retention func(r *v1alpha1.Retention) (policy.Retention, error)
 	Now       protect.Clock

@@ -1,0 +1,283 @@
+package worker
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/backstay/backstay/api/v1alpha1"
+	"github.com/backstay/backstay/internal/database"
+	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/kube"
+	"github.com/backstay/backstay/internal/point"
+	"github.com/backstay/backstay/internal/protect"
+)
+
+const databaseLook = time.Second // between two attempts to reach a server
+
+// returning is a database server of a point, as it comes back.
+type returning struct {
+	part string
+	to   v1alpha1.Database
+	left string // why it does not, on purpose; empty where it does
+}
+
+// String is the server as plans and problems have it.
+func (d returning) String() string {
+	if d.to.Pod != nil {
+		return fmt.Sprintf("database %s, %s in a pod of namespace %s", d.to.Name, d.to.Engine, d.to.Pod.Namespace)
+	}
+	return fmt.Sprintf("database %s, %s at %s", d.to.Name, d.to.Engine, net.JoinHostPort(d.to.Host, strconv.Itoa(cmp.Or(d.to.Port, defaultPort(d.to.Engine)))))
+}
+
+// returns are the databases that a Restore brings back out of a point, in the point's order.
+func (r *restoration) returns(ctx context.Context, record *point.Record, tree point.Reader) ([]returning, error) {
+	spec := &r.object.Spec
+	if spec.Only == v1alpha1.OnlyConfig || len(spec.Claims)+len(spec.Objects) > 0 {
+		return nil, nil // as with Blueprints: what is not all of the application is asked for by claim
+	}
+	var all []returning
+	for _, p := range record.Point.Parts {
+		if p.Kind != point.KindDatabase || p.State != point.Stored && p.State != point.Carried {
+			continue
+		}
+		was, err := readServer(ctx, protect.Within(tree, p.Name))
+		if err != nil {
+			return nil, fault.Wrap("read "+p.Name, nil, err, "")
+		}
+		all = append(all, r.returned(p.Name, *was))
+	}
+	return all, nil
+}
+
+// returned is where the database of a server comes back.
+func (r *restoration) returned(part string, was v1alpha1.Database) returning {
+	if was.Pod != nil {
+		was.Pod.Namespace = r.to(was.Pod.Namespace)
+	}
+	spec := &r.object.Spec
+	i := slices.IndexFunc(spec.Databases, func(d v1alpha1.Database) bool { return nameOfDatabase(d) == was.Name })
+	if i < 0 {
+		d := returning{part: part, to: was}
+		if was.Pod == nil && len(spec.Namespaces) > 0 {
+			d.left = "the application goes to other namespaces, and the server is outside of them; databases can name another one"
+		}
+		return d
+	}
+	to := *spec.Databases[i].DeepCopy()
+	to.Name = was.Name
+	if to.Pod != nil && to.Pod.Namespace == "" && was.Pod != nil {
+		to.Pod.Namespace = was.Pod.Namespace
+	}
+	return returning{part: part, to: to}
+}
+
+// replaces reports whether databases that are not empty are replaced.
+func (r *restoration) replaces() bool {
+	return r.object.Spec.Existing == v1alpha1.ExistingReplace || r.object.Spec.GitOps != nil
+}
+
+// planDatabases has the plan say what happens to databases.
+func (r *restoration) planDatabases(ctx context.Context) (err error) {
+	if r.databases, err = r.returns(ctx, r.record, r.tree); err != nil {
+		return err
+	}
+	how := "is loaded where it is empty"
+	if r.replaces() {
+		how = "is replaced; what was written since the point is lost, but for the point that is made before"
+		if r.object.Spec.GitOps == nil || r.object.Spec.GitOps.NoUndoPoint {
+			how = "is replaced; what was written since the point is lost"
+		}
+	}
+	for _, d := range r.databases {
+		line := d.String() + " " + how
+		if d.left != "" {
+			line = d.String() + " is left as it is: " + d.left
+		}
+		r.plan.Actions = append(r.plan.Actions, line)
+	}
+	return nil
+}
+
+// vacant refuses a Restore that is to fail where anything is there, before anything is touched. A server that cannot be reached comes with
+// the application.
+func (r *restoration) vacant(ctx context.Context) error {
+	if r.object.Spec.Existing != v1alpha1.ExistingFail || r.begun() {
+		return nil
+	}
+	for _, d := range r.databases {
+		if d.left != "" {
+			continue
+		}
+		server, err := r.reach(ctx, r.object.Namespace, r.rights, d.to)
+		if err != nil {
+			continue
+		}
+		untouched := errors.New("it is empty")
+		_, err = database.Restore(ctx, protect.Within(r.tree, d.part), server.server, server.runner,
+			database.RestoreOptions{Changing: func() error { return untouched }})
+		server.close()
+		if errors.Is(err, fault.ErrRefused) && !errors.Is(err, untouched) {
+			return fault.Wrap(d.String(), nil, err, "")
+		}
+	}
+	return nil
+}
+
+// load brings databases back: those in pods, or those outside the cluster. What fails is a problem of its database, and of a transaction
+// as a whole, which takes back what it did.
+func (r *restoration) load(ctx context.Context, inPods bool) (problems []string, _ error) {
+	err := r.save(ctx, func(s *v1alpha1.RestoreStatus) {
+		for i := len(s.Databases); i < len(r.databases); i++ {
+			s.Databases = append(s.Databases, v1alpha1.DatabaseStatus{Name: r.databases[i].to.Name, Engine: r.databases[i].to.Engine})
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	for i, d := range r.databases {
+		if d.left != "" || (d.to.Pod != nil) != inPods {
+			continue
+		}
+		if is := r.object.Status.Databases[i]; !is.Stored && is.Problem == "" {
+			if err := r.loaded(ctx, i, d); err != nil {
+				return nil, err
+			}
+		}
+		if is := r.object.Status.Databases[i]; is.Problem != "" {
+			if r.object.Spec.GitOps != nil {
+				return nil, fault.New(d.String(), fault.ErrRefused, is.Problem, "")
+			}
+			problems = append(problems, d.String()+": "+is.Problem)
+		}
+	}
+	return problems, nil
+}
+
+// loaded brings one database back, and writes down what became of it.
+func (r *restoration) loaded(ctx context.Context, i int, d returning) error {
+	if err := r.phase(ctx, v1alpha1.PhaseActing); err != nil {
+		return err
+	}
+	err := r.loadOne(ctx, d, r.tree, r.replaces() || r.object.Status.Databases[i].Begun != nil, func(at string) error {
+		return r.save(ctx, func(s *v1alpha1.RestoreStatus) { s.Databases[i].At, s.Databases[i].Begun = at, r.micro() })
+	})
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if errors.Is(err, errEnded) {
+		return err
+	}
+	return r.save(ctx, func(s *v1alpha1.RestoreStatus) {
+		if s.Databases[i].Stored = err == nil; err != nil {
+			s.Databases[i].Problem = shorten(err.Error())
+		}
+	})
+}
+
+// loadOne loads what a point has of a server into it, and waits for the server as long as pods may take. Before anything is changed
+// changing is told.
+func (r *restoration) loadOne(ctx context.Context, d returning, tree point.Reader, replace bool, changing func(at string) error) error {
+	patience, cancel := context.WithTimeout(ctx, readyTime)
+	defer cancel()
+	for {
+		err := r.attempt(ctx, d, tree, replace, changing)
+		if err == nil || !errors.Is(err, fault.ErrUnavailable) && !errors.Is(err, errNotReached) {
+			return err
+		}
+		if kube.Pause(patience, databaseLook) != nil {
+			return cmp.Or(ctx.Err(), err)
+		}
+	}
+}
+
+// errNotReached marks that a server is not there yet.
+var errNotReached = errors.New("it is not reached")
+
+func (r *restoration) attempt(ctx context.Context, d returning, tree point.Reader, replace bool, changing func(at string) error) error {
+	server, err := r.reach(ctx, r.object.Namespace, r.rights, d.to)
+	if errors.Is(err, fault.ErrNotFound) {
+		return fmt.Errorf("%w: %w", errNotReached, err)
+	}
+	if err != nil {
+		return err
+	}
+	defer server.close()
+	_, err = database.Restore(ctx, protect.Within(tree, d.part), server.server, server.runner,
+		database.RestoreOptions{Replace: replace, Changing: func() error { return changing(server.at) }})
+	return err
+}
+
+// loadBack puts back what databases had before a Restore changed them: out of the point that was made before it.
+func (r *restoration) loadBack(ctx context.Context, of *v1alpha1.Restore) error {
+	changed := map[string]bool{}
+	for _, d := range of.Status.Databases {
+		if d.Begun != nil {
+			changed[d.Name] = true
+		}
+	}
+	if len(changed) == 0 {
+		return nil
+	}
+	const op = "put back what databases had"
+	if of.Status.GitOps == nil || of.Status.GitOps.UndoBackup == "" {
+		return fault.New(op, fault.ErrNotFound, "no point was made before", "restore an older point with existing: replace")
+	}
+	before, err := r.undoBackup(ctx, of)
+	if err != nil {
+		return fault.Wrap(op, nil, err, "")
+	}
+	store, _, err := r.open(ctx, before.Namespace, before.Spec.Location, false)
+	if err != nil {
+		return fault.Wrap(op, nil, err, "")
+	}
+	defer store.Close(context.WithoutCancel(ctx)) //nolint:errcheck // only read from
+	record, tree, err := store.Open(ctx, before.Status.Point)
+	if err != nil {
+		return fault.Wrap(op, nil, err, "")
+	}
+	all, err := (&restoration{Worker: r.Worker, object: of}).returns(ctx, record, tree)
+	if err != nil {
+		return fault.Wrap(op, nil, err, "")
+	}
+	for _, d := range all {
+		if !changed[d.to.Name] {
+			continue
+		}
+		if err := r.loadOne(ctx, d, tree, true, func(string) error { return nil }); err != nil {
+			return fault.Wrap(op+": "+d.String(), nil, err, "")
+		}
+		delete(changed, d.to.Name)
+	}
+	if len(changed) > 0 {
+		return fault.New(op, fault.ErrIncomplete, fmt.Sprintf("point %s does not have %v", record.Point.ID, sortedKeys(changed)), "")
+	}
+	return nil
+}
+
+// undoBackup is the Backup that was made before a Restore, when its point is made.
+func (r *restoration) undoBackup(ctx context.Context, of *v1alpha1.Restore) (*v1alpha1.Backup, error) {
+	for {
+		var b v1alpha1.Backup
+		name := of.Status.GitOps.UndoBackup
+		if err := r.Cluster.Client.Get(ctx, types.NamespacedName{Namespace: of.Namespace, Name: name}, &b); err != nil {
+			return nil, fault.Wrap("read backup "+name, kube.ClassOf(err), err, "")
+		}
+		if b.Status.Phase.Final() && b.Status.Point == "" {
+			return nil, fault.New("backup "+name, fault.ErrNotFound, "it made no point", "")
+		}
+		if b.Status.Phase.Final() {
+			return &b, nil
+		}
+		if err := kube.Pause(ctx, databaseLook); err != nil {
+			return nil, err
+		}
+	}
+}
