@@ -81,8 +81,8 @@ var table = map[string]row{
 		ours: "internal/forge/forgetest",
 	},
 	"internal/forge/gitea": {ours: providers, tests: "internal/forge/forgetest internal/point/memory"},
-	"internal/forge/gitlab": { // and a GitHub, that things come from and go to
-		ours: providers, tests: "internal/forge/forgetest internal/point/memory internal/forge/github internal/forge/github/githubtest",
+	"internal/forge/gitlab": { // and a GitHub and what a Gitea answered, that things come from and go to
+		ours: providers, tests: "internal/forge/forgetest internal/point/memory internal/forge/gitea internal/forge/github internal/forge/github/githubtest",
 	},
 	"internal/forge/bitbucket": {ours: providers, tests: "internal/forge/forgetest internal/point/memory"},
 	"internal/forge/onedev":    {ours: providers, tests: "internal/forge/forgetest internal/point/memory"},
@@ -157,7 +157,7 @@ var table = map[string]row{
 		ours: "api/v1alpha1 internal/config internal/evidence internal/fault internal/point internal/policy internal/protect internal/vault internal/git " +
 			"internal/export internal/notify internal/schedule internal/forge internal/forge/archive internal/forge/bitbucket internal/forge/gitea internal/forge/offline " +
 			"internal/forge/github internal/forge/gitlab internal/forge/onedev internal/forge/sourcehut " +
-			"internal/kube internal/kube/volume internal/controller internal/worker internal/blueprint internal/blueprint/function internal/kando internal/gitops internal/convert",
+			"internal/kube internal/kube/volume internal/controller internal/worker internal/blueprint internal/blueprint/function internal/kando internal/gitops internal/convert internal/database",
 		// os/exec: --password-command runs what the user names.
 		foreign: "github.com/spf13/cobra github.com/spf13/pflag golang.org/x/term os/exec " + kubernetes,
 		tests:   "internal/point/memory internal/forge/forgetest internal/forge/github/githubtest internal/forge/neutral", // and what a GitHub has, for diff and restore
@@ -169,8 +169,9 @@ var table = map[string]row{
 	"deploy": { // the chart, rendered by helm, and what an API server says to it; Blueprints
 		tests: "os/exec internal/kube/kubetest internal/blueprint internal/blueprint/function " + kubernetes,
 	},
-	"test/e2e": { // and Gitea's provider from inside, against a real one
+	"test/e2e": { // and Gitea's provider from inside, against a real one, and a GitHub
 		tests: "os/exec golang.org/x/net/webdav api/v1alpha1 internal/fault internal/forge internal/forge/archive internal/forge/gitea internal/forge/neutral internal/git internal/point internal/point/memory internal/protect " +
+			"internal/forge/forgetest internal/forge/github internal/forge/github/githubtest " +
 			"internal/kube internal/gitops golang.org/x/sys github.com/minio/minio-go/v7 " + kubernetes, // what a cluster holds is asked through its API
 	},
 	"test/cluster/counter": {}, // a program of the application that is backed up on the test cluster
