@@ -28,7 +28,8 @@ type Report struct {
 	Notes   []string       `json:"notes,omitempty"`
 
 	living map[string]Point // points that were made and not deleted
-	gone   map[string]bool
+	gone   map[string]Point
+	late   int
 }
 
 // Fault is one thing that is wrong.
@@ -52,7 +53,7 @@ func (f Fault) String() string {
 func newReport() *Report {
 	return &Report{
 		Unsigned: []string{}, Signers: map[string]int{}, Heads: []string{}, Faults: []Fault{},
-		living: map[string]Point{}, gone: map[string]bool{},
+		living: map[string]Point{}, gone: map[string]Point{},
 	}
 }
 
@@ -74,6 +75,9 @@ func Check(statements []*Statement, keys []PublicKey) *Report {
 		}
 	}
 	slices.Sort(r.Heads)
+	if r.late > 0 {
+		r.Notes = append(r.Notes, fmt.Sprintf("of %d points a later run said that they were made, for the run that made them was cut short", r.late))
+	}
 	return r
 }
 
@@ -120,15 +124,18 @@ func (r *Report) deed(line int, s *Statement) {
 		}
 		switch s.What {
 		case Committed:
-			if !made && !r.gone[p.ID] {
+			if _, gone := r.gone[p.ID]; !made && !gone {
 				r.Points++
 				r.living[p.ID] = p
+				if s.Made.Late {
+					r.late++
+				}
 			}
 		case Deleted:
 			if made {
 				r.Deleted++
 			}
-			r.gone[p.ID] = true
+			r.gone[p.ID] = p
 			delete(r.living, p.ID)
 		}
 	}
@@ -136,14 +143,19 @@ func (r *Report) deed(line int, s *Statement) {
 
 // Compare sets what the statements say against the points that a vault lists. Points from before the first statement need none.
 func (r *Report) Compare(listed []Listed) {
+	if r.Statements == 0 {
+		r.Notes = append(r.Notes, "there is no evidence yet: it begins with the next point")
+		return
+	}
 	there := map[string]bool{}
 	for _, l := range listed {
 		there[l.ID] = true
 		p, known := r.living[l.ID]
+		gone, deleted := r.gone[l.ID]
 		switch {
-		case known && p.Root != l.Root:
+		case known && p.Root != l.Root, deleted && gone.Root != l.Root:
 			r.fault(0, "", "point %s is not the one that was made: its root is another", l.ID)
-		case !known && r.gone[l.ID]:
+		case !known && deleted:
 			r.Notes = append(r.Notes, "point "+l.ID+" is still listed, though its deletion was begun")
 		case !known && !l.Time.Before(r.From):
 			r.fault(0, "", "point %s is listed, and no statement says that it was made", l.ID)

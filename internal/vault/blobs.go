@@ -136,7 +136,7 @@ func (x *verification) recorded(ctx context.Context, all []blob.Metadata) (map[b
 }
 
 func isLeaf(id blob.ID) bool {
-	return slices.ContainsFunc([]blob.ID{pointPrefix, tombstonePrefix, holdPrefix, proofPrefix, sumsPrefix}, func(p blob.ID) bool {
+	return slices.ContainsFunc([]blob.ID{pointPrefix, tombstonePrefix, holdPrefix, proofPrefix, evidencePrefix, sumsPrefix}, func(p blob.ID) bool {
 		return strings.HasPrefix(string(id), string(p))
 	})
 }
@@ -144,7 +144,7 @@ func isLeaf(id blob.ID) bool {
 // blob checks one blob that is not a leaf, and says what is wrong with it.
 func (x *verification) blob(ctx context.Context, id blob.ID, sums []sum, copies []formatCopy) (what string, err error) {
 	switch {
-	case isLeaf(id) || strings.HasPrefix(string(id), string(leasePrefix)):
+	case isLeaf(id) || isPassing(id):
 		return "", nil
 	case id == maintenanceBlob:
 		_, err := maintenance.GetSchedule(ctx, x.v.rep)

@@ -29,6 +29,7 @@ const (
 	tombstonePrefix blob.ID = "bt" // + id: that point has expired
 	holdPrefix      blob.ID = "bh" // + id of the point + random: a hold
 	proofPrefix     blob.ID = "bd" // + id of the point + random: what the newest drill of it found
+	evidencePrefix  blob.ID = "be" // + evidenceName: a statement of what was done to a point, which outlives it
 	sumsPrefix      blob.ID = "bm" // + random: checksums of blobs that no point came with
 	formatPrefix    blob.ID = "bf" // + hash: a copy of the format blobs, readable without any of them
 )
@@ -40,9 +41,10 @@ type leaf struct {
 	Snapshot *snapshot.Manifest `json:"snapshot,omitempty"` // of the point, its labels among its tags
 	Hold     *point.Hold        `json:"hold,omitempty"`
 	Proof    *point.Proof       `json:"proof,omitempty"`
-	Own      []metaCopy         `json:"own,omitempty"`    // of its record and of the directories above its parts
-	Shared   []metaCopy         `json:"shared,omitempty"` // of metadata that other points may have, too
-	Sums     []sum              `json:"sums,omitempty"`   // of the blobs written since the leaf before
+	Evidence []string           `json:"evidence,omitempty"` // statements: copies of those before it, and last the leaf's own
+	Own      []metaCopy         `json:"own,omitempty"`      // of its record and of the directories above its parts
+	Shared   []metaCopy         `json:"shared,omitempty"`   // of metadata that other points may have, too
+	Sums     []sum              `json:"sums,omitempty"`     // of the blobs written since the leaf before
 }
 
 const leafVersion = 1
@@ -65,11 +67,21 @@ func (v *Vault) sealer() (cipher.AEAD, error) {
 
 // putLeaf writes a blob of the catalogue, together with all checksums that are not recorded yet.
 func (v *Vault) putLeaf(ctx context.Context, id blob.ID, l leaf) error {
+	l.Sums = v.store.takeSums()
+	err := v.writeLeaf(ctx, id, l)
+	if err != nil {
+		v.store.returnSums(l.Sums)
+	}
+	return err
+}
+
+// writeLeaf writes a blob of the catalogue.
+func (v *Vault) writeLeaf(ctx context.Context, id blob.ID, l leaf) error {
 	seal, err := v.sealer()
 	if err != nil {
 		return err
 	}
-	l.Version, l.Time, l.Sums = leafVersion, v.now().UTC(), v.store.takeSums()
+	l.Version, l.Time = leafVersion, v.now().UTC()
 	plain, err := encodeLeaf(&l)
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", id, err)
@@ -79,7 +91,6 @@ func (v *Vault) putLeaf(ctx context.Context, id blob.ID, l leaf) error {
 	sealed := seal.Seal(nonce, nonce, plain, []byte(id))         // a leaf under another's name does not open
 	err = v.store.PutBlob(ctx, id, &raw{sealed}, v.putOptions()) // under the same lock as kopia's blobs
 	if err != nil {
-		v.store.returnSums(l.Sums)
 		return storageFault("write catalogue", err)
 	}
 	return nil
@@ -158,13 +169,14 @@ type catalogue struct {
 	tombstones map[string]bool
 	holds      map[string][]blob.ID // by id of point
 	proofs     map[string][]blob.ID // likewise
+	attested   map[string]bool      // points that a statement says were made
 	sums       []blob.ID
 	formats    []blob.ID
 }
 
 // readCatalogue lists the catalogue. It opens no blob of it.
 func (v *Vault) readCatalogue(ctx context.Context) (*catalogue, error) {
-	c := &catalogue{points: map[string]bool{}, tombstones: map[string]bool{}, holds: map[string][]blob.ID{}, proofs: map[string][]blob.ID{}}
+	c := &catalogue{points: map[string]bool{}, tombstones: map[string]bool{}, holds: map[string][]blob.ID{}, proofs: map[string][]blob.ID{}, attested: map[string]bool{}}
 	err := v.store.ListBlobs(ctx, cataloguePrefix, func(m blob.Metadata) error {
 		if len(m.BlobID) < 2 {
 			return nil
@@ -182,6 +194,10 @@ func (v *Vault) readCatalogue(ctx context.Context) (*catalogue, error) {
 		case proofPrefix:
 			if len(name) > idLength {
 				c.proofs[name[:idLength]] = append(c.proofs[name[:idLength]], m.BlobID)
+			}
+		case evidencePrefix:
+			if n, ok := parseEvidenceName(m.BlobID); ok {
+				c.attested[n.made] = true
 			}
 		case sumsPrefix:
 			c.sums = append(c.sums, m.BlobID)

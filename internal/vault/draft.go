@@ -2,6 +2,8 @@ package vault
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -64,6 +66,7 @@ type draft struct {
 	warnings    []string
 	held        map[string]int              // holds by point
 	settled     time.Time                   // when what was stored was last entered in the index
+	recorded    string                      // SHA-256 of the record as it was last written
 	holes       map[point.Content]object.ID // of ranges of zeros, whole
 	checkpoints checkpoints
 
@@ -327,6 +330,8 @@ func (d *draft) writeRecord(ctx context.Context, record *point.Record) (*snapsho
 	if err != nil {
 		return nil, storageFault("write record", err)
 	}
+	sum := sha256.Sum256(b)
+	d.recorded = hex.EncodeToString(sum[:])
 	return &snapshot.DirEntry{
 		Name: recordName, Type: snapshot.EntryTypeFile, Permissions: 0o644, FileSize: int64(len(b)),
 		ModTime: fs.UTCTimestampFromTime(record.Finished), ObjectID: oid,
@@ -397,6 +402,12 @@ func (d *draft) publish(ctx context.Context, record *point.Record, parts []ended
 	if err := d.w.Flush(ctx); err != nil {
 		return storageFault("write point", err)
 	}
+	// The leaf last: a point without one is entered by the next run, with its statement where it has none.
+	warning, err := d.v.attestMade(ctx, saved{Point: record.Point, root: m.RootObjectID()}, record, d.recorded, false)
+	if err != nil {
+		return err
+	}
+	d.warnings = withWarning(d.warnings, warning)
 	return d.v.putLeaf(ctx, pointLeaf(record.Point.ID), l)
 }
 

@@ -89,11 +89,11 @@ func (v *Vault) oldestBlob(ctx context.Context) (oldest time.Time, err error) {
 	return oldest, storageFault("list blobs", err)
 }
 
-// lockable reports whether a blob is put under object lock: what kopia locks, and our catalogue. Leases, the record of
+// lockable reports whether a blob is put under object lock: what kopia locks, and our catalogue. Leases, notes, the record of
 // maintenance, kopia's session markers, logs and schedule are overwritten or deleted in daily work.
 func lockable(id blob.ID) bool {
 	if strings.HasPrefix(string(id), string(cataloguePrefix)) {
-		return id != upkeepBlob && !strings.HasPrefix(string(id), string(leasePrefix))
+		return id != upkeepBlob && !isPassing(id)
 	}
 	return slices.ContainsFunc(repo.GetLockingStoragePrefixes(), func(p blob.ID) bool { return strings.HasPrefix(string(id), string(p)) })
 }

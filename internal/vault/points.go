@@ -115,9 +115,11 @@ func (v *Vault) tidy(ctx context.Context, l *listing) (warnings []string, err er
 		if c.points[s.ID] || c.tombstones[s.ID] {
 			continue
 		}
-		if err := v.enter(ctx, s); err != nil {
+		warning, err := v.enter(ctx, s, c)
+		if err != nil {
 			return nil, fault.Wrap("enter point "+s.ID+" in the catalogue", nil, err, "")
 		}
+		warnings = withWarning(warnings, warning)
 	}
 	if len(l.unread) > 0 || l.contents < 64+(len(l.points)+len(l.drafts))/20 {
 		return warnings, nil
@@ -146,8 +148,18 @@ func (v *Vault) losses(ctx context.Context, l *listing, c *catalogue) (warnings 
 	return warnings, nil
 }
 
-// enter puts a point that is listed into the catalogue.
-func (v *Vault) enter(ctx context.Context, s saved) error {
+// enter puts a point that is listed into the catalogue, and says that it was made where nobody did.
+func (v *Vault) enter(ctx context.Context, s saved, c *catalogue) (warning string, err error) {
+	if !c.attested[s.ID] {
+		if warning, err = v.attestFound(ctx, s); err != nil {
+			return warning, err
+		}
+	}
+	return warning, v.enterLeaf(ctx, s)
+}
+
+// enterLeaf writes the leaf of a point that is listed.
+func (v *Vault) enterLeaf(ctx context.Context, s saved) error {
 	m, err := snapshot.LoadSnapshot(ctx, v.rep, s.manifest)
 	if err != nil {
 		return storageFault("read manifest", err)
@@ -330,7 +342,7 @@ func (v *Vault) Delete(ctx context.Context, ids ...string) error {
 	if err := v.writable(op); err != nil {
 		return err
 	}
-	if _, err := v.deletable(ctx, op, ids); err != nil {
+	if _, _, err := v.deletable(ctx, op, ids); err != nil {
 		return err
 	}
 	// The tombstone goes first: a crash must not leave a point that the catalogue misses without reason.
@@ -339,7 +351,7 @@ func (v *Vault) Delete(ctx context.Context, ids ...string) error {
 			return fault.Wrap(op, nil, err, "")
 		}
 	}
-	manifests, err := v.deletable(ctx, op, ids) // somebody may have put one on hold meanwhile
+	points, manifests, err := v.deletable(ctx, op, ids) // somebody may have put one on hold meanwhile
 	if errors.Is(err, fault.ErrRefused) {
 		for _, id := range ids {
 			v.strike(ctx, tombstoneLeaf(id))
@@ -352,6 +364,9 @@ func (v *Vault) Delete(ctx context.Context, ids ...string) error {
 		if err := v.inherit(ctx, id); err != nil {
 			return fault.Wrap(op, nil, err, "")
 		}
+	}
+	if err := v.attestDeleted(ctx, points); err != nil {
+		return fault.Wrap(op, nil, err, "")
 	}
 	if err := v.session(ctx, op, func(ctx context.Context, w repo.DirectRepositoryWriter) error {
 		return deleteManifests(ctx, w, v, manifests)
@@ -369,28 +384,28 @@ func (v *Vault) Delete(ctx context.Context, ids ...string) error {
 	return nil
 }
 
-// deletable returns the manifests of points, none of which may be on hold, and of their proofs.
-func (v *Vault) deletable(ctx context.Context, op string, ids []string) ([]manifest.ID, error) {
+// deletable returns points, none of which may be on hold, and the manifests of them and of their proofs.
+func (v *Vault) deletable(ctx context.Context, op string, ids []string) (points []saved, manifests []manifest.ID, err error) {
 	l, err := v.manifests(ctx)
 	if err != nil {
-		return nil, fault.Wrap(op, nil, err, "")
+		return nil, nil, fault.Wrap(op, nil, err, "")
 	}
-	var manifests []manifest.ID
 	var held []string
 	for _, id := range ids {
 		s, ok := l.find(id)
 		if !ok {
-			return nil, v.absent(ctx, l, id)
+			return nil, nil, v.absent(ctx, l, id)
 		}
+		points = append(points, s)
 		manifests = append(append(manifests, s.manifest), proofManifests(l.proofs[id])...)
 		if len(l.holds[id]) > 0 {
 			held = append(held, id)
 		}
 	}
 	if len(held) > 0 {
-		return nil, fault.New(op, fault.ErrRefused, "on hold: "+strings.Join(held, ", "), "lift the hold with `backstay hold --lift`")
+		return nil, nil, fault.New(op, fault.ErrRefused, "on hold: "+strings.Join(held, ", "), "lift the hold with `backstay hold --lift`")
 	}
-	return manifests, nil
+	return points, manifests, nil
 }
 
 // inherit keeps what came with a point whose leaf is about to go, and other points may need: checksums of blobs, and copies of

@@ -42,7 +42,8 @@ func (v *Vault) Prove(ctx context.Context, p point.Proof) error {
 	if err != nil {
 		return fault.Wrap(op, nil, err, "")
 	}
-	if _, ok := l.find(p.Point); !ok {
+	s, ok := l.find(p.Point)
+	if !ok {
 		return v.absent(ctx, l, p.Point)
 	}
 	c, err := v.readCatalogue(ctx)
@@ -56,6 +57,9 @@ func (v *Vault) Prove(ctx context.Context, p point.Proof) error {
 		return deleteManifests(ctx, w, v, proofManifests(l.proofs[p.Point]))
 	}); err != nil {
 		return err
+	}
+	if err := v.attestDrilled(ctx, s, p); err != nil {
+		return fault.Wrap(op, nil, err, "")
 	}
 	if err := v.putLeaf(ctx, proofPrefix+blob.ID(p.Point+randomID()), leaf{Proof: &p}); err != nil {
 		return fault.Wrap(op, nil, err, "")

@@ -24,6 +24,7 @@ type Repaired struct {
 	Indexes  []string      `json:"indexes"`  // damaged index blobs that were removed
 	Packs    int           `json:"packs"`    // packs whose contents were entered in the index again
 	Metadata int           `json:"metadata"` // directories and the like that were written back from the catalogue
+	Evidence int           `json:"evidence"` // statements that were written again
 	Points   []string      `json:"points"`   // ids of points that are listed again
 	Gone     []point.Fault `json:"gone"`     // points that cannot be listed again
 	Notes    []string      `json:"notes,omitempty"`
@@ -113,6 +114,12 @@ func (x *repair) run(ctx context.Context, l *listing, readData bool) error {
 		return err
 	}
 	if err := x.rebuild(ctx, l); err != nil {
+		return err
+	}
+	if l, err = x.v.manifests(ctx); err != nil {
+		return err
+	}
+	if err := x.attestAgain(ctx, l); err != nil {
 		return err
 	}
 	check := newVerification(x.v, readData)

@@ -21,6 +21,7 @@ import (
 	"github.com/kopia/kopia/repo/content"
 	"github.com/kopia/kopia/repo/format"
 
+	"github.com/backstay/backstay/internal/evidence"
 	"github.com/backstay/backstay/internal/fault"
 )
 
@@ -40,8 +41,11 @@ type Options struct {
 	Writers  int    // files that a draft stores at once, each of which may hold a pack of 20 MB until it is written; 0: no bound
 	// Env looks up environment variables: those in which credentials come, which docs/locations.md lists, and HOME and USER; os.Getenv
 	// where nil.
-	Env   func(name string) string
-	Clock func() time.Time // time.Now where nil
+	Env func(name string) string
+	// Evidence gives the key that statements of what is done to points are signed with. It is asked when there is something to sign.
+	// Nil, they are not signed.
+	Evidence func() (*evidence.Key, error)
+	Clock    func() time.Time // time.Now where nil
 }
 
 func (o Options) env() func(string) string {
@@ -73,7 +77,11 @@ type Vault struct {
 	writers int // files that a draft stores at once; 0: no bound
 	buffers copyBuffers
 	recent  recentDirs
-	newest  atomic.Int64 // when the newest manifest that was seen was written, in Unix nanoseconds
+	chain   chain
+
+	evidenceKey func() (*evidence.Key, error) // nil for none
+
+	newest atomic.Int64 // when the newest manifest that was seen was written, in Unix nanoseconds
 
 	manifestsMu sync.Mutex
 	understood  map[content.ID][]version // contents of manifests, as last read; it is replaced, never changed
@@ -170,6 +178,7 @@ func (v *Vault) setUp(ctx context.Context) error {
 func openIn(ctx context.Context, st blob.Storage, name string, password fault.Secret, o Options) (_ *Vault, err error) {
 	v := &Vault{name: name, tool: o.Tool, writers: o.Writers, now: steadyClock(o.Clock), running: map[*context.CancelCauseFunc]bool{}}
 	v.store = newWitness(st, o.ReadOnly)
+	v.evidenceKey = o.Evidence
 	v.bounds = boundsOf(o.Memory)
 	v.dir, err = os.MkdirTemp("", "backstay-vault-")
 	if err != nil {
