@@ -169,8 +169,8 @@ type PolicyStatus struct {
 	LastDrill *metav1.Time `json:"lastDrill,omitempty"`
 	// When they are drilled next.
 	NextDrill *metav1.Time `json:"nextDrill,omitempty"`
-	// Applications that have no point that is proven as lately as drill.provenWithin asks for, the first few.
-	Unproven []string `json:"unproven,omitempty"`
+	// Applications that have no point that is proven as lately as drill.provenWithin asks for.
+	Unproven int `json:"unproven,omitempty"`
 }
 
 // Types of conditions, as kstatus reads them.

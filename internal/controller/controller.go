@@ -91,6 +91,7 @@ func Run(ctx context.Context, o Options) error {
 	for _, add := range []func(manager.Manager) error{
 		c.addBackups, c.addRuns, c.addRestores, c.addLocations, c.addRestorePoints, c.addPolicies, c.addActionSets, c.addTidy, c.addFarewell,
 		c.addDeployments, c.addWebhook, c.addRecords, c.addGates, c.addFluxGates,
+		c.addDrills, c.addDrillPlans,
 	} {
 		if err := add(m); err != nil {
 			return fmt.Errorf("start the controller: %w", err)
@@ -115,7 +116,7 @@ func (c *controller) whenServed(m manager.Manager, what string, ready func(conte
 		for {
 			err := ready(ctx)
 			if err == nil {
-				return watch(m)
+				return begin(ctx, m, watch)
 			}
 			if text := err.Error(); text != told {
 				told = text

@@ -21,7 +21,7 @@ import (
 	"github.com/backstay/backstay/internal/fault"
 )
 
-// deed is a Backup or a Restore: what a Job works on. The controller writes Pending, and Failed where the Job cannot; everything else in
+// deed is a Backup, a Restore or a Drill: what a Job works on. The controller writes Pending, and Failed where the Job cannot; everything else in
 // the status is the worker's.
 type deed struct {
 	object     client.Object

@@ -52,7 +52,7 @@ func (c *controller) farewell(ctx context.Context, r reconcile.Request) (reconci
 			return nil
 		})
 	}
-	for _, list := range []client.ObjectList{&v1alpha1.RestorePointList{}, &v1alpha1.BackupList{}, &v1alpha1.RestoreList{}} {
+	for _, list := range []client.ObjectList{&v1alpha1.RestorePointList{}, &v1alpha1.BackupList{}, &v1alpha1.RestoreList{}, &v1alpha1.DrillList{}} {
 		if err := c.client.List(ctx, list); err != nil {
 			return reconcile.Result{}, fmt.Errorf("list what is to be let go: %w", err)
 		}

@@ -83,6 +83,10 @@ const (
 	seriesBackups      = "backstay_backups"
 	seriesPoints       = "backstay_restore_points"
 	seriesNewest       = "backstay_application_last_success_timestamp_seconds"
+	seriesProven       = "backstay_application_proven_timestamp_seconds"
+	seriesRestoreTime  = "backstay_application_drill_restore_seconds"
+	seriesUnproven     = "backstay_policy_unproven_applications"
+	seriesDrills       = "backstay_drills"
 	seriesJobs         = "backstay_jobs"
 	seriesActions      = "backstay_action_duration_seconds"
 	seriesGates        = "backstay_gates"
@@ -103,6 +107,10 @@ func newGauges(c *controller) *gauges {
 		{seriesBackups, "Backups that are there, by phase; Pending is the queue.", []string{"phase"}},
 		{seriesPoints, "Restore points in the location.", []string{"namespace", "location", "state"}},
 		{seriesNewest, "When the newest complete point of the application was made.", []string{"namespace", "policy", "application"}},
+		{seriesProven, "When the newest proven point of the application was made; 0 for none.", []string{"namespace", "policy", "application"}},
+		{seriesRestoreTime, "How long the application took to run in its last drill that came so far.", []string{"namespace", "policy", "application"}},
+		{seriesUnproven, "Applications without a point that is as lately proven as the policy asks for.", []string{"namespace", "policy"}},
+		{seriesDrills, "Drills that are there, by phase; Incomplete are those that proved a point bad.", []string{"phase"}},
 		{seriesJobs, "Jobs of workers that are there, by what they do and how they stand.", []string{"work", "state"}},
 		{seriesActions, "Actions of ActionSets that ended, and the time that their Jobs took, since this process started.", []string{"action", "result"}},
 		{seriesGates, "Gates of the last week: syncs, by what became of them and why.", []string{"phase", "reason"}},
@@ -133,6 +141,7 @@ func (g *gauges) Collect(to chan<- prometheus.Metric) {
 	g.collectPolicies(ctx, to)
 	g.collectBackups(ctx, to)
 	g.collectPoints(ctx, to)
+	g.collectDrills(ctx, to)
 	g.collectJobs(ctx, to)
 }
 
@@ -211,6 +220,9 @@ func (g *gauges) collectPolicies(ctx context.Context, to chan<- prometheus.Metri
 			g.send(to, name, value, p.Namespace, p.Name)
 		}
 		g.send(to, seriesApplications, float64(p.Status.Applications), p.Namespace, p.Name)
+		if p.Spec.Drill != nil && p.Spec.Drill.ProvenWithin != "" {
+			g.send(to, seriesUnproven, float64(p.Status.Unproven), p.Namespace, p.Name)
+		}
 	}
 }
 
@@ -237,13 +249,28 @@ func (g *gauges) collectPoints(ctx context.Context, to chan<- prometheus.Metric)
 	}
 	type placeKey struct{ namespace, location, state string }
 	type appKey struct{ namespace, policy, application string }
-	points, newest := map[placeKey]int{}, map[appKey]int64{}
+	points, newest, proven, drilled := map[placeKey]int{}, map[appKey]int64{}, map[appKey]int64{}, map[appKey]*v1alpha1.PointProof{}
 	for i := range all.Items {
 		p := &all.Items[i]
 		points[placeKey{p.Namespace, p.Spec.Location, p.Spec.State}]++
 		if p.Spec.State == stateComplete {
 			key := appKey{p.Namespace, p.Spec.Policy, p.Spec.Application}
 			newest[key] = max(newest[key], p.Spec.Time.Unix())
+			proven[key] = max(proven[key], 0)
+			if provenPoint(p) {
+				proven[key] = max(proven[key], p.Spec.Time.Unix())
+			}
+			if proof := p.Spec.Proof; proof != nil && proof.RestoreTook != "" && (drilled[key] == nil || drilled[key].Time.Before(&proof.Time)) {
+				drilled[key] = proof
+			}
+		}
+	}
+	for key, at := range proven {
+		g.send(to, seriesProven, float64(at), key.namespace, key.policy, key.application)
+	}
+	for key, proof := range drilled {
+		if took, err := time.ParseDuration(proof.RestoreTook); err == nil {
+			g.send(to, seriesRestoreTime, took.Seconds(), key.namespace, key.policy, key.application)
 		}
 	}
 	for key, n := range points {
@@ -254,6 +281,22 @@ func (g *gauges) collectPoints(ctx context.Context, to chan<- prometheus.Metric)
 	}
 }
 
+func (g *gauges) collectDrills(ctx context.Context, to chan<- prometheus.Metric) {
+	var all v1alpha1.DrillList
+	if g.client.List(ctx, &all, client.UnsafeDisableDeepCopy) != nil {
+		return
+	}
+	phases := map[v1alpha1.Phase]int{v1alpha1.PhasePending: 0}
+	for i := range all.Items {
+		phases[all.Items[i].Status.Phase]++
+	}
+	for phase, n := range phases {
+		if phase != "" {
+			g.send(to, seriesDrills, float64(n), string(phase))
+		}
+	}
+}
+
 func (g *gauges) collectJobs(ctx context.Context, to chan<- prometheus.Metric) {
 	var all batchv1.JobList
 	if g.client.List(ctx, &all, client.UnsafeDisableDeepCopy) != nil {
@@ -261,7 +304,7 @@ func (g *gauges) collectJobs(ctx context.Context, to chan<- prometheus.Metric) {
 	}
 	type jobKey struct{ work, state string }
 	jobs := map[jobKey]int{}
-	for _, work := range []string{workBackup, workRestore, workLocation, workActions, workTidy} {
+	for _, work := range []string{workBackup, workRestore, workLocation, workActions, workDrill, workTidy} {
 		jobs[jobKey{work, "running"}] = 0
 	}
 	for i := range all.Items {

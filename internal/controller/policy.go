@@ -117,18 +117,24 @@ func (t *turn) read() error {
 		return fault.New(op, fault.ErrInvalid, "it names no location", "")
 	}
 	if s := p.Spec.Schedule; s != nil {
-		times, err := policy.ParseSchedule(s.Cron, s.TimeZone)
-		if err != nil {
-			return fault.Wrap(op, nil, err, "")
-		}
-		t.times = &times
-		if s.Jitter != "" {
-			if t.jitter, err = time.ParseDuration(s.Jitter); err != nil {
-				return fault.Wrap(op+": jitter", fault.ErrInvalid, err, "")
-			}
-		}
+		var err error
+		t.times, t.jitter, err = readSchedule(op, s)
+		return err
 	}
 	return nil
+}
+
+func readSchedule(op string, s *v1alpha1.Schedule) (_ *policy.Schedule, jitter time.Duration, _ error) {
+	times, err := policy.ParseSchedule(s.Cron, s.TimeZone)
+	if err != nil {
+		return nil, 0, fault.Wrap(op, nil, err, "")
+	}
+	if s.Jitter != "" {
+		if jitter, err = time.ParseDuration(s.Jitter); err != nil {
+			return nil, 0, fault.Wrap(op+": jitter", fault.ErrInvalid, err, "")
+		}
+	}
+	return &times, jitter, nil
 }
 
 // refuse says what is wrong with a policy. An error without a class is the API server's, and tried again.

@@ -68,7 +68,7 @@ func (c *controller) reconcileRestorePoint(ctx context.Context, r reconcile.Requ
 		v = verdict{metav1.ConditionFalse, false, true, "Incomplete", "the location holds it; something of the application is missing in it"}
 	}
 	if judged(p.Status.Conditions, p.Generation, v) {
-		return reconcile.Result{}, nil
+		return reconcile.Result{}, c.tellProof(ctx, &p)
 	}
 	return reconcile.Result{}, c.save(ctx, &p, func() { judge(&p.Status.Conditions, p.Generation, c.Now(), v) })
 }

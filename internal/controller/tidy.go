@@ -54,6 +54,12 @@ func (c *controller) addTidy(m manager.Manager) error {
 			}
 			return always(ctx, o)
 		})).
+		Watches(&v1alpha1.Drill{}, handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
+			if d, is := o.(*v1alpha1.Drill); !is || d.Status.Phase != v1alpha1.PhaseFailed {
+				return nil
+			}
+			return always(ctx, o)
+		})).
 		Complete(calmly(t.reconcile))
 }
 
@@ -126,6 +132,16 @@ func (t *tidier) due(ctx context.Context, last outcome) (time.Time, error) {
 			ask(r.Status.Finished.Time)
 		}
 		ask(undoOver(r))
+	}
+	var drills v1alpha1.DrillList
+	if err := t.client.List(ctx, &drills, client.UnsafeDisableDeepCopy); err != nil {
+		return due, fmt.Errorf("list drills: %w", err)
+	}
+	for i := range drills.Items {
+		d := &drills.Items[i]
+		if d.Status.Phase == v1alpha1.PhaseFailed && len(d.Finalizers) > 0 && d.Status.Finished != nil {
+			ask(d.Status.Finished.Time)
+		}
 	}
 	return due, nil
 }
