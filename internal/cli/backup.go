@@ -26,7 +26,11 @@ With --forge it makes one point of an account: every repository that the forge l
 app/NAMESPACE is an application on a Kubernetes cluster: the objects and the volumes of that namespace, at one instant. Backstay on
 the cluster makes the point; --location is then the name of a Location there, and --policy the policy that says how.
 
-The user name and password or token for the server come from BACKSTAY_GIT_USERNAME and BACKSTAY_GIT_PASSWORD, from
+mysql://USER@HOST:PORT/DATABASE is a database server, MySQL or MariaDB; postgres:// and redis:// are others, and sqlite:PATH is a file.
+Without DATABASE it is all of the server's. ?tls=verify, require or disable says how the connection is protected, ?socket=PATH where the
+server listens on this machine. Its password comes from BACKSTAY_DATABASE_PASSWORD or --database-password-file.
+
+The user name and password or token for a git server come from BACKSTAY_GIT_USERNAME and BACKSTAY_GIT_PASSWORD, from
 --git-token-file, or from your netrc file; never from the URL.`
 
 const backupExample = `  backstay backup .
@@ -36,6 +40,7 @@ const backupExample = `  backstay backup .
   backstay backup --forge github --organization acme --metadata
   backstay backup --forge gitea --organization acme https://git.example.com
   backstay backup --directory /srv/data
+  backstay backup mysql://backup@db.example.com?tls=verify
   backstay backup app/shop`
 
 type backupOptions struct {
@@ -44,6 +49,7 @@ type backupOptions struct {
 	policy    string
 	account   accountOptions
 	cluster   clusterOptions
+	database  databaseOptions
 }
 
 // accountOptions name the repositories of a forge.
@@ -57,9 +63,9 @@ type accountOptions struct {
 func newBackupCommand(a *app) *cobra.Command {
 	var o backupOptions
 	cmd := &cobra.Command{
-		Use:     "backup REPOSITORY | --forge FORGE [URL] | app/NAMESPACE",
+		Use:     "backup REPOSITORY | --forge FORGE [URL] | DATABASE | app/NAMESPACE",
 		GroupID: groupPoints,
-		Short:   "Make a restore point of a repository, an account or an application",
+		Short:   "Make a restore point of a repository, an account, a database or an application",
 		Long:    exits(backupHelp, "3   the point was made, but something is missing in it"),
 		Example: backupExample,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -82,6 +88,7 @@ func newBackupCommand(a *app) *cobra.Command {
 	flags.StringVar(&o.account.organization, "organization", "", "with --forge: the organisation, group or workspace `NAME`")
 	flags.BoolVar(&o.account.metadata, "metadata", false, "with --forge: also issues, pull requests, releases and all else that the forge knows beside the code")
 	o.cluster.bind(flags)
+	o.database.bind(flags)
 	flags.StringVar(&o.policy, "policy", "", "record that the point belongs to the policy `NAME`")
 	return cmd
 }
@@ -167,6 +174,8 @@ func (a *app) source(ctx context.Context, what string, o backupOptions, observe 
 		return nil, fault.New("backup", fault.ErrInvalid, "--user, --organization and --metadata go with --forge", "")
 	case o.directory:
 		return a.directorySource(what)
+	case isDatabase(what):
+		return a.databaseSource(what, o)
 	}
 	return a.gitSource(what, o.gitOptions, observe)
 }

@@ -18,6 +18,8 @@ func (a *app) restorers(ctx context.Context, o restoreOptions, observe point.Obs
 		return a.makers(ctx, o, observe)
 	case o.owner != "" || o.visibility != "" || o.metadata.wanted:
 		return nil, fault.New("restore", fault.ErrInvalid, "--owner, --visibility and --metadata go with --forge", "")
+	case isDatabase(o.to):
+		return a.databaseRestorers(o)
 	case isURL(o.to):
 		return a.pushers(o, observe)
 	}
@@ -41,6 +43,7 @@ func (a *app) restorers(ctx context.Context, o restoreOptions, observe point.Obs
 		point.KindGit: repository, point.KindLFS: protect.RestoreFiles, point.KindDir: tree,
 		point.KindListing: protect.RestoreFiles, point.KindIssues: protect.RestoreFiles, point.KindMetadata: protect.RestoreFiles,
 		point.KindObjects: protect.RestoreFiles, point.KindVolume: tree, point.KindBlock: protect.RestoreFiles,
+		point.KindDatabase: protect.RestoreFiles,
 	}, nil
 }
 

@@ -23,6 +23,9 @@ With --to DIR, a single part goes to DIR itself, which becomes a bare repository
 DIR/<host>/<owner>/<name>.git. DIR must be empty or not there. With --checkout the repository becomes a working clone.
 With --to URL a single repository is pushed there: its refs, and its Git LFS objects before them.
 
+With --to mysql://USER@HOST:PORT, or postgres:// or redis://, the dump of a database server is loaded into that server. Databases that
+are there already are refused, unless --replace drops them. backup --help says how a server is named.
+
 With --forge, --to is the address of a forge (none is the public one): repositories are made there under owners of their names,
 or all under --owner, and pushed with their wikis. With --metadata their issues, pull requests, reviews, labels, milestones and releases
 come back, too, where the point has them: what the forge does not keep is told first, and --plan only tells. It can be run again
@@ -45,6 +48,7 @@ const restoreExample = `  backstay restore latest --to /tmp/api.git
   backstay restore latest:github.com/acme --forge gitea --to https://git.example.org --metadata --plan
   backstay restore latest --format gitea-restore-repo --to /srv/dump --site https://git.example.org
   backstay restore latest --part acme/api --format gitlab-project-import --to api.tar.gz
+  backstay restore latest:db.example.com --to mysql://root@127.0.0.1
   backstay restore app/shop --plan
   backstay restore app/shop --only data --yes`
 
@@ -69,6 +73,10 @@ type restoreOptions struct {
 	// For directories that a forge's own command reads.
 	dump dumpRestore
 
+	// For a database server.
+	database databaseOptions
+	replace  bool
+
 	// For an application.
 	cluster     clusterOptions
 	application applicationRestore
@@ -89,7 +97,7 @@ func newRestoreCommand(a *app) *cobra.Command {
 		RunE: a.runs(func(ctx context.Context, args []string) error {
 			if application, is := applicationOf(args[0]); is {
 				err := misplaced("restore", flags, "for an application", "to", "part", "ref", "checkout", "force", "pull-requests", "forge", "owner",
-					"visibility", "metadata", "keep-numbers", "format", "site", "git-token-file", "ca-file")
+					"visibility", "metadata", "keep-numbers", "format", "site", "git-token-file", "ca-file", "database-password-file", "replace")
 				if err != nil {
 					return err
 				}
@@ -100,6 +108,9 @@ func newRestoreCommand(a *app) *cobra.Command {
 			}
 			err := misplaced("restore", flags, "without app/NAME", "to-namespace", "only", "existing", "claim", "object", "storage-class",
 				"undo", "yes", "kubeconfig", "context", "namespace")
+			if err == nil && !isDatabase(o.to) {
+				err = misplaced("restore", flags, "without --to a database server", "replace", "database-password-file")
+			}
 			if err == nil && !o.metadata.wanted {
 				err = misplaced("restore", flags, "without --metadata", "keep-numbers")
 			}
@@ -132,6 +143,8 @@ func newRestoreCommand(a *app) *cobra.Command {
 	flags.StringVar(&o.visibility, "visibility", "", "with --forge: private (default), public, internal, limited or unlisted")
 	o.metadata.bind(flags)
 	o.dump.bind(flags)
+	o.database.bind(flags)
+	flags.BoolVar(&o.replace, "replace", false, "to a database server: drop databases that are there and not empty")
 	o.asOf.bind(cmd)
 	o.gitOptions.bind(cmd)
 	o.application.bind(flags)
@@ -162,7 +175,7 @@ func (a *app) restore(ctx context.Context, ref string, o restoreOptions) error {
 	if err != nil {
 		return err
 	}
-	if o.forge == "" && !isURL(o.to) {
+	if o.forge == "" && !isURL(o.to) && !isDatabase(o.to) {
 		if err := protect.Vacant(o.to); err != nil {
 			return err
 		}
@@ -174,7 +187,7 @@ func (a *app) restore(ctx context.Context, ref string, o restoreOptions) error {
 			return err
 		}
 		done, err := protect.Restore(ctx, s, p.ID, protect.Restoration{
-			Part: o.part, To: cmp.Or(o.to, o.forge), Single: o.forge == "" && isURL(o.to), Finds: o.forge != "", Restorers: restorers,
+			Part: o.part, To: cmp.Or(o.to, o.forge), Single: o.forge == "" && (isURL(o.to) || isDatabase(o.to)), Finds: o.forge != "", Restorers: restorers,
 			Last: point.KindMetadata,
 		})
 		wipe()

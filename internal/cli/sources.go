@@ -32,12 +32,14 @@ func (b *builder) source(ctx context.Context, s v1alpha1.Source, spec v1alpha1.P
 		return b.repository(ctx, s.Name, s.Git)
 	case s.Directory != nil:
 		return b.directory(s.Name, *s.Directory)
+	case s.Database != nil:
+		return b.database(ctx, s.Name, s.Database)
 	}
 	if s.Applications != nil {
 		return protect.PlannedSource{}, fault.New("applications", fault.ErrUnsupported, "they are backed up by Backstay on their cluster, not by a run elsewhere",
 			"apply the policy to the cluster; docs/kubernetes.md says how")
 	}
-	return protect.PlannedSource{}, fault.New("", fault.ErrInvalid, "it names no forge, repository or directory", "")
+	return protect.PlannedSource{}, fault.New("", fault.ErrInvalid, "it names no forge, repository, directory or database", "")
 }
 
 // directory makes the source of a directory, without the vaults that lie in it.

@@ -95,6 +95,8 @@ func engineOf(s Server) (engine, error) {
 	switch s.Engine {
 	case MySQL:
 		return mysqlEngine{}, nil
+	case Postgres:
+		return postgresEngine{}, nil
 	}
 	return nil, fault.New("database "+s.name(), fault.ErrInvalid, fmt.Sprintf("no engine is called %q", s.Engine), "")
 }

@@ -34,6 +34,7 @@ type File struct {
 	Name      string   `json:"name"`
 	Databases []string `json:"databases,omitempty"` // that it holds
 	Tables    int64    `json:"tables"`              // that it holds, as far as the dump tells
+	Position  string   `json:"position,omitempty"`  // that it is of, where files are of different ones
 	Bytes     int64    `json:"bytes"`
 	SHA256    string   `json:"sha256"`
 }
@@ -54,7 +55,7 @@ type stream struct {
 	// check looks at what passes; nil for what cannot be told.
 	check ending
 	// finish is called after the end, to say what was seen.
-	finish func(f *File)
+	finish func(f *File) error
 }
 
 // Instant is the moment that the dump is of.
@@ -137,7 +138,9 @@ func (d *Dump) stream(ctx context.Context, w point.PartWriter, s stream) error {
 	}
 	s.file.Bytes, s.file.SHA256 = n, through.sha256()
 	if s.finish != nil {
-		s.finish(&s.file)
+		if err := s.finish(&s.file); err != nil {
+			return err
+		}
 	}
 	d.manifest.Files = append(d.manifest.Files, s.file)
 	return nil

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -105,9 +104,10 @@ func (c *client) mysqlDump(ctx context.Context, databases []string, position boo
 				io.Closer
 			}{io.MultiReader(bytes.NewReader(head), out), out}, nil
 		},
-		finish: func(f *File) {
+		finish: func(f *File) error {
 			f.Tables, d.count.Stored = through.tables, int64(len(through.databases))
 			d.manifest.Position = through.position()
+			return nil
 		},
 	}}
 	return d, nil
@@ -206,13 +206,8 @@ func (c *client) mysqlState(ctx context.Context) (*mysqlState, error) {
 	return s, nil
 }
 
-// mysqlRow is one row of an answer: texts come in hexadecimal, for whatever they hold.
-type mysqlRow struct {
-	what, text string
-	number     int64
-}
-
-func (c *client) mysqlQuery(ctx context.Context, sql string) ([]mysqlRow, error) {
+// mysqlQuery asks for rows of a word, a text in hexadecimal, and a number.
+func (c *client) mysqlQuery(ctx context.Context, sql string) ([]row, error) {
 	tool, version, err := c.tool(ctx, mysqlClients...)
 	if err != nil {
 		return nil, err
@@ -224,20 +219,7 @@ func (c *client) mysqlQuery(ctx context.Context, sql string) ([]mysqlRow, error)
 	if err != nil {
 		return nil, err
 	}
-	var rows []mysqlRow
-	for line := range strings.Lines(answer) {
-		fields := strings.Split(strings.TrimSpace(line), "\t")
-		if len(fields) != 3 {
-			return nil, fault.New("ask the server", fault.ErrCorrupt, fmt.Sprintf("the answer makes no sense: %.80q", line), "")
-		}
-		text, err := hex.DecodeString(fields[1])
-		number, numberErr := strconv.ParseInt(fields[2], 10, 64)
-		if err := cmp.Or(err, numberErr); err != nil {
-			return nil, fault.Wrap("ask the server", fault.ErrCorrupt, err, "")
-		}
-		rows = append(rows, mysqlRow{fields[0], string(text), number})
-	}
-	return rows, nil
+	return rowsOf(answer, "\t")
 }
 
 func (c *client) mysqlEnv() map[string]string {

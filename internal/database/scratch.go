@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -42,6 +43,8 @@ func StartScratch(ctx context.Context, engine, dir string, o ScratchOptions) (*S
 	switch engine {
 	case MySQL:
 		s, err = startMariaDB(ctx, dir, o)
+	case Postgres:
+		s, err = startPostgres(ctx, dir, o)
 	default:
 		return nil, fault.New(op, fault.ErrUnsupported, "there is none", "")
 	}
@@ -171,4 +174,31 @@ func startMariaDB(ctx context.Context, dir string, o ScratchOptions) (*Scratch, 
 		argv = append(argv, "--bind-address=127.0.0.1", fmt.Sprintf("--port=%d", o.Port))
 	}
 	return launch(ctx, Server{Name: "scratch", Engine: MySQL, Host: socket}, nil, dir, program, append(argv, o.Arguments...)...)
+}
+
+func startPostgres(ctx context.Context, dir string, o ScratchOptions) (*Scratch, error) {
+	const installed = "/usr/lib/postgresql/*/bin" // of Debian
+	program, err := find("postgres", installed)
+	if err != nil {
+		return nil, err
+	}
+	initdb, err := find("initdb", installed)
+	if err != nil {
+		return nil, err
+	}
+	as, err := lesser(dir, "postgres")
+	if err != nil {
+		return nil, err
+	}
+	data := filepath.Join(dir, "data")
+	err = prepare(ctx, as, dir, initdb, "--pgdata="+data, "--username=postgres", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C.UTF-8")
+	if err != nil {
+		return nil, err
+	}
+	argv := []string{"-D", data, "-k", dir, "-c", "fsync=off", "-c", "full_page_writes=off", "-c", "max_wal_size=256MB", "-c", "listen_addresses="}
+	if o.Port != 0 {
+		argv = append(argv, "-c", "listen_addresses=127.0.0.1", "-p", strconv.Itoa(o.Port))
+	}
+	server := Server{Name: "scratch", Engine: Postgres, Host: dir, Port: o.Port}
+	return launch(ctx, server, as, dir, program, append(argv, o.Arguments...)...)
 }

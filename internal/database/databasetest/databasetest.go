@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -63,4 +64,14 @@ func run(t *testing.T, stdin string, env []string, argv ...string) string {
 		t.Fatalf("%s: %v: %s", argv[0], err, said.String())
 	}
 	return out.String()
+}
+
+// PSQL has PostgreSQL do something in a database, and gives its answer.
+func PSQL(t *testing.T, s database.Server, db, sql string) string {
+	t.Helper()
+	env := []string{"PGHOST=" + s.Host, "PGUSER=postgres", "PGDATABASE=" + db, "PGCLIENTENCODING=UTF8"}
+	if s.Port != 0 {
+		env = append(env, "PGPORT="+strconv.Itoa(s.Port))
+	}
+	return run(t, sql, env, "psql", "--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "--set=ON_ERROR_STOP=1")
 }

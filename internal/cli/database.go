@@ -1,0 +1,145 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"net/url"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/backstay/backstay/api/v1alpha1"
+	"github.com/backstay/backstay/internal/database"
+	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/point"
+	"github.com/backstay/backstay/internal/protect"
+)
+
+// envDatabasePassword is the password of the database server on the command line.
+const envDatabasePassword = "BACKSTAY_DATABASE_PASSWORD"
+
+// databaseOptions say how a database server on the command line is reached.
+type databaseOptions struct{ passwordFile string }
+
+func (o *databaseOptions) bind(flags *pflag.FlagSet) {
+	flags.StringVar(&o.passwordFile, "database-password-file", "", "read the password for the database server from `FILE`")
+}
+
+var databaseEngines = map[string]string{ //nolint:gochecknoglobals // constants
+	"mysql": database.MySQL, "mariadb": database.MySQL, "postgres": database.Postgres, "postgresql": database.Postgres,
+	"redis": database.Redis, "rediss": database.Redis, "valkey": database.Redis, "sqlite": database.SQLite,
+}
+
+// isDatabase tells a database server from what else has a URL.
+func isDatabase(what string) bool {
+	scheme, _, found := strings.Cut(what, ":")
+	return found && databaseEngines[scheme] != ""
+}
+
+// databaseServer reads the address of a database server, ENGINE://USER@HOST:PORT/DATABASE?tls=MODE&socket=PATH, or sqlite:PATH.
+func (a *app) databaseServer(address string, o databaseOptions, caFile string) (database.Server, error) {
+	const op = "read the address of the database"
+	scheme, rest, _ := strings.Cut(address, ":")
+	s := database.Server{Engine: databaseEngines[scheme], CAFile: caFile}
+	if s.Engine == database.SQLite {
+		file, err := filepath.Abs(strings.TrimPrefix(rest, "//"))
+		s.File = file
+		return s, fault.Wrap(op, fault.ErrInvalid, err, "")
+	}
+	u, err := url.Parse(address)
+	if err != nil {
+		return s, fault.New(op, fault.ErrInvalid, "it is no URL", "say it as mysql://USER@HOST:PORT/DATABASE")
+	}
+	if _, has := u.User.Password(); has {
+		return s, fault.New(op, fault.ErrInvalid, "it holds a password", "give it in "+envDatabasePassword+" or with --database-password-file")
+	}
+	s.Host, s.Username = u.Hostname(), u.User.Username()
+	if port := u.Port(); port != "" {
+		if s.Port, err = strconv.Atoi(port); err != nil || s.Port < 1 || s.Port > 65535 {
+			return s, fault.New(op, fault.ErrInvalid, "no port is "+port, "")
+		}
+	}
+	if name := strings.TrimPrefix(u.Path, "/"); name != "" {
+		s.Databases = []string{literally.ReplaceAllString(name, `\$0`)}
+	}
+	if scheme == "rediss" {
+		s.TLS = database.TLSVerify
+	}
+	if err := databaseQuery(&s, u.Query()); err != nil {
+		return s, fault.Wrap(op, nil, err, "")
+	}
+	if o.passwordFile != "" {
+		s.Password, err = readPasswordFile(o.passwordFile)
+		return s, err
+	}
+	s.Password = fault.Secret(a.Getenv(envDatabasePassword))
+	return s, nil
+}
+
+// literally finds what globs would read.
+var literally = regexp.MustCompile(`[\\*?\[\]]`)
+
+func databaseQuery(s *database.Server, query url.Values) error {
+	for name, values := range query {
+		value := values[len(values)-1]
+		switch {
+		case name == "socket" && s.Host == "" && strings.HasPrefix(value, "/"):
+			s.Host = value
+		case name == "socket":
+			return fault.New("", fault.ErrInvalid, "socket needs an absolute path, and no host", "")
+		case name == "tls" && (value == database.TLSDisable || value == database.TLSRequire || value == database.TLSVerify):
+			s.TLS = value
+		default:
+			return fault.New("", fault.ErrInvalid, name+"="+value+" means nothing", "there are tls=disable, tls=require, tls=verify and socket=PATH")
+		}
+	}
+	return nil
+}
+
+func (a *app) databaseSource(address string, o backupOptions) (protect.Source, error) {
+	s, err := a.databaseServer(address, o.database, o.caFile)
+	if err != nil {
+		return nil, err
+	}
+	return database.NewSource("", database.Local{}, s)
+}
+
+// databaseRestorers load dumps into a server.
+func (a *app) databaseRestorers(o restoreOptions) (map[string]protect.Restorer, error) {
+	s, err := a.databaseServer(o.to, o.database, o.caFile)
+	if err != nil {
+		return nil, err
+	}
+	load := func(ctx context.Context, from point.Reader, _ point.Part, _ string) ([]string, error) {
+		return database.Restore(ctx, from, s, database.Local{}, database.RestoreOptions{Replace: o.replace})
+	}
+	return map[string]protect.Restorer{point.KindDatabase: load}, nil
+}
+
+// database makes the source of a database server that a policy names.
+func (b *builder) database(ctx context.Context, name string, d *v1alpha1.Database) (protect.PlannedSource, error) {
+	if d.Pod != nil {
+		return protect.PlannedSource{}, fault.New("database", fault.ErrUnsupported, "pods are on a cluster", "apply the policy to the cluster; docs/kubernetes.md says how")
+	}
+	s := database.Server{
+		Name: d.Name, Engine: d.Engine, Host: d.Host, Port: d.Port, Username: d.Username, Databases: d.Databases, Exclude: d.ExcludeDatabases,
+	}
+	if d.File != "" {
+		s.File = b.home(d.File)
+	}
+	var err error
+	if s.Password, err = b.secret(ctx, d.Password); err != nil {
+		return protect.PlannedSource{}, err
+	}
+	if d.TLS != nil {
+		s.TLS = cmp.Or(d.TLS.Mode, database.TLSVerify)
+		if s.CAFile, err = b.caFile(ctx, v1alpha1.Access{CA: d.TLS.CA}); err != nil {
+			return protect.PlannedSource{}, err
+		}
+	}
+	src, err := database.NewSource(name, database.Local{}, s)
+	return protect.PlannedSource{Source: src, Type: "database"}, err
+}
