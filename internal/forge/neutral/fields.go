@@ -140,10 +140,62 @@ func recall(o *Origin, body *string, account string, thing any) (Mark, bool) {
 	if i, isItem := thing.(*Item); isItem && strings.EqualFold(i.ClosedBy.Login, account) {
 		i.ClosedBy, i.Reason = User{}, "" // the restore closed it
 	}
-	if len(m.More) > 0 {
-		_ = json.Unmarshal(m.More, thing) // a field that cannot be read stays as the forge has it
+	switch t := thing.(type) {
+	case *Item:
+		events, reactions := t.Events, t.Reactions
+		t.Events, t.Reactions = nil, nil
+		refill(t, m.More)
+		t.Events, t.Reactions = joinEvents(t.Events, events, account), joinReactions(t.Reactions, reactions)
+	case *Comment:
+		reactions := t.Reactions
+		t.Reactions = nil
+		refill(t, m.More)
+		t.Reactions = joinReactions(t.Reactions, reactions)
+	default:
+		refill(t, m.More)
 	}
 	return m, true
+}
+
+// refill gives a thing the fields that a mark has more, each as a whole: nothing of what the forge has in its place stays in it. A field
+// that cannot be read stays as the forge has it.
+func refill(thing any, more json.RawMessage) {
+	var given map[string]json.RawMessage
+	if len(more) == 0 || json.Unmarshal(more, &given) != nil {
+		return
+	}
+	v := reflect.ValueOf(thing).Elem()
+	for _, field := range reflect.VisibleFields(v.Type()) {
+		raw, ok := given[lowerFirst(field.Name)]
+		if !ok || field.Anonymous || !field.IsExported() {
+			continue
+		}
+		place := v.FieldByIndex(field.Index)
+		if pull, is := place.Interface().(*Pull); is && pull != nil {
+			refill(pull, raw) // of a pull request that stayed one, the forge has the reviews
+			continue
+		}
+		if fresh := reflect.New(place.Type()); json.Unmarshal(raw, fresh.Interface()) == nil {
+			place.Set(fresh.Elem())
+		}
+	}
+}
+
+// joinEvents adds what happened since to what a mark has. What the account did was the restore.
+func joinEvents(before, since []*Event, account string) []*Event {
+	since = slices.DeleteFunc(since, func(e *Event) bool { return strings.EqualFold(e.Actor.Login, account) })
+	return append(before, since...)
+}
+
+// joinReactions adds those that people had since.
+func joinReactions(before, since []Reaction) []Reaction {
+	for _, r := range since {
+		same := func(other Reaction) bool { return other.Content == r.Content && other.User.Login == r.User.Login }
+		if !slices.ContainsFunc(before, same) {
+			before = append(before, r)
+		}
+	}
+	return before
 }
 
 // regroup makes reviews of what stands among the comments of a pull request and was one, and threads of answers.
@@ -163,9 +215,7 @@ func regroup(item *Item) {
 	for _, c := range item.Comments {
 		if c.mark.Sort == SortReviewText {
 			r := &Review{Origin: c.Origin, Item: item.Number, Body: c.Body}
-			if len(c.mark.More) > 0 {
-				_ = json.Unmarshal(c.mark.More, r) // as in recall
-			}
+			refill(r, c.mark.More)
 			g.reviews[r.ID] = r
 			item.Pull.Reviews = append(item.Pull.Reviews, r)
 		}
