@@ -120,28 +120,39 @@ func (a *app) tellPoints(points []point.Point) error {
 		a.say("no points")
 		return nil
 	}
-	rows, revisions := make([][]string, len(points)), make([][]string, len(points))
+	rows, revisions, proven := make([][]string, len(points)), make([][]string, len(points)), make([]string, len(points))
 	for i, p := range points {
 		rows[i] = []string{shortID(p.ID), stamp(p.Time), p.Subject.Name, string(p.State), size(p.Bytes), fit(holdsOf(p))}
 		_, revisions[i] = p.DeployedBy()
+		proven[i] = provenOf(p)
 	}
-	return a.table(withRevisions([]string{"ID", "TIME (UTC)", "SUBJECT", "STATE", "SIZE", "HOLD"}, rows, revisions))
+	heads, rows := withRevisions([]string{"ID", "TIME (UTC)", "SUBJECT", "STATE", "SIZE", "HOLD"}, rows, revisions)
+	return a.table(withColumn(heads, rows, "PROVEN", proven))
 }
 
 // withRevisions puts the revisions that were live before the last column of a table, where there are any.
 func withRevisions(heads []string, rows, revisions [][]string) ([]string, [][]string) {
-	if !slices.ContainsFunc(revisions, func(live []string) bool { return len(live) > 0 }) {
-		return heads, rows
-	}
-	last := len(heads) - 1
+	cells := make([]string, len(rows))
 	for i := range rows {
 		var short []string
 		for _, r := range revisions[i] {
 			short = append(short, shortID(r))
 		}
-		rows[i] = slices.Insert(rows[i], last, strings.Join(short, " "))
+		cells[i] = strings.Join(short, " ")
 	}
-	return slices.Insert(heads, last, "REVISION"), rows
+	return withColumn(heads, rows, "REVISION", cells)
+}
+
+// withColumn puts a column before the last one of a table, where it says anything.
+func withColumn(heads []string, rows [][]string, head string, cells []string) ([]string, [][]string) {
+	if strings.Join(cells, "") == "" {
+		return heads, rows
+	}
+	last := len(heads) - 1
+	for i := range rows {
+		rows[i] = slices.Insert(rows[i], last, cells[i])
+	}
+	return slices.Insert(heads, last, head), rows
 }
 
 // shortID is enough of an id to refer to it in any vault of a person's making.
@@ -215,7 +226,7 @@ func (a *app) show(ctx context.Context, ref string, o showOptions) error {
 		if err != nil {
 			return err
 		}
-		record.Point.Holds = p.Holds
+		record.Point.Holds, record.Point.Proof = p.Holds, p.Proof
 		doc := showDocument{
 			Version: documentVersion, Point: record.Point, Ledger: record.Ledger, Finished: record.Finished, Tool: record.Tool,
 		}
@@ -243,6 +254,7 @@ func (a *app) tellRecord(r *point.Record) error {
 		{"taken", stamp(p.Time) + " UTC, in " + r.Finished.Sub(p.Time).Round(100*time.Millisecond).String()},
 		{"made by", r.Tool},
 		{"on hold", holdsOf(p)},
+		{"proven", proofLine(p.Proof)},
 	}, deploymentLines(p.Deployment)...) {
 		if line[1] != "" {
 			fmt.Fprintf(a.Stdout, "%-8s %s\n", line[0], printable(line[1]))

@@ -50,14 +50,15 @@ func newRootCommand(a *app) *cobra.Command {
 	flags.StringVarP(&a.global.location, "location", "l", "", "`URL` or directory of the vault (default $BACKSTAY_LOCATION)")
 	flags.StringVar(&a.global.passwordFile, "password-file", "", "read the vault's password from `FILE` (default $BACKSTAY_PASSWORD)")
 	flags.StringVar(&a.global.passwordCommand, "password-command", "", "read the vault's password from what the shell `COMMAND` prints")
+	flags.StringVar(&a.global.evidenceKey, "evidence-key", "", "sign what is said of points with the key in `FILE` (default $BACKSTAY_EVIDENCE_KEY)")
 	flags.BoolVar(&a.global.json, "json", false, "print one JSON document, and errors as JSON on standard error")
 	flags.BoolVarP(&a.global.quiet, "quiet", "q", false, "print nothing but errors and what was asked for")
 	flags.Var(&a.global.logFormat, "log-format", "`FORMAT` of progress and errors: text or json")
 	_ = cmd.RegisterFlagCompletionFunc("log-format", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
 
 	cmd.AddCommand(
-		newBackupCommand(a), newPointsCommand(a), newShowCommand(a), newDiffCommand(a), newRestoreCommand(a), newExportCommand(a), newRollbackCommand(a), newVerifyCommand(a),
-		newHoldCommand(a), newExpireCommand(a), newMaintainCommand(a),
+		newBackupCommand(a), newPointsCommand(a), newShowCommand(a), newDiffCommand(a), newRestoreCommand(a), newExportCommand(a), newRollbackCommand(a), newVerifyCommand(a), newDrillCommand(a),
+		newHoldCommand(a), newExpireCommand(a), newMaintainCommand(a), newEvidenceCommand(a),
 		newRunCommand(a), newConfigCommand(a), newGickupCommand(a), newConvertCommand(a), newBlueprintCommand(a), newKandoCommand(a),
 		newLocationCommand(a),
 		newGateCommand(a), newControllerCommand(a), newWorkerCommand(a), newMoverCommand(a), newVersionCommand(a),
