@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/backstay/backstay/internal/evidence"
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/vault"
 )
@@ -22,6 +23,7 @@ const (
 	envLocation    = "BACKSTAY_LOCATION"
 	envPassword    = "BACKSTAY_PASSWORD"
 	envNewPassword = "BACKSTAY_NEW_PASSWORD"
+	envEvidenceKey = "BACKSTAY_EVIDENCE_KEY"
 	envHostname    = "BACKSTAY_HOSTNAME" // names this machine in subjects
 )
 
@@ -102,7 +104,10 @@ func (a *app) withVault(ctx context.Context, want access, do func(*vault.Vault) 
 }
 
 func (a *app) vaultOptions() vault.Options {
-	return vault.Options{Tool: "backstay " + a.Version, Clock: a.Clock}
+	return vault.Options{
+		Tool: "backstay " + a.Version, Clock: a.Clock,
+		Evidence: once(func(context.Context) (*evidence.Key, error) { return a.evidenceKey() }),
+	}
 }
 
 // location is the vault's, and whether it is the default because nobody named one.
@@ -174,20 +179,7 @@ func (a *app) makePassword(file string) (fault.Secret, error) {
 // writePasswordFile makes file, which must not exist. It is there only when it is whole, and it is on the disk before anything is
 // encrypted with what it holds.
 func writePasswordFile(file string, password fault.Secret) error {
-	dir := filepath.Dir(file)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(dir, ".password-") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) //nolint:errcheck // a second name of the same file
-	_, err = f.WriteString(password.Reveal() + "\n")
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Link(f.Name(), file)
+	return writeNew(file, []byte(password.Reveal()+"\n"))
 }
 
 // passwordSource is where a password may come from, the flags first. At most one flag may be set.

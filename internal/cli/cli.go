@@ -51,6 +51,7 @@ type globalOptions struct {
 	location        string
 	passwordFile    string
 	passwordCommand string
+	evidenceKey     string
 	json            bool
 	quiet           bool
 	logFormat       logFormat

@@ -159,6 +159,7 @@ func (a *app) move(ctx context.Context, task volume.Task) (parts []volume.PartRe
 	o := a.vaultOptions()
 	o.ReadOnly = task.Operation == volume.Restore
 	o.Memory = vaultMemory
+	o.Evidence = nil // it writes parts, of which the worker makes points
 	o.Env = func(name string) string {
 		if value, ok := task.Location.Credentials[name]; ok {
 			return value

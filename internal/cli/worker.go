@@ -15,6 +15,7 @@ import (
 	"github.com/backstay/backstay/internal/blueprint"
 	"github.com/backstay/backstay/internal/blueprint/function"
 	"github.com/backstay/backstay/internal/database"
+	"github.com/backstay/backstay/internal/evidence"
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/forge"
 	"github.com/backstay/backstay/internal/git"
@@ -153,6 +154,7 @@ func (a *app) newWorker(ctx context.Context, o workerOptions) (*worker.Worker, e
 		movers.PullSecrets = append(movers.PullSecrets, corev1.LocalObjectReference{Name: name})
 	}
 	secrets := &notify.Secrets{}
+	sign := once(func(ctx context.Context) (*evidence.Key, error) { return clusterEvidenceKey(ctx, cluster, o.system) })
 	log := notify.NewLogger(a.Stderr, notify.LogOptions{JSON: a.told.json, Level: slog.LevelInfo, Secrets: secrets})
 	return worker.New(worker.Options{
 		Cluster: cluster, System: o.system, Name: o.clusterName, Volumes: movers, Now: a.Clock, Log: log, Retention: retention,
@@ -163,7 +165,7 @@ func (a *app) newWorker(ctx context.Context, o workerOptions) (*worker.Worker, e
 			})
 		},
 		Open: func(ctx context.Context, l volume.Location, create bool) (worker.Store, error) {
-			return a.openCarried(ctx, l, secrets, create)
+			return a.openCarried(ctx, l, secrets, sign, create)
 		},
 		Repositories: func(
 			ctx context.Context, p v1alpha1.Policy, s worker.Store, secret func(context.Context, v1alpha1.SecretKeyRef) ([]byte, error),
@@ -200,7 +202,9 @@ func (a *app) newWorker(ctx context.Context, o workerOptions) (*worker.Worker, e
 }
 
 // openCarried opens the vault at a location that comes with its secrets. With create it is made where there is none.
-func (a *app) openCarried(ctx context.Context, l volume.Location, secrets *notify.Secrets, create bool) (store, error) {
+func (a *app) openCarried(
+	ctx context.Context, l volume.Location, secrets *notify.Secrets, sign func(context.Context) (*evidence.Key, error), create bool,
+) (store, error) {
 	location, err := vault.ParseLocation(l.URL)
 	if err != nil {
 		return nil, err
@@ -211,6 +215,7 @@ func (a *app) openCarried(ctx context.Context, l volume.Location, secrets *notif
 		secrets.Add(fault.Secret(value))
 	}
 	o := a.vaultOptions()
+	o.Evidence = sign
 	o.Env = func(name string) string { return l.Credentials[name] } // nothing of the process's own: it may be another's
 	v, err := vault.Open(ctx, location, password, o)
 	if err == nil {

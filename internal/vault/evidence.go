@@ -128,7 +128,7 @@ func (v *Vault) attest(ctx context.Context, d evidence.Deed) (warning string, er
 		}
 	}
 	slices.Sort(d.Previous)
-	key, keyErr := v.signer()
+	key, keyErr := v.signer(ctx)
 	if keyErr != nil {
 		warning = "evidence is not signed: " + keyErr.Error()
 	}
@@ -228,11 +228,11 @@ func (v *Vault) attestDrilled(ctx context.Context, s saved, p point.Proof) error
 }
 
 // signer gives the key that statements are signed with; nil where the options name none.
-func (v *Vault) signer() (*evidence.Key, error) {
+func (v *Vault) signer(ctx context.Context) (*evidence.Key, error) {
 	if v.evidenceKey == nil {
 		return nil, nil //nolint:nilnil // no key
 	}
-	return v.evidenceKey()
+	return v.evidenceKey(ctx)
 }
 
 // Evidence is the statements of what was done to the points of a vault.

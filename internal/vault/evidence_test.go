@@ -25,7 +25,7 @@ var repoB = point.Subject{Kind: point.SubjectRepository, Name: "example.com/acme
 // signing makes options with a key of its own.
 func signing() (Options, []evidence.PublicKey) {
 	key := evidence.NewKey()
-	return Options{Tool: "backstay test", Evidence: func() (*evidence.Key, error) { return key, nil }}, []evidence.PublicKey{key.Public()}
+	return Options{Tool: "backstay test", Evidence: func(context.Context) (*evidence.Key, error) { return key, nil }}, []evidence.PublicKey{key.Public()}
 }
 
 // reportOf checks the evidence of a vault.
@@ -139,7 +139,7 @@ func TestEvidenceWithoutAKey(t *testing.T) {
 	dir := t.TempDir()
 	o, keys := signing()
 	good := o.Evidence
-	o.Evidence = func() (*evidence.Key, error) { return nil, errors.New("the key is gone") }
+	o.Evidence = func(context.Context) (*evidence.Key, error) { return nil, errors.New("the key is gone") }
 	v := newVault(t, dir, o)
 	receipt := backUp(t, v, repoA, 1, 1000)
 	if len(receipt.Warnings) != 1 || !strings.Contains(receipt.Warnings[0], "the key is gone") {

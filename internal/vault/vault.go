@@ -44,7 +44,7 @@ type Options struct {
 	Env func(name string) string
 	// Evidence gives the key that statements of what is done to points are signed with. It is asked when there is something to sign.
 	// Nil, they are not signed.
-	Evidence func() (*evidence.Key, error)
+	Evidence func(ctx context.Context) (*evidence.Key, error)
 	Clock    func() time.Time // time.Now where nil
 }
 
@@ -79,7 +79,7 @@ type Vault struct {
 	recent  recentDirs
 	chain   chain
 
-	evidenceKey func() (*evidence.Key, error) // nil for none
+	evidenceKey func(ctx context.Context) (*evidence.Key, error) // nil for none
 
 	newest atomic.Int64 // when the newest manifest that was seen was written, in Unix nanoseconds
 

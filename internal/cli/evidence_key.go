@@ -1,0 +1,144 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/backstay/backstay/internal/evidence"
+	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/kube"
+	"github.com/backstay/backstay/internal/vault"
+)
+
+// The Secret in which a cluster keeps its key, in Backstay's own namespace.
+const (
+	evidenceSecret     = "backstay-evidence"
+	evidencePrivateKey = "key.pem"
+	evidencePublicKey  = "public.pem"
+)
+
+const hintEvidenceKey = "docs/evidence.md says where the key may come from"
+
+// evidenceKey is the key that signs: the one that is named, else one's own, which is made on first use.
+func (a *app) evidenceKey() (*evidence.Key, error) {
+	key, err := a.ownEvidenceKey()
+	if err == nil || !errors.Is(err, fs.ErrNotExist) || a.global.evidenceKey != "" {
+		return key, err
+	}
+	file, err := a.evidenceKeyFile()
+	if err != nil {
+		return nil, err
+	}
+	key = evidence.NewKey()
+	switch err := writeNew(file, key.PEM()); {
+	case errors.Is(err, fs.ErrExist):
+		return a.ownEvidenceKey() // another run was faster
+	case err != nil:
+		return nil, fault.Wrap("make a key for evidence", fault.ErrDenied, err, hintEvidenceKey)
+	}
+	a.told.notice("made a key to sign evidence with, %s: keep a copy of what `backstay evidence key` prints elsewhere", file)
+	return key, nil
+}
+
+// ownEvidenceKey is the key that signs, where there is one.
+func (a *app) ownEvidenceKey() (*evidence.Key, error) {
+	if text := a.Getenv(envEvidenceKey); text != "" && a.global.evidenceKey == "" {
+		key, err := evidence.ParseKey([]byte(text))
+		return key, fault.Wrap(envEvidenceKey, nil, err, "")
+	}
+	file, err := a.evidenceKeyFile()
+	if err != nil {
+		return nil, err
+	}
+	text, err := readKeyFile(file)
+	if err != nil {
+		return nil, err
+	}
+	if info, err := os.Stat(file); err == nil && info.Mode().Perm()&0o077 != 0 {
+		a.told.notice("others may read the key %s: chmod 600 it", file)
+	}
+	key, err := evidence.ParseKey(text)
+	return key, fault.Wrap(file, nil, err, "")
+}
+
+// evidenceKeyFile is where the key is: where the user says, else beside the default vault's password.
+func (a *app) evidenceKeyFile() (string, error) {
+	if a.global.evidenceKey != "" {
+		return a.global.evidenceKey, nil
+	}
+	password, err := vault.DefaultPasswordFile(a.Getenv)
+	if err != nil {
+		return "", fault.Wrap("find the key for evidence", nil, err, hintEvidenceKey)
+	}
+	return filepath.Join(filepath.Dir(password), "evidence.key"), nil
+}
+
+// writeNew makes a file of mode 0600, which must not exist. It is there only when it is whole.
+func writeNew(file string, content []byte) error {
+	dir := filepath.Dir(file)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(dir, ".new-") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) //nolint:errcheck // a second name of the same file
+	_, err = f.Write(content)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Link(f.Name(), file)
+}
+
+// once keeps what read gave, once it gave something.
+func once(read func(ctx context.Context) (*evidence.Key, error)) func(ctx context.Context) (*evidence.Key, error) {
+	var mu sync.Mutex
+	var kept *evidence.Key
+	return func(ctx context.Context) (*evidence.Key, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if kept != nil {
+			return kept, nil
+		}
+		key, err := read(ctx)
+		if err == nil {
+			kept = key
+		}
+		return key, err
+	}
+}
+
+// clusterEvidenceKey is the key of a cluster. It is made on first use.
+func clusterEvidenceKey(ctx context.Context, cluster *kube.Cluster, system string) (*evidence.Key, error) {
+	op := "read secret " + system + "/" + evidenceSecret
+	var secret corev1.Secret
+	err := cluster.Client.Get(ctx, types.NamespacedName{Namespace: system, Name: evidenceSecret}, &secret)
+	if apierrors.IsNotFound(err) {
+		key := evidence.NewKey()
+		secret = corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Namespace: system, Name: evidenceSecret},
+			Data:       map[string][]byte{evidencePrivateKey: key.PEM(), evidencePublicKey: key.Public().PEM()},
+		}
+		if err = cluster.Client.Create(ctx, &secret); err == nil {
+			return key, nil
+		}
+		if apierrors.IsAlreadyExists(err) { // another was faster
+			err = cluster.Client.Get(ctx, types.NamespacedName{Namespace: system, Name: evidenceSecret}, &secret)
+		}
+	}
+	if err != nil {
+		return nil, fault.Wrap(op, kube.ClassOf(err), err, "")
+	}
+	key, err := evidence.ParseKey(secret.Data[evidencePrivateKey])
+	return key, fault.Wrap(op, nil, err, "")
+}
