@@ -17,7 +17,10 @@ import (
 
 // Capture writes the account into the sink: the listing, and every repository that the filter takes. It fails where nothing could be
 // listed, for then there is nothing to make a point of.
-func (a *Account) Capture(ctx context.Context, to point.Sink) error {
+func (a *Account) Capture(ctx context.Context, to point.Sink) error { return a.capture(ctx, to, nil) }
+
+// capture writes the account. What was captured of some repositories already is taken over; nil for nothing.
+func (a *Account) capture(ctx context.Context, to point.Sink, captured map[string][]point.Part) error {
 	l, err := a.list(ctx)
 	if err != nil {
 		return err
@@ -30,10 +33,8 @@ func (a *Account) Capture(ctx context.Context, to point.Sink) error {
 		return err
 	}
 	chosen := a.choose(l)
-	c.ids = map[string]bool{}
-	for _, r := range l.all {
-		c.ids[a.partID(r, "")] = true
-	}
+	c.know(l)
+	c.captured = captured
 	c.noteRenames(l.all)
 	for _, r := range l.all {
 		if reason := chosen.left[a.path(r)]; reason != "" {
@@ -53,7 +54,8 @@ type capture struct {
 	last map[string]point.Part // by name
 	byID map[string]string     // names of parts of the last point by their IDs
 
-	ids map[string]bool // of the parts of the repositories listed; nil for a single repository
+	ids      map[string]bool         // of the parts of the repositories listed; nil for a single repository
+	captured map[string][]point.Part // before, by others, of repositories by their paths
 
 	mu    sync.Mutex
 	named map[string]bool // parts that were begun, skipped or vanished
@@ -72,6 +74,14 @@ func (a *Account) newCapture(ctx context.Context, to point.Sink) (*capture, erro
 		}
 	}
 	return c, nil
+}
+
+// know notes which repositories are listed.
+func (c *capture) know(l *listing) {
+	c.ids = map[string]bool{}
+	for _, r := range l.all {
+		c.ids[c.a.partID(r, "")] = true
+	}
 }
 
 // known reports whether the vault has a copy of the part.
@@ -155,6 +165,9 @@ func (c *capture) repository(ctx context.Context, j job) error {
 	if j.unfit != nil {
 		return c.unfit(ctx, j)
 	}
+	if done, err := c.takeOver(ctx, j.Repository, c.captured[c.a.path(j.Repository)]); done || err != nil {
+		return err
+	}
 	fresh := c.fresh(j.Repository) // before the part is ended
 	if err := c.git(ctx, j.Repository, c.a.partName(j.Repository), "", j.HTTPURL, j.SSHURL); err != nil {
 		return err
@@ -204,11 +217,18 @@ func (c *capture) git(ctx context.Context, r Repository, name, of, httpURL, sshU
 
 // watching is the sink, which raises an alarm where another repository took the name of one that is gone.
 func (c *capture) watching(name, id string) point.Sink {
-	before := c.last[name]
-	if c.ids == nil || !known(before) || before.ID == "" || id == "" || before.ID == id || c.ids[repositoryID(before.ID)] {
+	if !c.usurps(name, id) {
 		return c.to
 	}
-	return alarmedSink{c.to, name, "the repository that had this name is gone, and another one has it"}
+	return alarmedSink{c.to, name, usurped}
+}
+
+const usurped = "the repository that had this name is gone, and another one has it"
+
+// usurps reports whether a part has the name of one whose repository is gone.
+func (c *capture) usurps(name, id string) bool {
+	before := c.last[name]
+	return c.ids != nil && known(before) && before.ID != "" && id != "" && before.ID != id && !c.ids[repositoryID(before.ID)]
 }
 
 // repositoryID is a part's ID without what tells it from the other parts of its repository.

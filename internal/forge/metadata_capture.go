@@ -77,6 +77,7 @@ func (c *capture) unmoved(prior *point.Prior, mark string) (point.Part, bool) {
 type metadataMarks struct {
 	asked map[int]bool      // by number of the bulk
 	words map[string]string // by repository
+	told  map[string]string // by those who asked in another process
 }
 
 // marksAtOnce is how many repositories are asked about in a bulk.
@@ -96,13 +97,16 @@ func (a *Account) metadataMark(ctx context.Context, r Repository) string {
 	a.mu.Unlock()
 	a.marking.Lock() // others wait: most will want the same bulk
 	defer a.marking.Unlock()
+	if mark, told := a.marks.told[r.ID]; told {
+		return mark
+	}
 	at := slices.IndexFunc(all, func(other Repository) bool { return other.ID == r.ID })
 	bulk := at / marksAtOnce
 	if at < 0 || a.marks.asked[bulk] {
 		return a.marks.words[r.ID]
 	}
 	if a.marks.asked == nil {
-		a.marks = metadataMarks{map[int]bool{}, map[string]string{}}
+		a.marks.asked, a.marks.words = map[int]bool{}, map[string]string{}
 	}
 	a.marks.asked[bulk] = true
 	words, err := marker.MetadataMarks(ctx, all[bulk*marksAtOnce:min(len(all), (bulk+1)*marksAtOnce)])

@@ -18,7 +18,8 @@ type Plan struct {
 	Retention    policy.Retention
 	Zone         *time.Location
 	Destinations []Destination
-	Parallel     int // repositories delivered at once; 0 for four
+	Parallel     int     // repositories delivered at once; 0 for four
+	Shared       *Shared // with other processes; nil for alone
 	Clock        Clock
 	Observe      point.Observer
 	// Tell is told of what becomes known while the run goes on: a repository that failed, a source that begins; one remark at a

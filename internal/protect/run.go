@@ -22,7 +22,7 @@ const defaultParallel = 4
 // Run runs a plan to its end: what one source, repository or destination does wrong costs no other. The report tells all. The
 // error is fault.ErrIncomplete where anything is lacking; it is another one only where the run could not go on.
 func Run(ctx context.Context, p Plan) (*point.Run, error) {
-	r := &run{plan: p, report: &point.Run{
+	r := &run{plan: p, helped: map[point.Subject]bool{}, report: &point.Run{
 		Version: point.RunVersion, Policy: p.Policy, Started: p.Clock().UTC(), Sources: []point.SourceRun{},
 	}}
 	for _, s := range p.Sources {
@@ -48,6 +48,7 @@ func Run(ctx context.Context, p Plan) (*point.Run, error) {
 type run struct {
 	plan    Plan
 	report  *point.Run
+	helped  map[point.Subject]bool // whose points another process made
 	mu      sync.Mutex // over what deliveries report
 	telling sync.Mutex // over the plan's Tell
 }
@@ -77,7 +78,7 @@ func (r *run) source(ctx context.Context, s PlannedSource) {
 	if r.plan.Store != nil {
 		held = r.capture(ctx, s, &report)
 	}
-	if len(r.plan.Destinations) > 0 && ctx.Err() == nil {
+	if len(r.plan.Destinations) > 0 && ctx.Err() == nil && !r.helped[subject] {
 		r.deliver(ctx, s, held, &report)
 	}
 	if s.Stats != nil {
@@ -97,7 +98,7 @@ func (r *run) source(ctx context.Context, s PlannedSource) {
 
 // capture makes a point of a source, and returns it opened where destinations need it.
 func (r *run) capture(ctx context.Context, s PlannedSource, report *point.SourceRun) *Held {
-	receipt, err := Backup(ctx, r.plan.Store, s.Source, r.plan.Policy)
+	receipt, err := r.backup(ctx, s)
 	if receipt == nil {
 		r.problem(report, err)
 		return nil
@@ -119,6 +120,17 @@ func (r *run) capture(ctx context.Context, s PlannedSource, report *point.Source
 		return nil
 	}
 	return &Held{record, tree}
+}
+
+// backup makes a point of a source, or helps another process to make it.
+func (r *run) backup(ctx context.Context, s PlannedSource) (*point.Receipt, error) {
+	source, divisible := s.Source.(Divisible)
+	if r.plan.Shared == nil || !divisible {
+		return Backup(ctx, r.plan.Store, s.Source, r.plan.Policy)
+	}
+	receipt, made, err := BackupShared(ctx, r.plan.Store, source, r.plan.Policy, r.plan.Parallel, *r.plan.Shared)
+	r.helped[s.Subject()] = !made
+	return receipt, err
 }
 
 // tellParts tells of every part: loudly of those that are lacking, and of alarms. Where a list fails, everything lacks for one reason.
@@ -245,8 +257,8 @@ func (r *run) expire(ctx context.Context) {
 		return
 	}
 	for i, s := range r.report.Sources {
-		if s.Point == "" {
-			continue // without a new point nothing goes
+		if s.Point == "" || r.helped[s.Subject] {
+			continue // without a new point nothing goes; of one that another process made, that process sees to it
 		}
 		points, err := r.plan.Store.Points(ctx, point.Filter{Subject: &s.Subject, Policy: r.plan.Policy})
 		if err == nil {

@@ -162,6 +162,14 @@ func (w *watch) Skip(name, kind, reason string) {
 	w.note(point.Part{Name: name, Kind: kind, State: point.Skipped, Reason: reason})
 }
 
+func (w *watch) Vanish(ctx context.Context, name, kind, reason string) error {
+	if err := w.Sink.Vanish(ctx, name, kind, reason); err != nil {
+		return err
+	}
+	w.note(point.Part{Name: name, Kind: kind, State: point.Vanished, Reason: reason})
+	return nil
+}
+
 type watchedPart struct {
 	point.PartWriter
 	watch *watch
@@ -181,6 +189,14 @@ func (p *watchedPart) Store(ctx context.Context, q point.Part) error {
 	}
 	q.Name, q.Kind, q.State, q.NewBytes = p.part.Name, p.part.Kind, point.Stored, p.bytes.Load()
 	p.watch.note(q)
+	return nil
+}
+
+// Save makes what there is so far last, where the vault can do that.
+func (p *watchedPart) Save(ctx context.Context, q point.Part) error {
+	if saver, is := p.PartWriter.(point.Saver); is {
+		return saver.Save(ctx, q)
+	}
 	return nil
 }
 

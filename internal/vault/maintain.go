@@ -108,6 +108,9 @@ func (v *Vault) clean(ctx context.Context, r *MaintainReport, began time.Time) e
 	if r.Drafts, err = v.dropDrafts(ctx, began.Add(-draftsKept)); err != nil {
 		return err
 	}
+	if err := v.forgetNotes(ctx); err != nil {
+		return err
+	}
 	if err := v.dropProofs(ctx); err != nil {
 		return err
 	}
