@@ -52,36 +52,60 @@ spec:
     - gitea: {url: %s, token: {env: GITEA_TOKEN}, caFile: %s, wikis: true, metadata: true}
 `, b.vault, from.url, from.ca))
 	b.ok(t, "run", "--once", "-f", filepath.Join(b.home, "policies", "all.yaml"))
+	was := map[string]remembered{}
+	for _, name := range repositories {
+		was[name] = from.remember(t, name)
+	}
 	to := startGitea(t)
 	to.people(t)
 	dump := filepath.Join(t.TempDir(), "dump")
 	said := b.ok(t, "restore", "latest", "--format", "gitea-restore-repo", "--to", dump, "--site", to.url)
+	t.Log(said)
 	for _, want := range []string{"item.due: lost (restore-repo takes none) 1", "55 issues, 4 pull requests, 60 comments", "--owner_name beta --repo_name lib"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("%q is not in what was said:\n%s", want, said)
 		}
 	}
 	for _, name := range repositories {
-		t.Run(strings.ReplaceAll(name, "/", "-"), func(t *testing.T) {
-			source, header := from.metadata(t, name)
-			owner, short, _ := strings.Cut(name, "/")
-			to.command(t, "restore-repo", "--repo_dir", filepath.Join(dump, header.Host, owner, short), "--owner_name", owner, "--repo_name", short)
-			back, _ := to.metadata(t, name)
-			compareMetadata(t, source, back, giteaforge.DumpKeeps(), to.url, from.url)
-			checkAttachment(t, to, back)
-			refs := func(g *gitea, address, what string) string {
-				return gitEnv(t, g.gitEnv(), t.TempDir(), "ls-remote", g.url+"/"+name+address, what)
-			}
-			if got, want := refs(to, ".git", "refs/heads/*"), refs(from, ".git", "refs/heads/*"); !strings.Contains(got, "refs/heads/bob/patch") ||
-				len(strings.Split(got, "\n")) != len(strings.Split(want, "\n"))+1 {
-				t.Errorf("branches are\n%s, want the fork's beside\n%s", got, want)
-			}
-			if got, want := refs(to, ".wiki.git", "HEAD"), refs(from, ".wiki.git", "HEAD"); got != want {
-				t.Errorf("the wiki is at %s, want %s", got, want)
-			}
-		})
+		t.Run(strings.ReplaceAll(name, "/", "-"), func(t *testing.T) { to.restoreRepo(t, dump, name, was[name], giteaforge.DumpKeeps()) })
 	}
 	t.Run("a server without the authors", func(t *testing.T) { testAuthorsByName(t, b) })
+}
+
+// remembered is what a server had of a repository.
+type remembered struct {
+	neutral.Source
+	archive.Header
+	url        string // of the server
+	refs, wiki string
+}
+
+func (g *gitea) remember(t *testing.T, name string) remembered {
+	t.Helper()
+	source, header := g.metadata(t, name)
+	return remembered{source, header, g.url, g.remoteRefs(t, name+".git", "refs/heads/*"), g.remoteRefs(t, name+".wiki.git", "HEAD")}
+}
+
+func (g *gitea) remoteRefs(t *testing.T, address, what string) string {
+	t.Helper()
+	return gitEnv(t, g.gitEnv(), t.TempDir(), "ls-remote", g.url+"/"+address, what)
+}
+
+// restoreRepo runs the command of that name, and compares what there is then.
+func (g *gitea) restoreRepo(t *testing.T, dump, name string, was remembered, keeps neutral.Fidelity) {
+	t.Helper()
+	owner, short, _ := strings.Cut(name, "/")
+	g.command(t, "restore-repo", "--repo_dir", filepath.Join(dump, was.Host, owner, short), "--owner_name", owner, "--repo_name", short)
+	back, _ := g.metadata(t, name)
+	compareMetadata(t, was.Source, back, keeps, g.url, was.url)
+	checkAttachment(t, g, back)
+	if got := g.remoteRefs(t, name+".git", "refs/heads/*"); !strings.Contains(got, "refs/heads/bob/patch") ||
+		len(strings.Split(got, "\n")) != len(strings.Split(was.refs, "\n"))+1 {
+		t.Errorf("branches are\n%s, want the fork's beside\n%s", got, was.refs)
+	}
+	if got := g.remoteRefs(t, name+".wiki.git", "HEAD"); got != was.wiki {
+		t.Errorf("the wiki is at %s, want %s", got, was.wiki)
+	}
 }
 
 // testAuthorsByName looks at what people see: the API of Gitea names the administrator where an author has no account.
@@ -199,8 +223,13 @@ func (g *gitea) commitTo(t *testing.T, user, repository, branch, name, text stri
 	}, nil)
 }
 
-// populate fills a repository with everything that a team leaves in one.
+// populate fills a repository with everything that a team leaves in one, and more issues and comments than a page has.
 func (g *gitea) populate(t *testing.T, name string) {
+	t.Helper()
+	g.populateWith(t, name, 55, 60)
+}
+
+func (g *gitea) populateWith(t *testing.T, name string, issues, comments int) {
 	t.Helper()
 	owner, short, _ := strings.Cut(name, "/")
 	g.createFor(t, owner, short, true, false)
@@ -212,7 +241,8 @@ func (g *gitea) populate(t *testing.T, name string) {
 	}
 	g.page(t, name, "Home")
 	labels, milestones := g.labelsAndMilestones(t, at)
-	for n := 1; n <= 55; n++ { // more than a page
+	each := max(2, comments/issues)
+	for n := 1; n <= issues; n++ {
 		user := []string{"alice", "bob", admin}[n%3]
 		if n == 1 {
 			user = "alice"
@@ -222,10 +252,9 @@ func (g *gitea) populate(t *testing.T, name string) {
 			"labels": []int64{labels[n%len(labels)]}, "milestone": milestones[n%len(milestones)], "assignees": []string{"bob"},
 		}
 		g.as(t, user, http.MethodPost, at+"/issues", issue, nil)
-		if n <= 30 {
-			for range 2 {
-				g.as(t, "bob", http.MethodPost, fmt.Sprintf("%s/issues/%d/comments", at, n), map[string]any{"body": "Yes — ☃ \x7f and **so on** 😀"}, nil)
-			}
+		for i := range min(each, comments-(n-1)*each) {
+			text := fmt.Sprintf("Yes — ☃ \x7f and **so on** 😀 %d", i)
+			g.as(t, []string{"bob", "alice"}[i/2%2], http.MethodPost, fmt.Sprintf("%s/issues/%d/comments", at, n), map[string]any{"body": text}, nil)
 		}
 	}
 	g.detail(t, at)
@@ -362,30 +391,12 @@ func (g *gitea) metadata(t *testing.T, name string) (neutral.Source, archive.Hea
 		t.Fatal(err)
 	}
 	h := held{files: map[string][]byte{}}
-	read := map[string][]archive.Record{}
-	var all []archive.Record
-	add := func(record archive.Record) {
-		read[record.Collection] = append(read[record.Collection], record)
-		all = append(all, record)
+	all := readMetadata(t, p, r)
+	read := map[string]int64{}
+	for _, record := range all {
+		read[record.Collection]++
 		for _, f := range p.FileURLs(record) {
 			all = append(all, h.fetch(t, p, r, f))
-		}
-	}
-	for _, c := range p.Collections(r) {
-		queries := []forge.Query{{Repository: r}}
-		if c.Of != "" {
-			queries = nil
-			for _, parent := range read[c.Of] {
-				queries = append(queries, forge.Query{Repository: r, Parents: []archive.Record{parent}})
-			}
-		}
-		for _, q := range queries {
-			for record, err := range c.Read(t.Context(), q) {
-				if err != nil {
-					t.Fatalf("%s: %v", c.Name, err)
-				}
-				add(record)
-			}
 		}
 	}
 	totals, err := p.Totals(t.Context(), r)
@@ -393,8 +404,8 @@ func (g *gitea) metadata(t *testing.T, name string) (neutral.Source, archive.Hea
 		t.Fatal(err)
 	}
 	for collection, total := range totals {
-		if int64(len(read[collection])) != total {
-			t.Errorf("%s has %d %s, and %d were read", name, total, collection, len(read[collection]))
+		if read[collection] != total {
+			t.Errorf("%s has %d %s, and %d were read", name, total, collection, read[collection])
 		}
 	}
 	header := archive.Header{Version: archive.Version, Dialect: p.Dialect(), Host: p.Host(), Repository: name, Account: admin}
@@ -406,6 +417,31 @@ func (g *gitea) metadata(t *testing.T, name string) (neutral.Source, archive.Hea
 		t.Fatal(err)
 	}
 	return h, header
+}
+
+// readMetadata reads all collections of a repository.
+func readMetadata(t *testing.T, p forge.MetadataReader, r forge.Repository) (all []archive.Record) {
+	t.Helper()
+	for _, c := range p.Collections(r) {
+		queries := []forge.Query{{Repository: r}}
+		if c.Of != "" {
+			queries = nil
+			for _, parent := range all {
+				if parent.Collection == c.Of {
+					queries = append(queries, forge.Query{Repository: r, Parents: []archive.Record{parent}})
+				}
+			}
+		}
+		for _, q := range queries {
+			for record, err := range c.Read(t.Context(), q) {
+				if err != nil {
+					t.Fatalf("%s: %v", c.Name, err)
+				}
+				all = append(all, record)
+			}
+		}
+	}
+	return all
 }
 
 // fetch downloads a file, and returns its record.

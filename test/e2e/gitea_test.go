@@ -18,7 +18,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
+	"regexp"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -34,6 +35,7 @@ type gitea struct {
 	dir    string // its data
 
 	watch atomic.Pointer[func(*http.Request)] // called with every request before it is answered
+	end   func()                              // ends it
 }
 
 const owner = "acme"
@@ -81,8 +83,10 @@ func startGitea(t *testing.T) *gitea {
 	run("migrate")
 	run("admin", "user", "create", "--admin", "--username", owner, "--password", "unused-but-long", "--email", "a@example.com",
 		"--must-change-password=false")
-	said := strings.Fields(run("admin", "user", "generate-access-token", "--username", owner, "--scopes", "all", "--raw"))
-	g.token = said[len(said)-1] // after lines of its log
+	said := run("admin", "user", "generate-access-token", "--username", owner, "--scopes", "all", "--raw")
+	if g.token = regexp.MustCompile(`(?m)^[0-9a-f]{40}$`).FindString(said); g.token == "" { // among lines of its log
+		t.Fatalf("there is no token in\n%s", said)
+	}
 
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	serve := exec.CommandContext(ctx, binary, "--config", config, "web")
@@ -94,9 +98,12 @@ func startGitea(t *testing.T) *gitea {
 	if err := serve.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	g.end = sync.OnceFunc(func() {
 		stop()
 		serve.Wait() // it was interrupted
+	})
+	t.Cleanup(func() {
+		g.end()
 		if t.Failed() {
 			t.Logf("gitea said:\n%s", log.Bytes())
 		}
@@ -108,6 +115,21 @@ func startGitea(t *testing.T) *gitea {
 		if time.Now().After(deadline) {
 			t.Fatal("gitea is not up after a minute")
 		}
+	}
+}
+
+// wipe ends the server, and removes all that it had.
+func (g *gitea) wipe(t *testing.T) {
+	t.Helper()
+	g.end()
+	entries, err := os.ReadDir(g.dir)
+	for _, e := range entries {
+		if err == nil && e.Name() != filepath.Base(g.ca) {
+			err = os.RemoveAll(filepath.Join(g.dir, e.Name()))
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -154,6 +176,7 @@ ROOT = %[2]s/repositories
 [database]
 DB_TYPE = sqlite3
 PATH = %[2]s/gitea.db
+SQLITE_TIMEOUT = 60000
 [security]
 INSTALL_LOCK = true
 SECRET_KEY = test

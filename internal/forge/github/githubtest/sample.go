@@ -23,7 +23,7 @@ func Sample() *Metadata {
 	}
 	return &Metadata{
 		Labels:     []Label{{Name: "bug", Color: "d73a4a", Description: "it does not work"}},
-		Milestones: []Milestone{{Number: 1, Title: "1.0", Description: "soon", Due: at(100), Created: at(0), Updated: at(0)}},
+		Milestones: []Milestone{{Number: 1, Title: "1.0", Description: "soon", Due: at(96), Created: at(0), Updated: at(0)}},
 		Releases:   []*Release{{ID: 41, Tag: "v1", Target: "main", Name: "One", Body: "mends #1", User: "ada", Created: at(9), Updated: at(9), Published: at(9)}},
 		Items: []*Item{
 			{
