@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/point"
@@ -33,20 +34,37 @@ type drillOptions struct {
 	asOf  timeFlag
 	all   bool
 	limit int
+
+	application applicationDrill
 }
 
 func newDrillCommand(a *app) *cobra.Command {
 	var o drillOptions
+	var flags *pflag.FlagSet
 	cmd := &cobra.Command{
-		Use:     "drill POINT|SUBJECT",
+		Use:     "drill POINT|SUBJECT | app/NAME [POINT]",
 		GroupID: groupKeeping,
 		Short:   "Prove a restore point by restoring it into scratch",
-		Long: exits(drillHelp, "3   a check failed: the point is not proven", "6   a scratch directory cannot be made",
+		Long: exits(drillHelp, "3   a check failed: the point is not proven", "6   the scratch directory cannot be made, or is full",
 			"7   the vault is damaged"),
-		Example:           "  backstay drill latest\n  backstay drill github.com/acme\n  backstay drill --all --limit 10",
-		Args:              takes(0, 1),
+		Example:           "  backstay drill latest\n  backstay drill github.com/acme\n  backstay drill --all --limit 10\n" +
+			"  backstay drill app/shop --http web:80/health",
+		Args:              takes(0, 2),
 		ValidArgsFunction: a.completePoints(1),
 		RunE: a.runs(func(ctx context.Context, args []string) error {
+			application, is := applicationOf(strings.Join(args[:min(len(args), 1)], ""))
+			switch {
+			case is:
+				if err := misplaced("drill", flags, "for an application", "all", "limit"); err != nil {
+					return err
+				}
+				return a.drillApplication(ctx, application, strings.Join(args[1:], ""), o.asOf, o.application)
+			case len(args) > 1:
+				return fault.New("drill", fault.ErrInvalid, "too many arguments", "one point at a time; with app/NAME the point comes second")
+			}
+			if err := misplaced("drill", flags, "without app/NAME", applicationDrillFlags()...); err != nil {
+				return err
+			}
 			if o.limit < 0 {
 				return fault.New("drill", fault.ErrInvalid, "--limit is a number of points", "")
 			}
@@ -57,6 +75,8 @@ func newDrillCommand(a *app) *cobra.Command {
 	cmd.Flags().IntVar(&o.limit, "limit", 0, "with --all: no more than `N` points")
 	o.asOf.bind(cmd)
 	o.pointFilter.bind(cmd)
+	o.application.bind(cmd.Flags())
+	flags = cmd.Flags()
 	return cmd
 }
 
