@@ -218,7 +218,7 @@ func drillClone(ctx context.Context, dir string, list *RefList, l Limits) (point
 	case killed(err):
 		return check, fault.Wrap("clone the restored repository", fault.ErrUnavailable, err, "")
 	case strings.Contains(said, "No space left"), strings.Contains(said, "quota exceeded"):
-		return check, fullDisk("clone the restored repository", errors.New(said))
+		return check, fault.New("clone the restored repository", fault.ErrRefused, said, "point TMPDIR to a disk that can hold the repository twice")
 	case err != nil:
 		check.Detail = shorten(said)
 		return check, nil

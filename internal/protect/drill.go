@@ -154,7 +154,7 @@ func (d Drill) part(ctx context.Context, from point.Reader, part point.Part, all
 		for i := range found {
 			found[i].Of = p.Name
 		}
-		failed, err := verdictOf(p.Kind, p, err)
+		failed, err := verdictOf("read", p, err)
 		if err != nil {
 			return nil, took, err
 		}
@@ -179,7 +179,7 @@ func verdictOf(what string, part point.Part, err error) ([]point.Check, error) {
 // unmade is the class of an error of the scratch directory's disk, whatever class it has been given; nil for any other.
 func unmade(err error) error {
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return fault.ErrUnavailable
+		return fault.ErrRefused
 	}
 	return localClass(err)
 }
