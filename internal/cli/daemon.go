@@ -303,6 +303,9 @@ func (d *daemon) execute(ctx context.Context, p v1alpha1.Policy, locations []v1a
 	if d.o.dryRun {
 		return d.list(ctx, plan)
 	}
+	if d.o.shared.Run != "" {
+		plan.Shared = &d.o.shared
+	}
 	s, where, err := d.store(ctx, p, locations)
 	if err != nil {
 		return broken(err)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/point"
 	"github.com/backstay/backstay/internal/policy"
+	"github.com/backstay/backstay/internal/protect"
 )
 
 const runHelp = `
@@ -23,11 +25,18 @@ points, plain copies and mirrors. It goes on until it is stopped, and takes chan
 those are wrong, it says so and keeps to what it has.
 
 With --once every policy runs now, one after the other, whatever its schedule. Locations must have a vault already: see
-location create.`
+location create.
+
+Several processes, here or on other machines, share the work on large accounts when each says the same --shared-run: a name for
+this one run. One of them makes the point, and any of them may end at any time. See docs/scale.md.`
 
 const runExample = `  backstay run -f /etc/backstay
   backstay run -f policy.yaml --once --json
-  backstay run -f policy.yaml --once --policy nightly --dry-run`
+  backstay run -f policy.yaml --once --policy nightly --dry-run
+  backstay run -f policy.yaml --once --shared-run "$(date +%F)"`
+
+// leastTerm leaves a process time to say that it is there, also on a machine that is busy.
+const leastTerm = 5 * time.Second
 
 type runOptions struct {
 	files    []string
@@ -43,8 +52,9 @@ type processOptions struct {
 	metricsPath string // of their URL
 	logFile     string // beside standard error; "" for none
 	logMaxAge   policy.Duration
-	timeFormat  string // of the log, a layout of Go; "" for RFC 3339
-	silent      bool   // nothing on standard error
+	timeFormat  string         // of the log, a layout of Go; "" for RFC 3339
+	silent      bool           // nothing on standard error
+	shared      protect.Shared // run with other processes; no name for none
 	level       slog.Level
 }
 
@@ -63,6 +73,8 @@ func newRunCommand(a *app) *cobra.Command {
 	flags.StringArrayVarP(&o.files, "file", "f", nil, "`FILE` of policies, or directory of such files; repeat for more")
 	flags.BoolVar(&o.once, "once", false, "run every policy once, now, and end")
 	flags.StringArrayVar(&o.policies, "policy", nil, "only the policy `NAME`; repeat for more")
+	flags.StringVar(&o.process.shared.Run, "shared-run", "", "with --once: share the work with all processes that say the same `NAME`")
+	flags.DurationVar(&o.process.shared.Term, "shared-term", protect.DefaultTerm, "with --shared-run: take over the work of a process after such a `TIME` of silence")
 	o.process.bind(cmd)
 	return cmd
 }
@@ -89,6 +101,12 @@ func (a *app) runDeclared(ctx context.Context, o runOptions) error {
 	}
 	if o.process.dryRun && !o.once {
 		return fault.New("run", fault.ErrInvalid, "--dry-run goes with --once", "")
+	}
+	if o.process.shared.Run != "" && !o.once {
+		return fault.New("run", fault.ErrInvalid, "--shared-run goes with --once", "a name is for one run")
+	}
+	if o.process.shared.Term < leastTerm {
+		return fault.New("run", fault.ErrInvalid, fmt.Sprintf("--shared-term %s is less than %s", o.process.shared.Term, leastTerm), "")
 	}
 	d, err := a.newDaemon(o.process)
 	if err != nil {
