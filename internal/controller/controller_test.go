@@ -125,10 +125,29 @@ func (w *world) wipe() {
 }
 
 func logTo(t *testing.T) io.Writer {
-	if testing.Verbose() {
-		return t.Output()
+	if !testing.Verbose() {
+		return io.Discard
 	}
-	return io.Discard
+	l := &testLog{to: t.Output()}
+	t.Cleanup(func() { // informers that were told to end say so a moment later
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.to = io.Discard
+	})
+	return l
+}
+
+// testLog is the log of a test, which nobody may write to once it is over.
+type testLog struct {
+	mu sync.Mutex
+	to io.Writer
+}
+
+// Write implements io.Writer.
+func (l *testLog) Write(text []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.to.Write(text)
 }
 
 // apply applies a manifest of deploy/rbac with the test's namespace in the place of Backstay's own.

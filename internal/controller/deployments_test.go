@@ -544,7 +544,9 @@ func TestArgoCDSaysWhyAGateWasClosed(t *testing.T) {
 	started := w.startOf(s.application)
 	g := w.knocks(s.pod)
 	b := w.waited(g)
-	w.status(b, func() { b.Status.Phase, b.Status.Problems = v1alpha1.PhaseFailed, []string{"repository not found: " + strings.Repeat("ä", 2000)} })
+	w.status(b, func() {
+		b.Status.Phase, b.Status.Problems = v1alpha1.PhaseFailed, []string{"repository not found: " + strings.Repeat("ä", 2000)}
+	})
 	w.answered(g, "Closed/BackupFailed")
 	if got := w.words(s.application); got != "" {
 		t.Errorf("of an operation that runs it says %q", got)
@@ -590,7 +592,9 @@ func (w *world) fenced(a *unstructured.Unstructured) {
 	fence := w.application(w.system, into, into)
 	started := w.clock.now().Truncate(time.Second)
 	g := w.opened(into, "gate", "argocd/"+w.system+"/"+into, started, "")
-	w.status(g, func() { g.Status.Phase, g.Status.Reason, g.Status.Message = v1alpha1.GateClosed, v1alpha1.GateFailed, "fence" })
+	w.status(g, func() {
+		g.Status.Phase, g.Status.Reason, g.Status.Message = v1alpha1.GateClosed, v1alpha1.GateFailed, "fence"
+	})
 	w.syncsAt(fence, started, "Failed", full, `, message: failed, syncResult: {revision: bbb, resources: [
 		{kind: Job, namespace: `+into+`, name: gate, hookType: PreSync, hookPhase: Failed, syncPhase: PreSync, message: "backstay: fence"}]}`)
 	w.explained(fence, "failed; backstay gate: BackupFailed: fence")
