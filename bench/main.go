@@ -25,7 +25,8 @@ func main() {
 	flag.StringVar(&b.restic, "restic", "restic", "the restic command")
 	flag.Float64Var(&b.scale, "scale", 1, "size of the repositories; 1 is what docs/performance.md reports")
 	flag.StringVar(&b.versitygw, "versitygw", "versitygw", "the S3 server of the scenario volume")
-	only := flag.String("only", "steps,replay,refs,large,account,volume", "scenarios to run")
+	only := flag.String("only", "steps,replay,refs,large,account,volume,dump", "scenarios to run")
+	flag.StringVar(&b.gigabytes, "gigabytes", "1", "sizes of the databases of the scenario dump, which docs/performance.md reports for 1,4,8")
 	flag.StringVar(&b.repository, "repository", "", "a real repository, whose history the scenario replay goes through")
 	flag.Parse()
 	if err := b.run(ctx, strings.Split(*only, ",")); err != nil {
@@ -39,6 +40,7 @@ type bench struct {
 	backstay, kopia, restic string
 	versitygw               string
 	repository              string
+	gigabytes               string
 	scale                   float64
 	out                     io.Writer
 	dir                     string // scratch
@@ -69,7 +71,7 @@ func (b *bench) run(ctx context.Context, only []string) (err error) {
 	scenarios := []struct {
 		name string
 		run  func(context.Context) error
-	}{{"steps", b.steps}, {"replay", b.replay}, {"refs", b.refs}, {"large", b.large}, {"account", b.account}, {"volume", b.volume}}
+	}{{"steps", b.steps}, {"replay", b.replay}, {"refs", b.refs}, {"large", b.large}, {"account", b.account}, {"volume", b.volume}, {"dump", b.dump}}
 	for _, s := range scenarios {
 		if !slices.Contains(only, s.name) {
 			continue

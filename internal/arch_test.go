@@ -164,8 +164,8 @@ var table = map[string]row{
 	},
 
 	// Not part of the product: they drive the built program from outside.
-	"bench":         {foreign: "os/exec github.com/minio/minio-go/v7 golang.org/x/sync/errgroup"}, // how fast the server itself is
-	"deploy/argocd": {},                                                                           // manifests that convert writes
+	"bench":         {ours: "internal/database", foreign: "os/exec github.com/minio/minio-go/v7 golang.org/x/sync/errgroup"}, // how fast the server itself is
+	"deploy/argocd": {},                                                                                                      // manifests that convert writes
 	"deploy": { // the chart, rendered by helm, and what an API server says to it; Blueprints
 		tests: "os/exec internal/kube/kubetest internal/blueprint internal/blueprint/function " + kubernetes,
 	},

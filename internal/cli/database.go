@@ -21,6 +21,10 @@ import (
 // envDatabasePassword is the password of the database server on the command line.
 const envDatabasePassword = "BACKSTAY_DATABASE_PASSWORD"
 
+// dumpMemory is what the garbage collector tries to stay below while a database streams into a vault, in bytes: packs that are under way
+// come on top of it.
+const dumpMemory = 48 << 20
+
 // databaseOptions say how a database server on the command line is reached.
 type databaseOptions struct{ passwordFile string }
 
@@ -104,6 +108,8 @@ func (a *app) databaseSource(address string, o backupOptions) (protect.Source, e
 	if err != nil {
 		return nil, err
 	}
+	limitMemory(a.Getenv, cgroupMemory, dumpMemory)
+	dropPages()
 	return database.NewSource("", database.Local{}, s)
 }
 
