@@ -101,7 +101,7 @@ func (w *world) wipe() {
 	ctx := context.Background() // the test's own context is over
 	lists := []client.ObjectList{
 		&v1alpha1.PolicyList{}, &v1alpha1.BackupList{}, &v1alpha1.RestoreList{}, &v1alpha1.RestorePointList{}, &v1alpha1.LocationList{},
-		&v1alpha1.GateList{},
+		&v1alpha1.GateList{}, &v1alpha1.DrillList{},
 	}
 	for _, list := range lists {
 		if err := w.admin.List(ctx, list); err != nil {
