@@ -97,6 +97,10 @@ func engineOf(s Server) (engine, error) {
 		return mysqlEngine{}, nil
 	case Postgres:
 		return postgresEngine{}, nil
+	case Redis:
+		return redisEngine{}, nil
+	case SQLite:
+		return sqliteEngine{}, nil
 	}
 	return nil, fault.New("database "+s.name(), fault.ErrInvalid, fmt.Sprintf("no engine is called %q", s.Engine), "")
 }

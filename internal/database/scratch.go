@@ -45,6 +45,8 @@ func StartScratch(ctx context.Context, engine, dir string, o ScratchOptions) (*S
 		s, err = startMariaDB(ctx, dir, o)
 	case Postgres:
 		s, err = startPostgres(ctx, dir, o)
+	case Redis:
+		s, err = startRedis(ctx, dir, o)
 	default:
 		return nil, fault.New(op, fault.ErrUnsupported, "there is none", "")
 	}
@@ -119,7 +121,7 @@ const serverPaths = ":/usr/sbin:/usr/local/sbin:/usr/libexec"
 // find looks for a server's program where its package puts it.
 func find(name string, patterns ...string) (string, error) {
 	if found, err := exec.LookPath(name); err == nil {
-		return filepath.EvalSymlinks(found)
+		return found, nil
 	}
 	for _, dir := range append(filepath.SplitList(serverPaths[1:]), patterns...) {
 		all, _ := filepath.Glob(filepath.Join(dir, name)) // of a pattern of ours
@@ -201,4 +203,19 @@ func startPostgres(ctx context.Context, dir string, o ScratchOptions) (*Scratch,
 	}
 	server := Server{Name: "scratch", Engine: Postgres, Host: dir, Port: o.Port}
 	return launch(ctx, server, as, dir, program, append(argv, o.Arguments...)...)
+}
+
+func startRedis(ctx context.Context, dir string, o ScratchOptions) (*Scratch, error) {
+	program, err := find("redis-server")
+	if err != nil {
+		if program, err = find("valkey-server"); err != nil {
+			return nil, err
+		}
+	}
+	socket := filepath.Join(dir, "s")
+	argv := []string{
+		"--port", strconv.Itoa(o.Port), "--bind", "127.0.0.1", "--unixsocket", socket, "--dir", dir, "--save", "", "--appendonly", "no",
+		"--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0", "--daemonize", "no",
+	}
+	return launch(ctx, Server{Name: "scratch", Engine: Redis, Host: socket}, nil, dir, program, append(argv, o.Arguments...)...)
 }

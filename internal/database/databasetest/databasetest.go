@@ -75,3 +75,9 @@ func PSQL(t *testing.T, s database.Server, db, sql string) string {
 	}
 	return run(t, sql, env, "psql", "--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "--set=ON_ERROR_STOP=1")
 }
+
+// RedisCLI has Redis carry out commands, one a line, and gives its answers.
+func RedisCLI(t *testing.T, s database.Server, commands string) string {
+	t.Helper()
+	return run(t, commands, nil, "redis-cli", "-s", s.Host)
+}
