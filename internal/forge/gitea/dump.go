@@ -43,17 +43,17 @@ type Dump struct {
 func DumpKeeps() neutral.Fidelity {
 	f := neutral.Fidelity{}
 	for sort, fields := range map[string]string{
-		"settings":  "description defaultBranch topics",
-		"label":     "",
-		"milestone": "",
-		"item":      "author created updated title body closed closedAt locked labels milestone",
-		"pull":      "base head baseOID headOID merged mergedAt mergeOID draft",
-		"comment":   "author created updated body",
-		"review":    "author created body",
-		"code":      "path line side oid",
-		"file":      "",
-		"release":   "created tag target name body draft prerelease",
-		"asset":     "name downloads created",
+		"settings":       "description defaultBranch topics",
+		"label":          "",
+		"milestone":      "",
+		"item":           "author created updated title body closed closedAt locked labels milestone",
+		"pull":           "base head baseOID headOID merged mergedAt mergeOID draft",
+		"comment":        "author created updated body",
+		"review":         "author created body",
+		"review-comment": "author created updated body",
+		"file":           "",
+		"release":        "created tag target name body draft prerelease",
+		"asset":          "name downloads created",
 	} {
 		if fields == "" {
 			f[sort] = neutral.Fate{State: neutral.Kept}
@@ -63,27 +63,28 @@ func DumpKeeps() neutral.Fidelity {
 		}
 	}
 	for field, how := range map[string]string{
-		"discussion":          "becomes an issue",
-		"pull.number":         "of GitLab: behind those of all issues",
-		"settings.private":    "restore-repo makes it public, unless FORCE_PRIVATE in [repository] of app.ini is set",
-		"milestone.updated":   "is the time of the restore",
-		"item.reactions":      "with the time of the restore",
-		"comment.reactions":   "with the time of the restore",
-		"item.closedBy":       "as an event",
-		"item.events":         "closed, reopened, merged, locked, unlocked, pinned and unpinned stay; others are lost",
-		"pull.mergedBy":       "as an event; the merge itself is the administrator's",
-		"pull.head":           "that of an open one from a fork is a branch of the repository: owner/branch",
-		"pull.headRepository": "is the repository itself",
-		"review.state":        "dismissed reviews are comments, pending ones are lost",
-		"release.author":      "shown by name only",
-		"release.published":   "is the time of creation",
-		"code.hunk":           "made anew from the commits",
+		"discussion":               "becomes an issue",
+		"settings.private":         "restore-repo makes it public, unless FORCE_PRIVATE in [repository] of app.ini is set",
+		"milestone.updated":        "is the time of the restore",
+		"item.reactions":           "with the time of the restore",
+		"comment.reactions":        "with the time of the restore",
+		"item.closedBy":            "as an event",
+		"item.events":              "closed, reopened, merged, locked, unlocked, pinned and unpinned stay; others are lost",
+		"pull.mergedBy":            "as an event; the merge itself is the administrator's",
+		"pull.head":                "that of an open one from a fork is a branch of the repository: owner/branch",
+		"pull.headRepository":      "is the repository itself",
+		"review.state":             "dismissed reviews are comments, pending ones are lost",
+		"release.author":           "shown by name only",
+		"release.published":        "is the time of creation",
+		"review-comment.code":      "at its place; the piece of the diff is made anew from the commits, and nothing is resolved",
+		"review-comment.reactions": "with the time of the restore",
 	} {
 		f[field] = neutral.Fate{State: neutral.Changed, How: how}
 	}
-	for _, sort := range []string{"settings", "item", "pull", "comment", "review", "code", "release", "asset", "rule", "hook", "key", "collaborator"} {
+	for _, sort := range []string{"settings", "item", "pull", "comment", "review", "review-comment", "release", "asset", "rule", "hook", "key", "collaborator"} {
 		f[sort] = neutral.Fate{State: neutral.Lost, How: "restore-repo takes none"}
 	}
+	f["item.number"] = neutral.Fate{State: neutral.Kept, How: "those of GitLab's merge requests come behind the issues'"}
 	return f
 }
 

@@ -8,7 +8,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/backstay/backstay/internal/forge/forgetest"
 	"github.com/backstay/backstay/internal/forge/gitea"
+	"github.com/backstay/backstay/internal/forge/neutral"
 )
 
 const (
@@ -148,5 +150,17 @@ func TestADumpOfGitLabNumbersMergeRequestsBehindIssues(t *testing.T) {
 	}
 	if got := text(t, dir, gitea.DumpGit, "refs/heads/eve/fix"); got != headOID+"\n" {
 		t.Errorf("the head from a fork is %q", got)
+	}
+}
+
+func TestPlansNameEveryField(t *testing.T) {
+	p, err := gitea.New(gitea.Options{URL: "https://gitea.example.com", Token: "x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, keeps := range map[string]neutral.Fidelity{"restore-repo": gitea.DumpKeeps(), "the API": p.Target().Keeps()} {
+		if unnamed := forgetest.Unplanned(keeps); len(unnamed) > 0 {
+			t.Errorf("%s says nothing of %q", name, unnamed)
+		}
 	}
 }

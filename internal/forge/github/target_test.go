@@ -742,3 +742,13 @@ func (s attached) Files(context.Context) iter.Seq2[*neutral.File, error] {
 		yield(&neutral.File{URL: s.url, Name: "shot.png", Size: 5, SHA256: strings.Repeat("ab", 32)}, nil)
 	}
 }
+
+func TestPlansNameEveryField(t *testing.T) {
+	p, err := github.New(github.Options{Token: forgetest.Token})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if unnamed := forgetest.Unplanned(p.Target().Keeps()); len(unnamed) > 0 {
+		t.Errorf("nothing is said of %q", unnamed)
+	}
+}

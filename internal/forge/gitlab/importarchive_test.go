@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/forge/forgetest"
 	"github.com/backstay/backstay/internal/forge/gitlab"
 	"github.com/backstay/backstay/internal/forge/neutral"
 )
@@ -431,4 +432,12 @@ func FuzzImport(f *testing.F) {
 			t.Error("the merge request is lost")
 		}
 	})
+}
+
+func TestPlansNameEveryField(t *testing.T) {
+	for name, keeps := range map[string]neutral.Fidelity{"the import": gitlab.ImportKeeps(), "the API": newBench(t).Target().Keeps()} {
+		if unnamed := forgetest.Unplanned(keeps); len(unnamed) > 0 {
+			t.Errorf("%s says nothing of %q", name, unnamed)
+		}
+	}
 }
