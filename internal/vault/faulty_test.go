@@ -260,7 +260,8 @@ func TestChangePassword(t *testing.T) {
 // a repair.
 func TestPasswordChangeCutShort(t *testing.T) {
 	base, points := sample(t)
-	for puts := range 4 {
+	const all = 5 // two of them of the lease
+	for puts := range all + 1 {
 		t.Run(fmt.Sprint(puts), func(t *testing.T) {
 			ctx := t.Context()
 			dir := clone(t, base)
@@ -269,18 +270,18 @@ func TestPasswordChangeCutShort(t *testing.T) {
 			must(t, err)
 			st.puts = puts
 			err = v.ChangePassword(ctx, "second")
-			if (err == nil) != (puts == 3) {
+			if (err == nil) != (puts == all) {
 				t.Fatalf("with %d puts: %v", puts, err)
 			}
 			st.puts = 0
 			_ = v.Close(ctx)
 			opened := fault.Secret("")
 			for _, password := range []fault.Secret{testPassword, "second"} {
-				if v, err = openIn(ctx, directory(t, dir), dir, password, Options{}); err != nil {
-					if _, err := repairIn(ctx, directory(t, dir), dir, password, Options{}); err != nil {
+				if v, err = openIn(ctx, directory(t, dir), dir, password, tomorrow()); err != nil {
+					if _, err := repairIn(ctx, directory(t, dir), dir, password, tomorrow()); err != nil {
 						continue
 					}
-					v, err = openIn(ctx, directory(t, dir), dir, password, Options{})
+					v, err = openIn(ctx, directory(t, dir), dir, password, tomorrow())
 				}
 				must(t, err)
 				opened = password

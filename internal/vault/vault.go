@@ -78,6 +78,7 @@ type Vault struct {
 	buffers copyBuffers
 	recent  recentDirs
 	chain   chain
+	opened  *opened
 
 	evidenceKey func(ctx context.Context) (*evidence.Key, error) // nil for none
 
@@ -179,6 +180,7 @@ func openIn(ctx context.Context, st blob.Storage, name string, password fault.Se
 	v := &Vault{name: name, tool: o.Tool, writers: o.Writers, now: steadyClock(o.Clock), running: map[*context.CancelCauseFunc]bool{}}
 	v.store = newWitness(st, o.ReadOnly)
 	v.evidenceKey = o.Evidence
+	v.opened = &opened{password: password, blobs: map[blob.ID][]byte{}}
 	v.bounds = boundsOf(o.Memory)
 	v.dir, err = os.MkdirTemp("", "backstay-vault-")
 	if err != nil {
@@ -193,7 +195,7 @@ func openIn(ctx context.Context, st blob.Storage, name string, password fault.Se
 	if err := writeConfig(file, o.ReadOnly); err != nil {
 		return nil, fault.Wrap("open vault "+name, fault.ErrRefused, err, "")
 	}
-	rep, err := repo.Open(withStorage(ctx, v.store), file, password.Reveal(), &repo.Options{
+	rep, err := repo.Open(withStorage(ctx, lasting{v.store, v.opened}), file, password.Reveal(), &repo.Options{
 		OnFatalError:         v.abort, // kopia's default ends the process
 		DisableRepositoryLog: true,
 		TimeNowFunc:          v.now,
