@@ -118,6 +118,22 @@ func (l lab) changing(after func(Application) bool) lab {
 	return l
 }
 
+// impatient gives up once it has read what it waits for.
+type impatient struct {
+	client.Client
+	enough func(*unstructured.Unstructured) bool
+	giveUp context.CancelFunc
+}
+
+// Get implements client.Reader.
+func (c impatient) Get(ctx context.Context, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
+	err := c.Client.Get(ctx, key, o, opts...)
+	if u, is := o.(*unstructured.Unstructured); is && err == nil && c.enough(u) {
+		c.giveUp()
+	}
+	return err
+}
+
 func spec(t *testing.T, u *unstructured.Unstructured) string {
 	t.Helper()
 	text, err := json.Marshal(u.Object["spec"])
@@ -390,7 +406,7 @@ func TestStop(t *testing.T) {
 				}
 				return ends(a)
 			})
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			by := "me"
 			if test.name == "for nobody" {
@@ -413,9 +429,13 @@ func TestStop(t *testing.T) {
 func TestStopIsBounded(t *testing.T) {
 	l := newLab(t)
 	l.add("Application", "shop", `{operation: {sync: {}}, status: {operationState: {phase: Running, operation: {sync: {}}}}}`)
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	err := l.deployment("shop").Stop(ctx, "me") // with nobody who would end it
+	terminating := func(o *unstructured.Unstructured) bool {
+		return text(o.Object, "status", "operationState", "phase") == "Terminating"
+	}
+	d := argoCD{impatient{l, terminating, cancel}, types.NamespacedName{Namespace: l.namespace, Name: "shop"}}
+	err := d.Stop(ctx, "me") // with nobody who would end it
 	if !errors.Is(err, fault.ErrUnavailable) || len(fault.Hints(err)) == 0 {
 		t.Errorf("got %v, want unavailable and a hint", err)
 	}
@@ -454,7 +474,7 @@ func TestStopKeepsSyncsByHandOff(t *testing.T) {
 		return ends(a)
 	})
 	d, s := l.deployment("shop"), v1alpha1.Suspension{Kind: "AppProject", Namespace: l.namespace, Name: "shops", Of: []string{"shop"}}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for range 2 {
 		if err := errors.Join(d.Suspend(ctx, s, "me"), d.Stop(ctx, "me")); err != nil || !closed() {

@@ -54,7 +54,9 @@ func TestExplain(t *testing.T) {
 			}
 		}
 	}
-	operation := func(value any, field string) func(*unstructured.Unstructured) { return set(value, "status", "operationState", field) }
+	operation := func(value any, field string) func(*unstructured.Unstructured) {
+		return set(value, "status", "operationState", field)
+	}
 	for _, test := range []struct {
 		name      string
 		is        func(*unstructured.Unstructured) // when it is read

@@ -93,6 +93,15 @@ func (l fluxLab) deployment(name string) Deployment {
 	return d
 }
 
+// stopBriefly stops one for a caller who gives up when he has seen it suspended.
+func (l fluxLab) stopBriefly(name, by string) error {
+	l.Helper()
+	ctx, cancel := context.WithCancel(l.Context())
+	defer cancel()
+	l.Client = impatient{l.Client, func(o *unstructured.Unstructured) bool { return o.GetName() == name && suspendedNow(o) }, cancel}
+	return l.deployment(name).Stop(ctx, by)
+}
+
 func (l fluxLab) must(err error) {
 	l.Helper()
 	if err != nil {
@@ -218,9 +227,7 @@ func (l fluxLab) transaction(name, specText string) {
 	if suspendedNow(l.read(kindKustomization, name)) {
 		l.Error("what was deployed is suspended again")
 	}
-	brief, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
-	defer cancel()
-	if err := d.Stop(brief, ""); !errors.Is(err, fault.ErrUnavailable) || !suspendedNow(l.read(kindKustomization, name)) {
+	if err := l.stopBriefly(name, ""); !errors.Is(err, fault.ErrUnavailable) || !suspendedNow(l.read(kindKustomization, name)) {
 		l.Errorf("what was deployed goes on: %v", err)
 	}
 	l.must(d.Deploy(ctx, []string{goodCommit}, by))
@@ -242,9 +249,7 @@ func (l fluxLab) transaction(name, specText string) {
 // stops sees that Stop waits for the controller's word.
 func (l fluxLab) stops(d Deployment, held *unstructured.Unstructured, by string) {
 	l.Helper()
-	brief, cancel := context.WithTimeout(l.Context(), 50*time.Millisecond)
-	defer cancel()
-	if err := d.Stop(brief, by); !errors.Is(err, fault.ErrUnavailable) {
+	if err := l.stopBriefly(held.GetName(), by); !errors.Is(err, fault.ErrUnavailable) {
 		l.Errorf("stop without an answer: %v", err)
 	}
 	l.must(unstructured.SetNestedField(held.Object, held.GetAnnotations()[fluxRequested], "status", "lastHandledReconcileAt"))
