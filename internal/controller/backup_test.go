@@ -199,12 +199,19 @@ func TestLostJobFailsABackupThatWasBegun(t *testing.T) {
 	if err := w.admin.Delete(t.Context(), j, client.PropagationPolicy(metav1.DeletePropagationBackground)); err != nil {
 		t.Fatal(err)
 	}
-	j = w.job("backup") // nothing was begun: it gets another
+	w.job("backup") // nothing was begun: it gets another
 	w.status(b, func() { b.Status.Phase, b.Status.Started = v1alpha1.PhaseMoving, &metav1.Time{Time: w.clock.now()} })
-	if err := w.admin.Delete(t.Context(), j, client.PropagationPolicy(metav1.DeletePropagationBackground)); err != nil {
-		t.Fatal(err)
-	}
-	w.phase(b, v1alpha1.PhaseFailed)
+	w.eventually("phase of "+b.Name, func() string {
+		for _, j := range w.jobs("backup") { // another where the controller has not seen yet that something was begun
+			if err := w.admin.Delete(t.Context(), &j, client.PropagationPolicy(metav1.DeletePropagationBackground)); client.IgnoreNotFound(err) != nil {
+				return err.Error()
+			}
+		}
+		if err := w.get(b); err != nil || b.Status.Phase != v1alpha1.PhaseFailed {
+			return string(b.Status.Phase)
+		}
+		return ""
+	})
 	if got := condition(b.Status.Conditions, "Ready"); got != "False/JobLost" {
 		t.Errorf("Ready is %s", got)
 	}
