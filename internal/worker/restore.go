@@ -387,7 +387,14 @@ func (r *restoration) apply(ctx context.Context) (err error) {
 
 // bringBack does what the plan says, and tells what of it could not be done.
 func (r *restoration) bringBack(ctx context.Context) (problems []string, _ error) {
+	if err := r.vacant(ctx); err != nil {
+		return nil, err
+	}
 	if err := r.exchange(ctx); err != nil {
+		return nil, err
+	}
+	unloaded, err := r.load(ctx, false) // while workloads that were stopped are
+	if err != nil {
 		return nil, err
 	}
 	if r.object.Spec.Only != v1alpha1.OnlyData {
@@ -406,7 +413,11 @@ func (r *restoration) bringBack(ctx context.Context) (problems []string, _ error
 		return nil, err
 	}
 	failed, err := r.act(ctx)
-	return slices.Concat(problems, failed, r.lacks()), err
+	if err != nil {
+		return nil, err
+	}
+	empty, err := r.load(ctx, true)
+	return slices.Concat(problems, failed, unloaded, empty, r.lacks()), err
 }
 
 // settle waits until what was restored runs, and ends the Restore.
