@@ -191,22 +191,39 @@ func (d *daemon) jobs(context.Context) ([]schedule.Job, error) {
 		job := schedule.Job{Name: p.Name, Key: d.keyOf(p, now.locations), Run: func(ctx context.Context) error {
 			return d.policy(ctx, p, now.locations)
 		}}
-		if s := p.Spec.Schedule; s != nil {
-			times, err := policy.ParseSchedule(s.Cron, s.TimeZone)
-			if err != nil {
-				return nil, fault.Wrap("policy "+p.Name, nil, err, "")
-			}
-			job.Next = times.Next
-			if s.Jitter != "" {
-				if job.Jitter, err = time.ParseDuration(s.Jitter); err != nil {
-					return nil, fault.Wrap("policy "+p.Name, fault.ErrInvalid, err, "")
-				}
-			}
+		if err := setTimes(&job, p.Spec.Schedule); err != nil {
+			return nil, fault.Wrap("policy "+p.Name, nil, err, "")
 		}
 		jobs = append(jobs, job)
+		if p.Spec.Drill == nil || p.Spec.Drill.Schedule == nil || d.once {
+			continue
+		}
+		drill := schedule.Job{Name: p.Name + " drill", Key: job.Key, Run: func(ctx context.Context) error {
+			return d.drills(ctx, p, now.locations)
+		}}
+		if err := setTimes(&drill, p.Spec.Drill.Schedule); err != nil {
+			return nil, fault.Wrap("drills of policy "+p.Name, nil, err, "")
+		}
+		jobs = append(jobs, drill)
 	}
 	d.metrics.SetPolicies(settings)
 	return jobs, nil
+}
+
+// setTimes gives a job the times of its schedule; without one it runs once.
+func setTimes(job *schedule.Job, s *v1alpha1.Schedule) error {
+	if s == nil {
+		return nil
+	}
+	times, err := policy.ParseSchedule(s.Cron, s.TimeZone)
+	if err != nil {
+		return err
+	}
+	job.Next = times.Next
+	if s.Jitter != "" {
+		job.Jitter, err = time.ParseDuration(s.Jitter)
+	}
+	return fault.Wrap("", fault.ErrInvalid, err, "")
 }
 
 // keyOf numbers the declarations of a policy: one that differs from the last in anything has another number.
@@ -316,13 +333,13 @@ func (d *daemon) execute(ctx context.Context, p v1alpha1.Policy, locations []v1a
 	}
 	if s != nil {
 		plan.Store, plan.Location = s, where
-		defer func() {
-			tidy, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTime)
-			defer cancel()
-			warn(log, s.Close(tidy))
-		}()
+		defer d.closeStore(ctx, s, log)
 	}
-	return protect.Run(ctx, plan)
+	run, err := protect.Run(ctx, plan)
+	if run != nil {
+		d.addProofs(ctx, p, s, run, log)
+	}
+	return run, err
 }
 
 // store opens the vault that takes a policy's points; nil where there is none.

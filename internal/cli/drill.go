@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/point"
 	"github.com/backstay/backstay/internal/protect"
@@ -35,6 +36,10 @@ type drillOptions struct {
 	all   bool
 	limit int
 
+	// For databases.
+	sql              []string
+	database, schema string
+
 	application applicationDrill
 }
 
@@ -47,7 +52,7 @@ func newDrillCommand(a *app) *cobra.Command {
 		Short:   "Prove a restore point by restoring it into scratch",
 		Long: exits(drillHelp, "3   a check failed: the point is not proven", "6   the scratch directory cannot be made, or is full",
 			"7   the vault is damaged"),
-		Example:           "  backstay drill latest\n  backstay drill github.com/acme\n  backstay drill --all --limit 10\n" +
+		Example: "  backstay drill latest\n  backstay drill github.com/acme\n  backstay drill --all --limit 10\n" +
 			"  backstay drill app/shop --http web:80/health",
 		Args:              takes(0, 2),
 		ValidArgsFunction: a.completePoints(1),
@@ -73,6 +78,9 @@ func newDrillCommand(a *app) *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&o.all, "all", false, "drill the newest complete point of every subject")
 	cmd.Flags().IntVar(&o.limit, "limit", 0, "with --all: no more than `N` points")
+	cmd.Flags().StringArrayVar(&o.sql, "sql", nil, "ask a restored database `QUERY`, whose first value must not be nothing, NULL, 0 or false; repeat for more")
+	cmd.Flags().StringVar(&o.database, "database", "", "with --sql: the part databases/`NAME`; default is the only one of the point")
+	cmd.Flags().StringVar(&o.schema, "schema", "", "with --sql: the database `NAME` on that server; default is its only one")
 	o.asOf.bind(cmd)
 	o.pointFilter.bind(cmd)
 	o.application.bind(cmd.Flags())
@@ -108,7 +116,8 @@ func (a *app) drill(ctx context.Context, ref string, o drillOptions) error {
 		}
 		observe, wipe := a.observer()
 		defer wipe()
-		drill, err := a.drillWith(observe)
+		asked := &questions{checks: o.checks()}
+		drill, err := a.drillWith(observe, asked)
 		if err != nil {
 			return err
 		}
@@ -129,6 +138,7 @@ func (a *app) drill(ctx context.Context, ref string, o drillOptions) error {
 			failed = append(failed, err)
 			a.tellDrill(d)
 		}
+		failed = append(failed, asked.unasked())
 		doc.Seconds = seconds(a.Clock().Sub(began))
 		if a.global.json {
 			failed = append(failed, a.document(doc))
@@ -168,11 +178,20 @@ func isReference(ref string) bool {
 	return ref == "latest" || strings.HasPrefix(ref, "latest:") || len(ref) >= 4 && strings.Trim(strings.ToLower(ref), "0123456789abcdef") == ""
 }
 
+// checks are the questions to databases that flags ask.
+func (o drillOptions) checks() []v1alpha1.SQLCheck {
+	var all []v1alpha1.SQLCheck
+	for _, query := range o.sql {
+		all = append(all, v1alpha1.SQLCheck{Database: o.database, Schema: o.schema, Query: query})
+	}
+	return all
+}
+
 // drillWith is how points are drilled on this machine.
-func (a *app) drillWith(observe point.Observer) (protect.Drill, error) {
+func (a *app) drillWith(observe point.Observer, asked *questions) (protect.Drill, error) {
 	restorers, err := a.restorers(context.Background(), restoreOptions{}, observe)
 	return protect.Drill{
-		Restorers: restorers, Checkers: checkers(), Scratch: drillScratch, By: a.machine(), Clock: a.Clock, Observe: observe,
+		Restorers: restorers, Checkers: checkers(asked), Scratch: drillScratch, By: a.machine(), Clock: a.Clock, Observe: observe,
 	}, err
 }
 

@@ -26,8 +26,8 @@ import (
 	"github.com/backstay/backstay/internal/vault"
 )
 
-// checkers look at what a drill restored into a directory of this machine.
-func checkers() map[string]protect.Checker {
+// checkers look at what a drill restored into a directory of this machine, and ask restored databases.
+func checkers(asked *questions) map[string]protect.Checker {
 	return map[string]protect.Checker{
 		point.KindGit: func(ctx context.Context, from point.Reader, part point.Part, dir string) ([]point.Check, error) {
 			return git.Drill(ctx, from, part, dir, git.Limits{})
@@ -38,6 +38,7 @@ func checkers() map[string]protect.Checker {
 		point.KindListing: drillJSON, point.KindIssues: drillJSON,
 		point.KindMetadata: drillMetadata,
 		point.KindObjects:  drillObjects,
+		point.KindDatabase: asked.drill,
 	}
 }
 

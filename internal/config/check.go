@@ -34,7 +34,8 @@ func (c *checker) policy(p *v1alpha1.Policy, set *Set) {
 	}
 	c.location(p, set)
 	c.retention(spec)
-	c.schedule(spec.Schedule)
+	c.schedule(spec.Schedule, "spec.schedule")
+	c.drill(p)
 	c.sources(spec)
 	several := severalOwners(spec.Sources)
 	for i := range spec.Exports {
@@ -96,15 +97,15 @@ func (c *checker) retention(spec *v1alpha1.PolicySpec) {
 	}
 }
 
-func (c *checker) schedule(s *v1alpha1.Schedule) {
+func (c *checker) schedule(s *v1alpha1.Schedule, path string) {
 	if s == nil {
 		return
 	}
 	schedule, err := policy.ParseSchedule(s.Cron, s.TimeZone)
 	if err != nil {
-		if !said(c.decoder, "spec.schedule.cron") && !said(c.decoder, "spec.schedule.timeZone") {
+		if !said(c.decoder, path+".cron") && !said(c.decoder, path+".timeZone") {
 			if _, err := policy.ParseSchedule(s.Cron, ""); err == nil {
-				c.wrong("spec.schedule.timeZone", "cron names another time zone")
+				c.wrong(path+".timeZone", "cron names another time zone")
 			}
 		}
 		return
@@ -115,7 +116,19 @@ func (c *checker) schedule(s *v1alpha1.Schedule) {
 	}
 	first := schedule.Next(time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC))
 	if second := schedule.Next(first); !second.IsZero() && jitter >= second.Sub(first) {
-		c.wrong("spec.schedule.jitter", "as long as the time between two runs, or longer")
+		c.wrong(path+".jitter", "as long as the time between two runs, or longer")
+	}
+}
+
+// drill judges how points are proven.
+func (c *checker) drill(p *v1alpha1.Policy) {
+	d := p.Spec.Drill
+	if d == nil {
+		return
+	}
+	c.schedule(d.Schedule, "spec.drill.schedule")
+	if p.Spec.Location == "" && runsHere(p) {
+		c.wrong("spec.drill", "there is nothing to drill: a location for restore points is missing")
 	}
 }
 

@@ -18,7 +18,7 @@ type Outcome int
 // Outcomes.
 const (
 	Good    Outcome = iota
-	Alarmed         // all was stored, and something about the source may be wrong
+	Alarmed         // all was stored, and something about the source may be wrong, or its points are not proven
 	Bad             // something is lacking, or nothing was stored
 )
 
@@ -31,6 +31,9 @@ func OutcomeOf(run point.Run) Outcome {
 		if len(s.Alarms) > 0 {
 			return Alarmed
 		}
+	}
+	if len(unproven(run)) > 0 {
+		return Alarmed
 	}
 	return Good
 }
@@ -55,7 +58,7 @@ const (
 func MessageOf(run point.Run) Message {
 	var w strings.Builder
 	for _, s := range run.Sources {
-		fmt.Fprintln(&w, summary(s))
+		fmt.Fprintln(&w, summary(run.Kind, s))
 	}
 	fmt.Fprintf(&w, "%s on %s", run.Finished.Sub(run.Started).Round(time.Second), run.Started.UTC().Format(time.DateOnly+" 15:04 UTC"))
 	if run.Storage != nil {
@@ -71,6 +74,7 @@ func MessageOf(run point.Run) Message {
 	failures, hints := failuresOf(run)
 	list(&w, "Alarms:", alarms)
 	list(&w, "Failed:", failures)
+	list(&w, "Not proven, as the policy asks for:", unproven(run))
 	list(&w, "What to do:", hints)
 	list(&w, "Warnings:", run.Warnings)
 	return Message{
@@ -82,7 +86,14 @@ func MessageOf(run point.Run) Message {
 }
 
 func title(run point.Run, failures, alarms int) string {
-	t := fmt.Sprintf("Backup %s: %s", cmp.Or(run.Policy, "run"), cmp.Or(run.State, point.Failed))
+	what := "Backup"
+	if run.Kind == point.RunDrill {
+		what = "Drill"
+	}
+	t := fmt.Sprintf("%s %s: %s", what, cmp.Or(run.Policy, "run"), cmp.Or(run.State, point.Failed))
+	if lacking := len(unproven(run)); lacking > 0 {
+		t += fmt.Sprintf(", %d not proven", lacking)
+	}
 	if failures > 0 {
 		t += ", " + several(failures, "problem", "problems")
 	}
@@ -99,8 +110,29 @@ func several(n int, one, many string) string {
 	return fmt.Sprintf("%d %s", n, many)
 }
 
+// unproven lists the subjects that lack a proven point which the policy asks for.
+func unproven(run point.Run) (lacking []string) {
+	for _, p := range run.Proofs {
+		switch {
+		case !p.Lacking:
+		case p.Proven == nil:
+			lacking = append(lacking, p.Subject.Name+": no point is")
+		default:
+			lacking = append(lacking, p.Subject.Name+": the newest that is proven was made on "+p.Proven.UTC().Format(time.DateOnly+" 15:04 UTC"))
+		}
+	}
+	return lacking
+}
+
 // summary is one line about a source.
-func summary(s point.SourceRun) string {
+func summary(kind string, s point.SourceRun) string {
+	if kind == point.RunDrill {
+		verdict := "proven"
+		if s.State != point.Complete {
+			verdict = "not proven"
+		}
+		return cut(clean(s.Subject.Name+": "+verdict), maxItem)
+	}
 	line := cut(clean(fmt.Sprintf("%s: %s", s.Subject.Name, s.State)), maxItem)
 	counts := map[point.State]int{}
 	unchanged := 0

@@ -32,6 +32,8 @@ type policyMetrics struct {
 	lastSuccess time.Time
 	requests    map[sourceKey]float64 // since the start of the process
 	good        map[repositoryKey]time.Time
+	proofs      []point.ProofRun // of the last run that said how far points are proven
+	lastDrill   time.Time
 }
 
 type repositoryKey struct{ host, owner, name string }
@@ -91,8 +93,18 @@ func (m *Metrics) Started(policy string) {
 func (m *Metrics) Ended(run point.Run) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	p := m.policies[run.Policy]
+	if p != nil && run.Proofs != nil {
+		p.proofs = run.Proofs
+	}
+	if run.Kind == point.RunDrill {
+		if p != nil {
+			p.lastDrill = run.Finished
+		}
+		return
+	}
 	m.gickup.count(run)
-	if p := m.policies[run.Policy]; p != nil {
+	if p != nil {
 		p.ended(&run)
 	}
 }
@@ -147,6 +159,7 @@ func (m *Metrics) Collect(to chan<- prometheus.Metric) {
 }
 
 func (p *policyMetrics) collect(s *series, name string) {
+	p.collectProofs(s, name)
 	s.gauge("backstay_policy_running", "1 while the policy runs.", number(p.running), "policy", name)
 	s.time("backstay_policy_next_run_timestamp_seconds", "When the policy runs next; 0 for never.", p.next, "policy", name)
 	s.time(
@@ -181,6 +194,29 @@ func (p *policyMetrics) collect(s *series, name string) {
 			"host", r.host, "owner", r.owner, "repository", r.name,
 		)
 	}
+}
+
+// collectProofs tells how far points are proven, once a run has said so.
+func (p *policyMetrics) collectProofs(s *series, policy string) {
+	if p.proofs == nil {
+		return
+	}
+	lacking := 0
+	for _, proof := range p.proofs {
+		labels := []string{"policy", policy, "subject", proof.Subject.Name}
+		var proven time.Time
+		if proof.Proven != nil {
+			proven = *proof.Proven
+		}
+		s.time("backstay_point_proven_timestamp_seconds", "When the newest proven point of the subject was made; 0 for none.", proven, labels...)
+		s.gauge("backstay_point_drill_good", "0 if the last drill of the subject failed, or there was none.", number(proof.Drilled != nil && !proof.Failed), labels...)
+		s.gauge("backstay_point_drill_restore_seconds", "How long the last drill of the subject that was good took to restore the point; 0 for none.", proof.RestoreSeconds, labels...)
+		if proof.Lacking {
+			lacking++
+		}
+	}
+	s.gauge("backstay_policy_unproven_subjects", "Subjects without a point that is as lately proven as the policy asks for.", float64(lacking), "policy", policy)
+	s.time("backstay_policy_last_drill_timestamp_seconds", "When drills ended last since this process started; 0 for never.", p.lastDrill, "policy", policy)
 }
 
 func (p *policyMetrics) collectSource(s *series, policy string, source point.SourceRun) {

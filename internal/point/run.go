@@ -5,10 +5,14 @@ import "time"
 // RunVersion is the version of Run that this build writes.
 const RunVersion = 1
 
+// RunDrill is the Kind of a run that drilled points, and made none.
+const RunDrill = "drill"
+
 // Run is how one run of a policy went: what scripts, metrics and messages are made from. It holds no secret.
 type Run struct {
 	Version  int         `json:"version"`
 	Policy   string      `json:"policy"`
+	Kind     string      `json:"kind,omitempty"` // RunDrill; else it backed up
 	Started  time.Time   `json:"started"`
 	Finished time.Time   `json:"finished"`
 	State    State       `json:"state"`   // Complete; Incomplete, where something is lacking; Failed, where nothing was stored
@@ -17,6 +21,17 @@ type Run struct {
 	Problems []Problem   `json:"problems,omitempty"` // of the run as a whole
 	Warnings []string    `json:"warnings,omitempty"` // that somebody must see to, though the run is good: a token that expires soon
 	Storage  *StorageRun `json:"storage,omitempty"`
+	Proofs   []ProofRun  `json:"proofs,omitempty"` // of the policy's subjects, where it says how they are proven
+}
+
+// ProofRun is how far the points of a subject are proven after a run.
+type ProofRun struct {
+	Subject        Subject    `json:"subject"`
+	Proven         *time.Time `json:"proven,omitempty"`         // when the newest proven point was made
+	Drilled        *time.Time `json:"drilled,omitempty"`        // when the last drill ended
+	Failed         bool       `json:"failed,omitempty"`         // that drill failed
+	RestoreSeconds float64    `json:"restoreSeconds,omitempty"` // of the last drill that did not
+	Lacking        bool       `json:"lacking,omitempty"`        // the policy asks for a later proven point than there is
 }
 
 // SourceRun is how one source of a policy fared.

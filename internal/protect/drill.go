@@ -272,38 +272,34 @@ func drilledAt(points []point.Point, s point.Subject) (last time.Time) {
 	return last
 }
 
-// Unproven is a subject without a proven point that is young enough.
-type Unproven struct {
-	Subject point.Subject
-	Newest  time.Time // of its newest proven point; zero for none
-}
-
-// String says so in words.
-func (u Unproven) String() string {
-	if u.Newest.IsZero() {
-		return u.Subject.Name + ": no point is proven"
-	}
-	return u.Subject.Name + ": the newest proven point is of " + stamp(u.Newest)
-}
-
-// Demand lists the subjects of points that have no proven one made after since.
-func Demand(points []point.Point, since time.Time) []Unproven {
-	proven := map[point.Subject]time.Time{}
+// ProofsOf says of each subject of points, which are sorted, newest first, how far it is proven. It lacks a proven point where none was
+// made since; the zero time asks for none.
+func ProofsOf(points []point.Point, since time.Time) []point.ProofRun {
+	proofs := map[point.Subject]*point.ProofRun{}
 	for _, p := range points {
-		newest := proven[p.Subject]
-		if p.Proof != nil && p.Proof.Proven && p.Time.After(newest) {
-			newest = p.Time
+		of := proofs[p.Subject]
+		if of == nil {
+			of = &point.ProofRun{Subject: p.Subject}
+			proofs[p.Subject] = of
 		}
-		proven[p.Subject] = newest
-	}
-	var lacking []Unproven
-	for s, newest := range proven {
-		if newest.Before(since) {
-			lacking = append(lacking, Unproven{s, newest})
+		if p.Proof == nil {
+			continue
+		}
+		if of.Proven == nil && p.Proof.Proven {
+			of.Proven = &p.Time
+		}
+		if of.Drilled == nil || p.Proof.Finished.After(*of.Drilled) {
+			of.Drilled, of.Failed = &p.Proof.Finished, !p.Proof.Proven
+			of.RestoreSeconds = cmp.Or(p.Proof.RestoreSeconds, of.RestoreSeconds)
 		}
 	}
-	slices.SortFunc(lacking, func(a, b Unproven) int {
+	all := make([]point.ProofRun, 0, len(proofs))
+	for _, of := range proofs {
+		of.Lacking = !since.IsZero() && (of.Proven == nil || of.Proven.Before(since))
+		all = append(all, *of)
+	}
+	slices.SortFunc(all, func(a, b point.ProofRun) int {
 		return cmp.Or(strings.Compare(a.Subject.Name, b.Subject.Name), strings.Compare(a.Subject.Kind, b.Subject.Kind))
 	})
-	return lacking
+	return all
 }

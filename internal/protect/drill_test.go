@@ -155,7 +155,7 @@ func TestProofsOfManyPartsStaySmall(t *testing.T) {
 	}
 }
 
-func TestToDrillAndDemand(t *testing.T) {
+func TestToDrillAndProofsOf(t *testing.T) {
 	at := func(day int) time.Time { return start.AddDate(0, 0, day) }
 	proof := func(proven bool, day int) *point.Proof { return &point.Proof{Proven: proven, Finished: at(day)} }
 	of := func(name, id string, day int, state point.State, p *point.Proof) point.Point {
@@ -182,8 +182,10 @@ func TestToDrillAndDemand(t *testing.T) {
 	}
 	for since, want := range map[int]string{0: "broken incomplete never", 3: "broken incomplete never old", 5: "broken incomplete never old", 6: "broken incomplete never old recent"} {
 		var names []string
-		for _, u := range protect.Demand(points, at(since)) {
-			names = append(names, u.Subject.Name)
+		for _, p := range protect.ProofsOf(points, at(since)) {
+			if p.Lacking {
+				names = append(names, p.Subject.Name)
+			}
 		}
 		if got := strings.Join(names, " "); got != want {
 			t.Errorf("proven since %d: %s, want %s", since, got, want)

@@ -49,8 +49,8 @@ func New(parent, prefix string) (*Dir, error) {
 
 // Remove deletes the directory. What cannot be deleted is left to the next sweep.
 func (d *Dir) Remove() {
-	Clear(d.Path) //nolint:errcheck // see above
-	d.lock.Close()       //nolint:errcheck // nothing was written
+	Clear(d.Path)  //nolint:errcheck // see above
+	d.lock.Close() //nolint:errcheck // nothing was written
 }
 
 // Sweep removes what killed processes of the same user left below parent under names that begin with prefix. It is done as well as it
