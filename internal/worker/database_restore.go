@@ -81,7 +81,7 @@ func (r *restoration) returned(part string, was v1alpha1.Database) returning {
 
 // replaces reports whether databases that are not empty are replaced.
 func (r *restoration) replaces() bool {
-	return r.object.Spec.Existing == v1alpha1.ExistingReplace || r.object.Spec.GitOps != nil
+	return r.object.Spec.Existing == v1alpha1.ExistingReplace || r.object.Spec.GitOps != nil || r.scratch != nil
 }
 
 // planDatabases has the plan say what happens to databases.
