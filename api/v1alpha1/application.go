@@ -23,6 +23,8 @@ const (
 	AnnotationScaled = Group + "/scaled"
 	// AnnotationRunNow on a Policy has it run once for each new value, whatever its schedule says.
 	AnnotationRunNow = Group + "/run-now"
+	// AnnotationYield is on the Job of a run that is to begin no more Backups, for others wait.
+	AnnotationYield = Group + "/yield"
 	// FinalizerRunning is on Backups and Restores that are under way, so that what they touched is put right when they are deleted. It
 	// goes with the run, at the latest when the deadline is over.
 	FinalizerRunning = Group + "/running"
@@ -147,6 +149,8 @@ type LocationStatus struct {
 	Synced *metav1.Time `json:"synced,omitempty"`
 	// When space was last freed and locks extended.
 	Maintained *metav1.Time `json:"maintained,omitempty"`
+	// When the vault had the new password, while the spec names one.
+	PasswordChanged *metav1.Time `json:"passwordChanged,omitempty"`
 }
 
 // PolicyStatus is how a policy fares.

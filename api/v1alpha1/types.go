@@ -76,6 +76,9 @@ type LocationSpec struct {
 	URL string `json:"url" check:"location"`
 	// The vault's password.
 	Password Secret `json:"password"`
+	// The password that it is to have from now on. What does not open with password is opened with this one; on a cluster the vault is
+	// given it at once. status.passwordChanged says when it has it: then put it in the place of password. docs/keys.md
+	NewPassword *Secret `json:"newPassword,omitempty"`
 	// What the store asks for, under the names of environment variables that docs/locations.md lists: AWS_ACCESS_KEY_ID.
 	Credentials map[string]Secret `json:"credentials,omitempty"`
 }
@@ -113,6 +116,9 @@ type PolicySpec struct {
 	Notify *Notify `json:"notify,omitempty" cluster:"-"`
 	// Repositories captured at once from one host, or applications of the cluster. Default 4.
 	Parallel int `json:"parallel,omitempty" check:"count"`
+	// Pods that share the work of a run, on a cluster: each application is one pod's, and the repositories of an account are captured by all.
+	// Default 1; Backstay's --max-shards bounds it.
+	Shards int `json:"shards,omitempty" check:"count"`
 	// Service account that captures applications, of the policy's namespace, for a Policy outside Backstay's own. Default backstay.
 	ServiceAccountName string `json:"serviceAccountName,omitempty" check:"name"`
 	// Syncs of its applications wait for a point; on a cluster only.

@@ -1343,6 +1343,11 @@ func (in *LocationList) DeepCopyObject() runtime.Object {
 func (in *LocationSpec) DeepCopyInto(out *LocationSpec) {
 	*out = *in
 	in.Password.DeepCopyInto(&out.Password)
+	if in.NewPassword != nil {
+		in, out := &in.NewPassword, &out.NewPassword
+		*out = new(Secret)
+		(*in).DeepCopyInto(*out)
+	}
 	if in.Credentials != nil {
 		in, out := &in.Credentials, &out.Credentials
 		*out = make(map[string]Secret, len(*in))
@@ -1378,6 +1383,10 @@ func (in *LocationStatus) DeepCopyInto(out *LocationStatus) {
 	}
 	if in.Maintained != nil {
 		in, out := &in.Maintained, &out.Maintained
+		*out = (*in).DeepCopy()
+	}
+	if in.PasswordChanged != nil {
+		in, out := &in.PasswordChanged, &out.PasswordChanged
 		*out = (*in).DeepCopy()
 	}
 }

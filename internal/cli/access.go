@@ -27,6 +27,9 @@ const (
 	envHostname    = "BACKSTAY_HOSTNAME" // names this machine in subjects
 )
 
+// changing ends the name of the file that has the new password while it is being changed.
+const changing = ".new"
+
 // maxPassword is the longest password accepted, in bytes.
 const maxPassword = 4096
 
@@ -53,6 +56,9 @@ func (a *app) openVault(ctx context.Context, want access) (store, error) {
 	o := a.vaultOptions()
 	o.ReadOnly = want == toRead
 	v, err := vault.Open(ctx, location, password, o)
+	if errors.Is(err, fault.ErrDenied) || errors.Is(err, fault.ErrCorrupt) {
+		return a.openChanged(ctx, location, isDefault, password, o, err)
+	}
 	if !create || !errors.Is(err, fault.ErrNotFound) {
 		return v, err
 	}
@@ -60,6 +66,67 @@ func (a *app) openVault(ctx context.Context, want access) (store, error) {
 		return nil, err
 	}
 	return vault.Open(ctx, location, password, o)
+}
+
+// openChanged opens a vault whose password may be changing: where its file does not open it, what lies beside the file does while
+// change-password is at work, or where it was interrupted; or the file has changed since it was read. why is why it did not open.
+func (a *app) openChanged(
+	ctx context.Context, location vault.Location, isDefault bool, tried fault.Secret, o vault.Options, why error,
+) (store, error) {
+	file, err := a.passwordFileInUse(isDefault)
+	if err != nil || file == "" {
+		return nil, why
+	}
+	var others []fault.Secret
+	for _, name := range []string{file + changing, file} {
+		if other, err := readPasswordFile(name); err == nil && other != tried {
+			others = append(others, other)
+		}
+	}
+	if len(others) == 0 {
+		return nil, why
+	}
+	v, err := openEither(ctx, location, others, o)
+	if errors.Is(err, fault.ErrDenied) {
+		return nil, why
+	}
+	return v, err
+}
+
+// passwordFileInUse is the file that the vault's password was read from; "" for none.
+func (a *app) passwordFileInUse(isDefault bool) (string, error) {
+	switch {
+	case a.global.passwordFile != "":
+		return a.global.passwordFile, nil
+	case a.global.passwordCommand != "" || a.Getenv(envPassword) != "" || !isDefault:
+		return "", nil
+	}
+	return vault.DefaultPasswordFile(a.Getenv)
+}
+
+// openEither opens a vault that has one of several passwords; empty ones do not count. Between the two writes of a change neither opens
+// it: that is worth another try later.
+func openEither(ctx context.Context, location vault.Location, passwords []fault.Secret, o vault.Options) (*vault.Vault, error) {
+	var first error
+	tried := 0
+	for _, password := range passwords {
+		if password == "" {
+			continue
+		}
+		tried++
+		v, err := vault.Open(ctx, location, password, o)
+		if err == nil || !errors.Is(err, fault.ErrDenied) && !errors.Is(err, fault.ErrCorrupt) {
+			return v, err
+		}
+		if first == nil || errors.Is(err, fault.ErrCorrupt) {
+			first = err
+		}
+	}
+	if tried > 1 && errors.Is(first, fault.ErrCorrupt) {
+		return nil, fault.New("open "+location.String(), fault.ErrUnavailable, "its password is being changed: "+first.Error(),
+			"where that was interrupted, ask for the change again")
+	}
+	return nil, first
 }
 
 // makeDefaultVault makes the vault beside its place and puts it there whole: another first run may do the same at this moment, and

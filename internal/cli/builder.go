@@ -79,13 +79,15 @@ func (b *builder) home(p string) string {
 	return p
 }
 
-// run backs up what a policy declares into an open vault.
-func (b *builder) run(ctx context.Context, p v1alpha1.Policy, s protect.Store, log *slog.Logger) (*point.Run, error) {
+// run backs up what a policy declares into an open vault, with others where it is shared.
+func (b *builder) run(
+	ctx context.Context, p v1alpha1.Policy, s protect.Store, shared *protect.Shared, log *slog.Logger,
+) (*point.Run, error) {
 	plan, err := b.plan(ctx, p)
 	if err != nil {
 		return nil, err
 	}
-	plan.Store, plan.Location = s, p.Spec.Location
+	plan.Store, plan.Location, plan.Shared = s, p.Spec.Location, shared
 	plan.Tell = func(r protect.Remark) { remark(log, r) }
 	report, err := protect.Run(ctx, plan)
 	if report == nil {
@@ -211,7 +213,11 @@ func (b *builder) openVault(ctx context.Context, l v1alpha1.LocationSpec) (store
 		}
 		return b.app.Getenv(name)
 	}
-	v, err := vault.Open(ctx, location, password, o)
+	other, err := b.secret(ctx, l.NewPassword)
+	if err != nil {
+		return nil, "", err
+	}
+	v, err := openEither(ctx, location, []fault.Secret{password, other}, o)
 	if err != nil {
 		return nil, "", err
 	}

@@ -352,7 +352,7 @@ func (a *app) ownPasswordFile() (string, error) {
 // replacePasswordFile has the new password on the disk before it is the vault's, and in its place once it is.
 func replacePasswordFile(file string, fresh fault.Secret, change func() error) error {
 	const op = "change password"
-	beside := file + ".new"
+	beside := file + changing
 	if err := writePasswordFile(beside, fresh); err != nil {
 		hint := "if " + beside + " is left from a change that was interrupted, the vault may have the password in it"
 		return fault.Wrap(op, fault.ErrRefused, err, hint)

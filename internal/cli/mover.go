@@ -144,6 +144,9 @@ func withoutSecrets(err error, l volume.Location) error {
 
 func redacted(text string, l volume.Location) string {
 	secrets := []fault.Secret{fault.Secret(l.Password)}
+	if l.OtherPassword != "" {
+		secrets = append(secrets, fault.Secret(l.OtherPassword))
+	}
 	for _, value := range l.Credentials {
 		secrets = append(secrets, fault.Secret(value))
 	}
@@ -166,7 +169,7 @@ func (a *app) move(ctx context.Context, task volume.Task) (parts []volume.PartRe
 		}
 		return a.Getenv(name)
 	}
-	v, err := vault.Open(ctx, location, fault.Secret(task.Location.Password), o)
+	v, err := openEither(ctx, location, []fault.Secret{fault.Secret(task.Location.Password), fault.Secret(task.Location.OtherPassword)}, o)
 	if err != nil {
 		return nil, err
 	}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -44,6 +46,8 @@ type workerOptions struct {
 	pullSecrets []string
 	memory      string
 	kubeletDir  string
+	shards      int
+	job         string
 }
 
 func newWorkerCommand(a *app) *cobra.Command {
@@ -79,6 +83,8 @@ func newWorkerCommand(a *app) *cobra.Command {
 		return w.Backup(ctx, o.cluster.namespace, o.run)
 	})
 	backup.Flags().StringVar(&o.run, "run", "", "the `RUN` that the Backups are labelled with")
+	backup.Flags().StringVar(&o.job, "job", "", "the `JOB` that this is a pod of: it is told there when others wait")
+	backup.Flags().IntVar(&o.shards, "shards", 0, "how many such processes there are, told apart by $"+envIndex)
 	add("restore NAMESPACE/NAME", "Work on a Restore", takes(1, 1), func(ctx context.Context, w *worker.Worker, args []string) error {
 		namespace, name, err := namespaced(args[0])
 		if err != nil {
@@ -129,7 +135,26 @@ func namespaced(argument string) (namespace, name string, err error) {
 	return namespace, name, nil
 }
 
+// envIndex is where Kubernetes tells the pods of an Indexed Job apart.
+const envIndex = "JOB_COMPLETION_INDEX"
+
+// share is the share of this process in the work.
+func (a *app) share(o workerOptions) (worker.Share, error) {
+	if o.shards <= 1 {
+		return worker.Share{Job: o.job}, nil
+	}
+	index, err := strconv.Atoi(a.Getenv(envIndex))
+	if err != nil || index < 0 || index >= o.shards {
+		return worker.Share{}, fault.New("$"+envIndex, fault.ErrInvalid, fmt.Sprintf("%q is none of %d shards", a.Getenv(envIndex), o.shards), "")
+	}
+	return worker.Share{Index: index, Of: o.shards, Job: o.job}, nil
+}
+
 func (a *app) newWorker(ctx context.Context, o workerOptions) (*worker.Worker, error) {
+	share, err := a.share(o)
+	if err != nil {
+		return nil, err
+	}
 	cluster, err := kube.Connect(o.cluster.kubeconfig, o.cluster.context, blueprint.AddToScheme)
 	if err != nil {
 		return nil, err
@@ -158,6 +183,7 @@ func (a *app) newWorker(ctx context.Context, o workerOptions) (*worker.Worker, e
 	log := notify.NewLogger(a.Stderr, notify.LogOptions{JSON: a.told.json, Level: slog.LevelInfo, Secrets: secrets})
 	return worker.New(worker.Options{
 		Cluster: cluster, System: o.system, Name: o.clusterName, Volumes: movers, Now: a.Clock, Log: log, Retention: retention,
+		Share: share,
 		Tools: database.Local{}, InPod: worker.InPod,
 		Functions: func(rights *kube.Cluster) []blueprint.Function {
 			return function.All(function.Options{
@@ -167,14 +193,27 @@ func (a *app) newWorker(ctx context.Context, o workerOptions) (*worker.Worker, e
 		Open: func(ctx context.Context, l volume.Location, create bool) (worker.Store, error) {
 			return a.openCarried(ctx, l, secrets, sign, create)
 		},
+		Rotate: func(ctx context.Context, l volume.Location) (bool, error) {
+			location, err := vault.ParseLocation(l.URL)
+			if err != nil {
+				return false, err
+			}
+			old, fresh := fault.Secret(l.Password), fault.Secret(l.OtherPassword)
+			secrets.Add(old)
+			secrets.Add(fresh)
+			options := a.vaultOptions()
+			options.Env = func(name string) string { return l.Credentials[name] }
+			return vault.Rotate(ctx, location, old, fresh, options)
+		},
 		Repositories: func(
 			ctx context.Context, p v1alpha1.Policy, s worker.Store, secret func(context.Context, v1alpha1.SecretKeyRef) ([]byte, error),
+			shared *protect.Shared,
 		) (*point.Run, error) {
 			b := &builder{
 				app: a, secrets: secrets, budget: &forge.Budget{}, observe: func(point.Event) {}, key: secret,
 				warn: func(message string) { tell(log, slog.LevelWarn, message) },
 			}
-			return b.run(ctx, p, s, log)
+			return b.run(ctx, p, s, shared, log)
 		},
 		Git: func(ctx context.Context, r worker.Repository, revisions ...string) (worker.History, error) {
 			return a.fetch(ctx, r, secrets, revisions)

@@ -42,7 +42,7 @@ func (w *Worker) Backup(ctx context.Context, namespace, run string) error {
 	atOnce := applicationsAtOnce
 	for i := range all.Items {
 		b := &all.Items[i]
-		if b.Status.Phase.Final() {
+		if b.Status.Phase.Final() || !w.Share.has(b) {
 			continue
 		}
 		declared, location, err := w.locationOf(ctx, b)
@@ -102,11 +102,15 @@ func (w *Worker) backupsTo(ctx context.Context, namespace, location string, back
 	var group errgroup.Group // without a context: one that is to be taken up again stops none of the others
 	group.SetLimit(atOnce)
 	failed := make([]error, len(backups))
-	works := make([]*backup, len(backups))
+	var works []*backup
 	for i, b := range backups {
-		works[i] = &backup{Worker: w, object: b, store: store, location: location, secrets: secrets}
+		if b.Status.Started == nil && i > 0 && w.yields(ctx) {
+			break
+		}
+		work := &backup{Worker: w, object: b, store: store, location: location, secrets: secrets}
+		works = append(works, work)
 		group.Go(func() error {
-			failed[i] = works[i].run(ctx)
+			failed[i] = work.run(ctx)
 			return nil
 		})
 	}
@@ -145,7 +149,7 @@ func (b *backup) run(ctx context.Context) error {
 	if b.object.Spec.Repositories {
 		work = b.repositories
 	}
-	err := overdue(ctx, work(ctx))
+	err := overdue(ctx, b.renewedAt(ctx, b.object.Namespace, b.location, b.secrets, work(ctx)))
 	if err == nil || again(ctx, err) {
 		return err
 	}
@@ -687,6 +691,9 @@ func (b *backup) keepSnapshots(ctx context.Context, id string) error {
 
 // abort ends a Backup as failed, with the application as it was.
 func (b *backup) abort(ctx context.Context, cause error) error {
+	if b.object.Spec.Repositories && !b.Share.first() {
+		return nil // it only helps
+	}
 	tidy, cancel := context.WithTimeout(context.WithoutCancel(ctx), tidyTime)
 	defer cancel()
 	failed := []error{b.release(tidy)}

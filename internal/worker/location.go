@@ -38,6 +38,9 @@ func (w *Worker) Location(ctx context.Context, namespace, name string) error {
 	defer cancel()
 	return errors.Join(err, w.persist(tidy, &l, func() error {
 		message, is := "points and objects are in line", good
+		if l.Status.PasswordChanged != nil {
+			message += "; the vault has the new password: put it in the place of password, and take newPassword away"
+		}
 		switch {
 		case err != nil && again(ctx, err):
 			message, is = err.Error(), retried
@@ -51,11 +54,15 @@ func (w *Worker) Location(ctx context.Context, namespace, name string) error {
 }
 
 func (w *Worker) location(ctx context.Context, l *v1alpha1.Location) (err error) {
+	if err := w.rotate(ctx, l); err != nil {
+		return err
+	}
 	store, secrets, err := w.open(ctx, l.Namespace, l.Name, true)
 	if err != nil {
 		return err
 	}
 	defer func() {
+		err = w.renewed(context.WithoutCancel(ctx), l, secrets, err)
 		tidy, cancel := context.WithTimeout(context.WithoutCancel(ctx), tidyTime)
 		defer cancel()
 		err = errors.Join(err, store.Close(tidy))
@@ -79,6 +86,41 @@ func (w *Worker) location(ctx context.Context, l *v1alpha1.Location) (err error)
 		l.Status.Points, l.Status.Synced, l.Status.Maintained = points, &now, maintained
 		return nil
 	})
+}
+
+// rotate gives the vault the new password that its location names. The Secrets are left to whoever wrote them: until they say so, all
+// others try both passwords.
+func (w *Worker) rotate(ctx context.Context, l *v1alpha1.Location) error {
+	if l.Spec.NewPassword == nil {
+		if l.Status.PasswordChanged == nil {
+			return nil
+		}
+		return w.persist(ctx, l, func() error { l.Status.PasswordChanged = nil; return nil })
+	}
+	secrets, err := w.secrets(ctx, l)
+	if err != nil {
+		return err
+	}
+	if l.Namespace != w.System {
+		if err := ownCredentials(secrets); err != nil {
+			return err
+		}
+	}
+	if secrets.Password == secrets.OtherPassword {
+		return nil // Status says what came of it
+	}
+	changed, err := w.Rotate(ctx, secrets)
+	if errors.Is(err, fault.ErrNotFound) { // there is no vault yet; it is made with the old one
+		return nil
+	}
+	if err != nil {
+		return fault.Wrap("location "+l.Name, nil, w.renewed(ctx, l, secrets, err), "")
+	}
+	if l.Status.PasswordChanged != nil && !changed {
+		return nil
+	}
+	now := metav1.NewTime(w.Now())
+	return w.persist(ctx, l, func() error { l.Status.PasswordChanged = &now; return nil })
 }
 
 // deletePoints deletes the points whose objects are being deleted, and lets those go. A point on hold, or locked, keeps its object.

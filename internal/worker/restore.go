@@ -83,7 +83,7 @@ func (r *restoration) run(ctx context.Context) error {
 		}
 		done()
 	}
-	err = overdue(ctx, err)
+	err = overdue(ctx, r.renewedAt(ctx, r.object.Namespace, r.location, r.secrets, err))
 	if err == nil || again(ctx, err) {
 		return err
 	}

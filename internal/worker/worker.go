@@ -4,6 +4,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -37,6 +38,9 @@ type Options struct {
 	Volumes volume.Options // of movers; what belongs to one Backup or Restore is filled in
 	// Open opens the vault at a location. With create it is made where there is none.
 	Open func(ctx context.Context, l volume.Location, create bool) (Store, error)
+	// Rotate gives the vault at a location the location's other password, unless it has it, and ends a change that was cut short. It
+	// reports whether anything was to be done.
+	Rotate func(ctx context.Context, l volume.Location) (changed bool, err error)
 	// Maintain frees space at an open location and extends locks.
 	Maintain func(ctx context.Context, s Store) error
 	// Functions are what phases of Blueprints may call, with the rights to act with.
@@ -44,8 +48,9 @@ type Options struct {
 	// Repositories backs up the sources of a policy, all of which are repositories or accounts of forges. The report is nil where it did
 	// not come to one.
 	Repositories func(
-		ctx context.Context, p v1alpha1.Policy, s Store, secret func(context.Context, v1alpha1.SecretKeyRef) ([]byte, error),
+		ctx context.Context, p v1alpha1.Policy, s Store, secret func(context.Context, v1alpha1.SecretKeyRef) ([]byte, error), shared *protect.Shared,
 	) (*point.Run, error)
+	Share Share // of runs
 	// Deployment finds what deploys an application out of git; nil for gitops.Open.
 	Deployment func(name string) (gitops.Deployment, error)
 	// Git fetches a repository, with revisions that no branch reaches where the server has them; StoredGit takes the copy in a point.
@@ -140,8 +145,15 @@ func (w *Worker) open(ctx context.Context, namespace, name string, create bool) 
 		}
 	}
 	store, err := w.Open(ctx, location, create)
+	if errors.Is(err, fault.ErrDenied) && location.OtherPassword != "" {
+		location.Password, location.OtherPassword = location.OtherPassword, location.Password
+		store, err = w.Open(ctx, location, false)
+	}
+	if errors.Is(err, fault.ErrCorrupt) && location.OtherPassword != "" { // between its two blobs; the location's Job ends the change
+		err = fault.New("", fault.ErrUnavailable, "its password is being changed: "+err.Error(), "")
+	}
 	if err != nil {
-		return nil, volume.Location{}, fault.Wrap(op, nil, err, "")
+		return nil, volume.Location{}, fault.Wrap(op, nil, w.renewed(ctx, &l, location, err), "")
 	}
 	return store, location, nil
 }
@@ -173,6 +185,11 @@ func (w *Worker) secrets(ctx context.Context, l *v1alpha1.Location) (volume.Loca
 		return volume.Location{}, err
 	}
 	location := volume.Location{URL: l.Spec.URL, Password: password, Credentials: map[string]string{}}
+	if l.Spec.NewPassword != nil {
+		if location.OtherPassword, err = w.secret(ctx, l.Namespace, *l.Spec.NewPassword); err != nil {
+			return volume.Location{}, err
+		}
+	}
 	for name, s := range l.Spec.Credentials {
 		if location.Credentials[name], err = w.secret(ctx, l.Namespace, s); err != nil {
 			return volume.Location{}, err

@@ -50,9 +50,11 @@ const (
 
 // Location is where the vault is, with its secrets.
 type Location struct {
-	URL         string            `json:"url"`
-	Password    string            `json:"password"` //nolint:gosec // it is in a Secret
-	Credentials map[string]string `json:"credentials,omitempty"`
+	URL      string `json:"url"`
+	Password string `json:"password"` //nolint:gosec // it is in a Secret
+	// The other one, while the vault's password is being changed; empty for none.
+	OtherPassword string            `json:"otherPassword,omitempty"`
+	Credentials   map[string]string `json:"credentials,omitempty"`
 }
 
 // Mount is one volume as the mover sees it.
