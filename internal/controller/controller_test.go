@@ -211,6 +211,12 @@ func (w *world) eventually(what string, check func() string) {
 	w.Fatalf("%s: %s", what, last)
 }
 
+// cached gives the controller's cache, which nobody can look into, ample time to have what was written last.
+func (w *world) cached() {
+	w.Helper()
+	time.Sleep(time.Second)
+}
+
 // status changes an object's status, as the worker does, and tries again where the controller was faster.
 func (w *world) status(o client.Object, change func()) {
 	w.Helper()

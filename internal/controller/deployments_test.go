@@ -302,7 +302,7 @@ func TestPodsOfAGovernedApplicationMayMakeGates(t *testing.T) {
 	a := w.application(w.system, "shop", into)
 	w.guards(into)
 	w.syncs(a, "Running", full)
-	time.Sleep(300 * time.Millisecond) // the namespace is made while the sync is under way
+	w.cached() // the namespace is made while the sync is under way
 	w.create(w.object(into))
 	binding := &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Namespace: into, Name: "backstay-gate"}}
 	w.eventually("binding", func() string {

@@ -219,7 +219,7 @@ func TestWhatAGateAnswers(t *testing.T) {
 			if err := w.admin.Delete(w.Context(), p); err != nil {
 				w.Fatal(err)
 			}
-			w.eventually("deletion", func() string { time.Sleep(200 * time.Millisecond); return "" }) // the controller's cache
+			w.cached()
 		}, want: "Closed/Unprotected", says: "gitops: {}"},
 		{name: "first sync", before: func(w *world, s shop) {
 			w.deploys(s.application, `{history: [], resources: [`+away+`, {kind: Namespace, name: shop, status: Synced}]}`)
@@ -440,7 +440,7 @@ func TestABackupThatIsUnderWayIsJoined(t *testing.T) {
 	w.create(b)
 	w.job("backup")
 	w.status(b, func() { b.Status.Started = &metav1.Time{Time: w.clock.now()} })
-	time.Sleep(200 * time.Millisecond) // until the controller's cache has it
+	w.cached()
 	g := w.knocks(s.pod)
 	if got := w.waited(g); got.Name != "nightly" {
 		t.Errorf("it waits for %s", got.Name)
@@ -490,7 +490,7 @@ func TestAFreshPoint(t *testing.T) {
 			}
 			test.change(w, s, &p.Spec)
 			w.create(p)
-			time.Sleep(300 * time.Millisecond) // until the controller's cache has it
+			w.cached()
 			g := w.knocks(s.pod)
 			if !test.fresh {
 				w.waited(g)
@@ -604,7 +604,7 @@ func TestWhichPolicyGoverns(t *testing.T) {
 		{"z-argocd", v1alpha1.Applications{ArgoCD: []string{w.system + "/shop"}}, false, v1alpha1.Applications{}},
 	} {
 		policy(test.name, test.source)
-		time.Sleep(200 * time.Millisecond) // until the controller's cache has it
+		w.cached()
 		w.syncsAt(a, w.clock.now().Add(time.Duration(i)*time.Second), "Running", full)
 		_, pod := w.hook(into, "gate-"+test.name, "shop")
 		g := w.knocks(pod)

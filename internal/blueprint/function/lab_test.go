@@ -41,6 +41,7 @@ type lab struct {
 	log   []string // lines of calls
 	saved []map[string]any
 	clock time.Time
+	asked int // for the time
 }
 
 // node is what a lab does with pods; each of its functions may be nil.
@@ -82,7 +83,21 @@ func newLab(t *testing.T) *lab {
 func (l *lab) now() time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.asked++
 	return l.clock
+}
+
+// looked waits until a function that watches the time has looked twice more: all that it compares the next time with is of now.
+func (l *lab) looked() {
+	l.Helper()
+	asked := func() int {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.asked
+	}
+	for begun := asked(); asked() < begun+2; {
+		l.ok(kube.Pause(l.Context(), time.Millisecond))
+	}
 }
 
 // later moves the clock.

@@ -159,7 +159,7 @@ func TestPodThatCannotStart(t *testing.T) {
 				ended <- err
 			}()
 			if test.after > 0 {
-				time.Sleep(100 * time.Millisecond) // it is seen
+				l.looked() // the time is asked for once something hinders the pod
 				l.later(test.after - time.Second)
 				select {
 				case err := <-ended:
