@@ -151,7 +151,7 @@ var table = map[string]row{
 	},
 	"internal/worker": { // the other half of the controller: it runs in Jobs, and knows protect
 		ours:    "api/v1alpha1 internal/fault internal/point internal/policy internal/protect internal/kube internal/kube/volume internal/kube/restore internal/blueprint internal/database internal/gitops",
-		foreign: kubernetes + " golang.org/x/sync", tests: "internal/kube/kubetest internal/point/memory",
+		foreign: kubernetes + " golang.org/x/sync", tests: "internal/kube/kubetest internal/point/memory internal/database/databasetest",
 	},
 	"internal/cli": {
 		ours: "api/v1alpha1 internal/config internal/evidence internal/fault internal/point internal/policy internal/protect internal/vault internal/git " +
