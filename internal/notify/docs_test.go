@@ -27,6 +27,7 @@ func TestTheDocumentedMetricsAreThoseThereAre(t *testing.T) {
 	}
 	m := newMetrics()
 	m.Ended(goodRun())
+	m.Ended(drillRun())
 	text := strings.NewReplacer("gickup_job_duration_sum", "gickup_job_duration", "gickup_job_duration_count", "gickup_job_duration").
 		Replace(strings.Join(scrape(t, m), "\n"))
 	told, documented := metricNames(text), metricNames(string(page))
