@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"io"
 	"iter"
 	"regexp"
 	"slices"
@@ -22,14 +21,15 @@ var _ forge.Decoder = Decode
 
 // Decode reads what Gitea, Forgejo and Gogs answered as the neutral model.
 func Decode(r *archive.Reader) (neutral.Source, error) {
-	if h := r.Header(); h.Dialect != "gitea" {
-		return nil, fault.New("read archive", fault.ErrUnsupported, "its dialect is "+strconv.Quote(h.Dialect)+", not gitea", "")
+	a, err := forge.OpenArchived(r, "gitea")
+	if err != nil {
+		return nil, err
 	}
-	return &source{r, r.Header()}, nil
+	return &source{a, r.Header()}, nil
 }
 
 type source struct {
-	r *archive.Reader
+	forge.Archived
 	h archive.Header
 }
 
@@ -169,7 +169,7 @@ func (a assetDocument) elsewhere() bool { return a.Type == "external" }
 
 // Overview implements neutral.Source.
 func (s *source) Overview(ctx context.Context) (*neutral.Overview, error) {
-	o := &neutral.Overview{Items: int64(s.r.Count("issues"))}
+	o := &neutral.Overview{Items: int64(s.Count("issues"))}
 	for _, read := range []func(context.Context, *neutral.Overview) error{
 		s.settings, s.labels, s.milestones, s.releases, s.rules, s.hooks, s.keys, s.collaborators,
 	} {
@@ -182,26 +182,12 @@ func (s *source) Overview(ctx context.Context) (*neutral.Overview, error) {
 
 // each decodes the living records of a collection. What cannot be decoded is corrupt.
 func each[D any](ctx context.Context, s *source, collection string, use func(archive.Record, *D)) error {
-	return decoded(s.r.All(ctx, collection), use)
+	return forge.DecodeRecords(s.All(ctx, collection), use)
 }
 
 // of is each for what belongs to parent.
 func of[D any](ctx context.Context, s *source, parent archive.Key, collection string, use func(archive.Record, *D)) error {
-	return decoded(s.r.Children(ctx, parent, collection), use)
-}
-
-func decoded[D any](records iter.Seq2[archive.Record, error], use func(archive.Record, *D)) error {
-	for record, err := range records {
-		if err != nil {
-			return err
-		}
-		d := new(D)
-		if err := json.Unmarshal(record.Raw, d); err != nil {
-			return fault.Wrap("read "+record.Key.String(), fault.ErrCorrupt, err, "")
-		}
-		use(record, d)
-	}
-	return nil
+	return forge.DecodeRecords(s.Children(ctx, parent, collection), use)
 }
 
 func (s *source) settings(ctx context.Context, o *neutral.Overview) error {
@@ -310,7 +296,7 @@ func (s *source) file(ctx context.Context, a assetDocument) (neutral.File, error
 		f.Reason = "it is a link to another place"
 	}
 	key := archive.Key{Collection: archive.FilesCollection, ID: a.URL}
-	record, err := s.r.Get(ctx, key)
+	record, err := s.Get(ctx, key)
 	if isNotFound(err) || a.URL == "" {
 		return f, nil
 	}
@@ -422,31 +408,15 @@ func (s *source) collaborators(ctx context.Context, o *neutral.Overview) error {
 	})
 }
 
-// Discussions implements neutral.Source: these forges have none.
-func (s *source) Discussions(context.Context) iter.Seq2[*neutral.Discussion, error] {
-	return func(func(*neutral.Discussion, error) bool) {}
-}
-
-// Files implements neutral.Source.
+// Files implements neutral.Source. Texts name attachments with or without the forge's own address.
 func (s *source) Files(ctx context.Context) iter.Seq2[*neutral.File, error] {
 	return func(yield func(*neutral.File, error) bool) {
-		for record, err := range s.r.All(ctx, archive.FilesCollection) {
-			var f archive.File
-			if err == nil {
-				err = json.Unmarshal(record.Raw, &f)
-			}
-			if err != nil {
-				yield(nil, fault.Wrap("read files", nil, err, ""))
+		for f, err := range s.Archived.Files(ctx) {
+			if !yield(f, err) || err != nil {
 				return
 			}
-			file := neutral.File{URL: f.URL, Type: f.Type, Size: f.Size, SHA256: f.SHA256, Reason: f.Reason}
-			file.Name = cmp.Or(f.Name, f.URL[strings.LastIndexByte(f.URL, '/')+1:])
-			if !yield(&file, nil) {
-				return
-			}
-			// Texts name attachments with or without the forge's own address.
 			if at := attachment.FindString(f.URL); at != "" && at != f.URL {
-				short := file
+				short := *f
 				if short.URL = at; !yield(&short, nil) {
 					return
 				}
@@ -456,8 +426,3 @@ func (s *source) Files(ctx context.Context) iter.Seq2[*neutral.File, error] {
 }
 
 var attachment = regexp.MustCompile(`/attachments/[0-9a-fA-F-]{36}$`)
-
-// Open implements neutral.Source.
-func (s *source) Open(ctx context.Context, f *neutral.File) (io.ReadSeekCloser, error) {
-	return s.r.OpenFile(ctx, f.SHA256)
-}

@@ -20,7 +20,7 @@ func isNotFound(err error) bool { return errors.Is(err, fault.ErrNotFound) }
 
 // Items implements neutral.Source.
 func (s *source) Items(ctx context.Context) iter.Seq2[*neutral.Item, error] {
-	return forge.ItemsOf(ctx, s.r.All(ctx, "issues"), s.item)
+	return forge.ItemsOf(ctx, s.All(ctx, "issues"), s.item)
 }
 
 // item reads an issue or a pull request with all that belongs to it.
@@ -230,7 +230,7 @@ func (s *source) dependencies(ctx context.Context, key archive.Key, item *neutra
 // pull reads what a pull request has beside an issue.
 func (s *source) pull(ctx context.Context, item *neutral.Item) error {
 	key := archive.Key{Collection: "pulls", ID: strconv.FormatInt(item.Number, 10)}
-	record, err := s.r.Get(ctx, key)
+	record, err := s.Get(ctx, key)
 	if isNotFound(err) {
 		return nil // it was opened between the two readings; the next one has it
 	}

@@ -3,7 +3,6 @@ package github
 import (
 	"context"
 	"encoding/json"
-	"io"
 	"iter"
 	"slices"
 	"strconv"
@@ -21,15 +20,16 @@ var _ forge.Decoder = Decode
 // Decode reads an archive of GitHub's answers as the neutral model. Marks that the archive's account wrote are believed.
 // Errors: fault.ErrUnsupported for an archive of another forge; of the Source fault.ErrCorrupt, which names the record.
 func Decode(r *archive.Reader) (neutral.Source, error) {
-	if d := r.Header().Dialect; d != dialect {
-		return nil, fault.New("decode archive", fault.ErrUnsupported, "it is of "+strconv.Quote(d)+", not of GitHub", "")
+	a, err := forge.OpenArchived(r, dialect)
+	if err != nil {
+		return nil, err
 	}
-	return &source{r: r, host: r.Header().Host, account: r.Header().Account}, nil
+	return &source{Archived: a, host: r.Header().Host, account: r.Header().Account}, nil
 }
 
 // source is a repository of an archive.
 type source struct {
-	r             *archive.Reader
+	forge.Archived
 	host, account string
 }
 
@@ -167,33 +167,6 @@ func numberOf(key archive.Key) int64 {
 	return n
 }
 
-// Files implements neutral.Source.
-func (s *source) Files(ctx context.Context) iter.Seq2[*neutral.File, error] {
-	return func(yield func(*neutral.File, error) bool) {
-		for r, err := range s.r.All(ctx, archive.FilesCollection) {
-			var f archive.File
-			if err == nil {
-				err = decode(r, &f)
-			}
-			if !yield(fileOf(f), err) || err != nil {
-				return
-			}
-		}
-	}
-}
-
-func fileOf(f archive.File) *neutral.File {
-	return &neutral.File{URL: f.URL, Name: f.Name, Type: f.Type, Size: f.Size, SHA256: f.SHA256, Reason: f.Reason}
-}
-
-// Open implements neutral.Source.
-func (s *source) Open(ctx context.Context, f *neutral.File) (io.ReadSeekCloser, error) {
-	if f.SHA256 == "" {
-		return nil, fault.New("open "+f.Name, fault.ErrNotFound, "its bytes are not in the point", "")
-	}
-	return s.r.OpenFile(ctx, f.SHA256)
-}
-
 // Items implements neutral.Source. Issues and pull requests share their numbers.
 func (s *source) Items(ctx context.Context) iter.Seq2[*neutral.Item, error] {
 	return func(yield func(*neutral.Item, error) bool) {
@@ -202,7 +175,7 @@ func (s *source) Items(ctx context.Context) iter.Seq2[*neutral.Item, error] {
 			yield(nil, err)
 			return
 		}
-		for r, err := range s.r.All(ctx, "issues") {
+		for r, err := range s.All(ctx, "issues") {
 			var item *neutral.Item
 			if err == nil {
 				item, err = s.item(ctx, r)
@@ -308,7 +281,7 @@ func (s *source) belongings(ctx context.Context, key archive.Key, o issue, item 
 }
 
 func (s *source) comments(ctx context.Context, key archive.Key) (found []*neutral.Comment, err error) {
-	err = all(s.r.Children(ctx, key, "comments"), func(_ archive.Record, o *authored) {
+	err = all(s.Children(ctx, key, "comments"), func(_ archive.Record, o *authored) {
 		found = append(found, &neutral.Comment{Origin: s.origin(*o), Item: numberOf(key), Body: string(o.Body)})
 	})
 	for _, c := range found {

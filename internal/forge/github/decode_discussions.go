@@ -43,7 +43,7 @@ type discussionComment struct {
 // Discussions implements neutral.Source.
 func (s *source) Discussions(ctx context.Context) iter.Seq2[*neutral.Discussion, error] {
 	return func(yield func(*neutral.Discussion, error) bool) {
-		for r, err := range s.r.All(ctx, "discussions") {
+		for r, err := range s.All(ctx, "discussions") {
 			var d *neutral.Discussion
 			if err == nil {
 				d, err = s.discussion(ctx, r)
@@ -83,7 +83,7 @@ func (s *source) discussion(ctx context.Context, r archive.Record) (*neutral.Dis
 
 func (s *source) discussionComments(ctx context.Context, key archive.Key, d *neutral.Discussion) error {
 	var found []*discussionComment
-	err := all(s.r.Children(ctx, key, "discussion-comments"), func(_ archive.Record, o *discussionComment) { found = append(found, o) })
+	err := all(s.Children(ctx, key, "discussion-comments"), func(_ archive.Record, o *discussionComment) { found = append(found, o) })
 	slices.SortStableFunc(found, func(a, b *discussionComment) int { return a.Created.Compare(b.Created.Time) })
 	comments := map[number]*neutral.Comment{}
 	for _, o := range found {

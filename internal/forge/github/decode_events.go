@@ -26,7 +26,7 @@ func (o reaction) neutral() neutral.Reaction {
 }
 
 func (s *source) reactions(ctx context.Context, on archive.Key, collection string) (found []neutral.Reaction, err error) {
-	err = all(s.r.Children(ctx, on, collection), func(_ archive.Record, o *reaction) { found = append(found, o.neutral()) })
+	err = all(s.Children(ctx, on, collection), func(_ archive.Record, o *reaction) { found = append(found, o.neutral()) })
 	slices.SortStableFunc(found, func(a, b neutral.Reaction) int { return a.Created.Compare(b.Created) })
 	return found, err
 }
@@ -135,7 +135,7 @@ func (e *event) text() string {
 
 // timeline reads what happened to an item, and what links it to others.
 func (s *source) timeline(ctx context.Context, key archive.Key, item *neutral.Item) error {
-	err := all(s.r.Children(ctx, key, "timeline"), func(_ archive.Record, e *event) {
+	err := all(s.Children(ctx, key, "timeline"), func(_ archive.Record, e *event) {
 		item.Events = append(item.Events, &neutral.Event{Kind: e.kind(), Actor: e.Actor.user(), Created: e.Created.Time, Text: e.text()})
 		if to := e.Canonical.text(); e.Type == "MarkedAsDuplicateEvent" && to != "" {
 			item.Links = append(item.Links, neutral.Link{Kind: "duplicate_of", To: to})

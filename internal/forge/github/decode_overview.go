@@ -2,19 +2,17 @@ package github
 
 import (
 	"context"
-	"errors"
 	"net/url"
 	"slices"
 	"strings"
 
-	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/forge/archive"
 	"github.com/backstay/backstay/internal/forge/neutral"
 )
 
 // Overview implements neutral.Source.
 func (s *source) Overview(ctx context.Context) (*neutral.Overview, error) {
-	o := &neutral.Overview{Items: int64(s.r.Count("issues")), Discussions: int64(s.r.Count("discussions"))}
+	o := &neutral.Overview{Items: int64(s.Count("issues")), Discussions: int64(s.Count("discussions"))}
 	for _, part := range []func(context.Context, *neutral.Overview) error{
 		s.settings, s.labels, s.milestones, s.releases, s.rules, s.rulesets, s.hooks, s.keys, s.collaborators, s.teams,
 	} {
@@ -52,7 +50,7 @@ type settings struct {
 }
 
 func (s *source) settings(ctx context.Context, o *neutral.Overview) error {
-	return all(s.r.All(ctx, "settings"), func(_ archive.Record, raw *settings) {
+	return all(s.All(ctx, "settings"), func(_ archive.Record, raw *settings) {
 		o.Settings = neutral.Settings{
 			Description: string(raw.Description), Homepage: string(raw.Homepage), DefaultBranch: string(raw.DefaultBranch),
 			Archived: raw.Archived, Private: raw.Private, HasIssues: raw.HasIssues, HasWiki: raw.HasWiki, HasProjects: raw.HasProjects,
@@ -75,7 +73,7 @@ func (s *source) labels(ctx context.Context, o *neutral.Overview) error {
 		Color       words `json:"color"`
 		Description words `json:"description"`
 	}
-	return all(s.r.All(ctx, "labels"), func(_ archive.Record, raw *label) {
+	return all(s.All(ctx, "labels"), func(_ archive.Record, raw *label) {
 		o.Labels = append(o.Labels, &neutral.Label{Name: string(raw.Name), Color: strings.ToLower(string(raw.Color)), Description: string(raw.Description)})
 	})
 }
@@ -90,7 +88,7 @@ func (s *source) milestones(ctx context.Context, o *neutral.Overview) error {
 		Created     moment `json:"created_at"`
 		Updated     moment `json:"updated_at"`
 	}
-	return all(s.r.All(ctx, "milestones"), func(r archive.Record, raw *milestone) {
+	return all(s.All(ctx, "milestones"), func(r archive.Record, raw *milestone) {
 		o.Milestones = append(o.Milestones, &neutral.Milestone{
 			Number: numberOf(r.Key), Title: string(raw.Title), Description: string(raw.Description),
 			Closed: strings.EqualFold(string(raw.State), "closed"), Due: raw.Due.Time, ClosedAt: raw.Closed.Time,
@@ -102,7 +100,7 @@ func (s *source) milestones(ctx context.Context, o *neutral.Overview) error {
 // pinned are the numbers of pinned issues.
 func (s *source) pinned(ctx context.Context) (map[int64]bool, error) {
 	pinned := map[int64]bool{}
-	err := all(s.r.All(ctx, "settings"), func(_ archive.Record, raw *settings) {
+	err := all(s.All(ctx, "settings"), func(_ archive.Record, raw *settings) {
 		for _, n := range raw.Pinned.Nodes {
 			pinned[int64(n.Issue.Number)] = true
 		}
@@ -123,7 +121,7 @@ func (s *source) releases(ctx context.Context, o *neutral.Overview) error {
 		Published  moment  `json:"published_at"`
 	}
 	var keys []archive.Key
-	err := all(s.r.All(ctx, "releases"), func(r archive.Record, raw *release) {
+	err := all(s.All(ctx, "releases"), func(r archive.Record, raw *release) {
 		raw.User = raw.By
 		o.Releases = append(o.Releases, &neutral.Release{
 			Origin: s.origin(raw.authored), Tag: string(raw.Tag), Target: string(raw.Target), Name: string(raw.Name), Body: string(raw.Body),
@@ -144,7 +142,7 @@ func (s *source) releases(ctx context.Context, o *neutral.Overview) error {
 
 // assets reads the assets of a release. Their bytes are told by the record of their file.
 func (s *source) assets(ctx context.Context, release archive.Key, to *neutral.Release) error {
-	err := all(s.r.Children(ctx, release, "assets"), func(_ archive.Record, raw *asset) {
+	err := all(s.Children(ctx, release, "assets"), func(_ archive.Record, raw *asset) {
 		to.Assets = append(to.Assets, &neutral.Asset{
 			File:    neutral.File{URL: string(raw.URL), Name: string(raw.Name), Type: string(raw.Type), Size: int64(max(raw.Size, 0))},
 			Release: to.Tag, Label: string(raw.Label), Downloads: int64(raw.Downloads), Created: raw.Created.Time,
@@ -161,19 +159,11 @@ func (s *source) assets(ctx context.Context, release archive.Key, to *neutral.Re
 
 // stored fills in what became of a file.
 func (s *source) stored(ctx context.Context, f *neutral.File) error {
-	r, err := s.r.Get(ctx, archive.Key{Collection: archive.FilesCollection, ID: f.URL})
-	switch {
-	case errors.Is(err, fault.ErrNotFound):
-		f.Reason = "it was not captured"
-		return nil
-	case err != nil:
+	known, err := s.File(ctx, f.URL)
+	if err != nil {
 		return err
 	}
-	var file archive.File
-	if err := decode(r, &file); err != nil {
-		return err
-	}
-	f.SHA256, f.Reason = file.SHA256, file.Reason
+	f.SHA256, f.Reason = known.SHA256, known.Reason
 	return nil
 }
 
@@ -196,7 +186,7 @@ func (s *source) rules(ctx context.Context, o *neutral.Overview) error {
 		Linear    bool `json:"linear"`
 		Admins    bool `json:"admins"`
 	}
-	return all(s.r.All(ctx, "rules"), func(_ archive.Record, raw *rule) {
+	return all(s.All(ctx, "rules"), func(_ archive.Record, raw *rule) {
 		r := &neutral.Rule{
 			Name: string(raw.Pattern), Pattern: string(raw.Pattern), Approvals: int(min(max(raw.Approvals, 0), 1000)), ForcePush: raw.ForcePush,
 			Delete: raw.Delete, Signed: raw.Signed, Linear: raw.Linear, Admins: raw.Admins,
@@ -240,7 +230,7 @@ type ruleset struct {
 
 // rulesets reads those in force as rules, one for each pattern.
 func (s *source) rulesets(ctx context.Context, o *neutral.Overview) error {
-	return all(s.r.All(ctx, "rulesets"), func(_ archive.Record, raw *ruleset) {
+	return all(s.All(ctx, "rulesets"), func(_ archive.Record, raw *ruleset) {
 		o.Rules = append(o.Rules, raw.inForce(o.Settings.DefaultBranch)...)
 	})
 }
@@ -299,7 +289,7 @@ func (s *source) hooks(ctx context.Context, o *neutral.Overview) error {
 			ContentType words `json:"content_type"`
 		} `json:"config"`
 	}
-	return all(s.r.All(ctx, "hooks"), func(_ archive.Record, raw *hook) {
+	return all(s.All(ctx, "hooks"), func(_ archive.Record, raw *hook) {
 		h := &neutral.Hook{ContentType: string(raw.Config.ContentType), Active: raw.Active}
 		if u, err := url.Parse(string(raw.Config.URL)); err == nil {
 			u.User = nil
@@ -318,7 +308,7 @@ func (s *source) keys(ctx context.Context, o *neutral.Overview) error {
 		Key      words `json:"key"`
 		ReadOnly bool  `json:"read_only"`
 	}
-	return all(s.r.All(ctx, "keys"), func(_ archive.Record, raw *key) {
+	return all(s.All(ctx, "keys"), func(_ archive.Record, raw *key) {
 		o.Keys = append(o.Keys, &neutral.DeployKey{Title: string(raw.Title), Key: string(raw.Key), ReadOnly: raw.ReadOnly})
 	})
 }
@@ -328,7 +318,7 @@ func (s *source) collaborators(ctx context.Context, o *neutral.Overview) error {
 		User       *person `json:"user"`
 		Permission words   `json:"permission"`
 	}
-	return all(s.r.All(ctx, "collaborators"), func(_ archive.Record, raw *collaborator) {
+	return all(s.All(ctx, "collaborators"), func(_ archive.Record, raw *collaborator) {
 		o.Collaborators = append(o.Collaborators, &neutral.Collaborator{User: raw.User.user(), Permission: permission(raw.Permission)})
 	})
 }
@@ -339,8 +329,8 @@ func (s *source) teams(ctx context.Context, o *neutral.Overview) error {
 		Slug       words `json:"slug"`
 		Permission words `json:"permission"`
 	}
-	owner, _, _ := strings.Cut(s.r.Header().Repository, "/")
-	return all(s.r.All(ctx, "teams"), func(_ archive.Record, raw *team) {
+	owner, _, _ := strings.Cut(s.Header().Repository, "/")
+	return all(s.All(ctx, "teams"), func(_ archive.Record, raw *team) {
 		who := neutral.User{Login: owner + "/" + string(raw.Slug)}
 		o.Collaborators = append(o.Collaborators, &neutral.Collaborator{User: who, Permission: permission(raw.Permission)})
 	})

@@ -59,7 +59,7 @@ func (s *source) pull(ctx context.Context, o issue, item *neutral.Item) error {
 		}
 	}
 	item.Pull = p
-	err := all(s.r.Children(ctx, keyOf("issues", item.Number), "pulls"), func(_ archive.Record, raw *pull) { raw.fill(p) })
+	err := all(s.Children(ctx, keyOf("issues", item.Number), "pulls"), func(_ archive.Record, raw *pull) { raw.fill(p) })
 	if err != nil {
 		return err
 	}
@@ -101,7 +101,7 @@ func (s *source) reviews(ctx context.Context, pull archive.Key) ([]*neutral.Revi
 		Submitted moment  `json:"submitted_at"`
 	}
 	var reviews []*neutral.Review
-	err := all(s.r.Children(ctx, pull, "reviews"), func(_ archive.Record, o *review) {
+	err := all(s.Children(ctx, pull, "reviews"), func(_ archive.Record, o *review) {
 		r := &neutral.Review{Origin: s.origin(o.authored), Item: numberOf(pull), State: strings.ToLower(string(o.State)), Body: string(o.Body)}
 		if !o.Submitted.IsZero() {
 			r.Created = o.Submitted.Time
@@ -147,7 +147,7 @@ func (o *onCode) code() *neutral.Code {
 // reviewComments puts comments into their reviews. One whose review is not there gets one of its own.
 func (s *source) reviewComments(ctx context.Context, pull archive.Key, reviews []*neutral.Review) ([]*neutral.Review, error) {
 	found, roots := []*onCode{}, map[number]*neutral.Comment{}
-	if err := all(s.r.Children(ctx, pull, "review-comments"), func(_ archive.Record, o *onCode) { found = append(found, o) }); err != nil {
+	if err := all(s.Children(ctx, pull, "review-comments"), func(_ archive.Record, o *onCode) { found = append(found, o) }); err != nil {
 		return nil, err
 	}
 	resolved, err := s.resolved(ctx, pull)
@@ -189,7 +189,7 @@ func (s *source) resolved(ctx context.Context, pull archive.Key) (map[number]neu
 		}] `json:"comments"`
 	}
 	by := map[number]neutral.User{}
-	err := all(s.r.Children(ctx, pull, "review-threads"), func(_ archive.Record, o *thread) {
+	err := all(s.Children(ctx, pull, "review-threads"), func(_ archive.Record, o *thread) {
 		if o.Resolved && len(o.Comments.Nodes) > 0 {
 			by[o.Comments.Nodes[0].ID] = o.By.user()
 		}

@@ -300,7 +300,7 @@ func TestEverythingInTheNeutralModel(t *testing.T) {
 				Origin: origin("501", "releases/tag/v1", person("ada"), 0, 1), Tag: "v1", Target: "main", Name: "One", Body: "first", Published: later(1),
 				Assets: []*neutral.Asset{{
 					File: neutral.File{
-						URL: web + "/api/v3/repos/acme/api/releases/assets/601", Name: "a.tgz", Type: "application/gzip", Size: 5, Reason: "it was not captured",
+						URL: web + "/api/v3/repos/acme/api/releases/assets/601", Name: "a.tgz", Type: "application/gzip", Size: 5, Reason: "its bytes were not captured",
 					},
 					Release: "v1", Label: "all", Downloads: 3, Created: day,
 				}},

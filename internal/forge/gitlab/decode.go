@@ -1,11 +1,9 @@
 package gitlab
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"iter"
 	"slices"
 	"strings"
@@ -19,15 +17,16 @@ import (
 
 // Decode implements forge.Decoder: records as GitLab answered, in the neutral model.
 func Decode(r *archive.Reader) (neutral.Source, error) {
-	if h := r.Header(); h.Dialect != "gitlab" {
-		return nil, fault.New("read "+h.Repository, fault.ErrInvalid, "its records are those of "+h.Dialect+", not of gitlab", "")
+	a, err := forge.OpenArchived(r, "gitlab")
+	if err != nil {
+		return nil, err
 	}
-	return &source{r: r, h: r.Header()}, nil
+	return &source{Archived: a, h: r.Header()}, nil
 }
 
 // source is an archive of GitLab's answers.
 type source struct {
-	r *archive.Reader
+	forge.Archived
 	h archive.Header
 }
 
@@ -93,47 +92,12 @@ func date(day string) time.Time {
 
 // Items implements neutral.Source. Issues and merge requests are numbered apart: there can be two items of a number, the issue first.
 func (s *source) Items(ctx context.Context) iter.Seq2[*neutral.Item, error] {
-	return forge.ItemsOf(ctx, forge.ByNumber(s.r.All(ctx, issuesName), s.r.All(ctx, pullsName)), s.item)
-}
-
-// Discussions implements neutral.Source: GitLab has none but those on other things.
-func (s *source) Discussions(context.Context) iter.Seq2[*neutral.Discussion, error] {
-	return func(func(*neutral.Discussion, error) bool) {}
-}
-
-// Files implements neutral.Source.
-func (s *source) Files(ctx context.Context) iter.Seq2[*neutral.File, error] {
-	return func(yield func(*neutral.File, error) bool) {
-		err := each(s.r.All(ctx, archive.FilesCollection), func(in *archive.File, _ archive.Record) error {
-			if !yield(fileOf(*in), nil) {
-				return errStop
-			}
-			return nil
-		})
-		if err != nil && !errors.Is(err, errStop) {
-			yield(nil, err)
-		}
-	}
-}
-
-// errStop says that nobody wants more.
-var errStop = errors.New("stop")
-
-func fileOf(in archive.File) *neutral.File {
-	return &neutral.File{URL: in.URL, Name: in.Name, Type: in.Type, Size: in.Size, SHA256: in.SHA256, Reason: in.Reason}
-}
-
-// Open implements neutral.Source.
-func (s *source) Open(ctx context.Context, f *neutral.File) (io.ReadSeekCloser, error) {
-	if f.SHA256 == "" {
-		return nil, fault.New("open "+f.Name, fault.ErrNotFound, "its bytes were not stored: "+cmp.Or(f.Reason, "no reason is known"), "")
-	}
-	return s.r.OpenFile(ctx, f.SHA256)
+	return forge.ItemsOf(ctx, forge.ByNumber(s.All(ctx, issuesName), s.All(ctx, pullsName)), s.item)
 }
 
 // Overview implements neutral.Source.
 func (s *source) Overview(ctx context.Context) (*neutral.Overview, error) {
-	o := &neutral.Overview{Items: int64(s.r.Count(issuesName) + s.r.Count(pullsName))}
+	o := &neutral.Overview{Items: int64(s.Count(issuesName) + s.Count(pullsName))}
 	for _, read := range []func(context.Context, *neutral.Overview) error{
 		s.settings, s.labels, s.milestones, s.releases, s.rules, s.hooks, s.keys, s.collaborators,
 	} {
@@ -145,7 +109,7 @@ func (s *source) Overview(ctx context.Context) (*neutral.Overview, error) {
 }
 
 func (s *source) settings(ctx context.Context, o *neutral.Overview) error {
-	return each(s.r.All(ctx, settingsName), func(in *struct {
+	return each(s.All(ctx, settingsName), func(in *struct {
 		Description   string   `json:"description"`
 		Topics        []string `json:"topics"`
 		DefaultBranch string   `json:"default_branch"`
@@ -175,7 +139,7 @@ func (s *source) settings(ctx context.Context, o *neutral.Overview) error {
 }
 
 func (s *source) labels(ctx context.Context, o *neutral.Overview) error {
-	return each(s.r.All(ctx, "labels"), func(in *struct {
+	return each(s.All(ctx, "labels"), func(in *struct {
 		Name        string `json:"name"`
 		Color       string `json:"color"`
 		Description string `json:"description"`
@@ -190,7 +154,7 @@ func (s *source) labels(ctx context.Context, o *neutral.Overview) error {
 }
 
 func (s *source) milestones(ctx context.Context, o *neutral.Overview) error {
-	return each(s.r.All(ctx, "milestones"), func(in *struct {
+	return each(s.All(ctx, "milestones"), func(in *struct {
 		IID         int64     `json:"iid"`
 		Title       string    `json:"title"`
 		Description string    `json:"description"`
@@ -223,7 +187,7 @@ func (l levels) names() (all []string) {
 }
 
 func (s *source) rules(ctx context.Context, o *neutral.Overview) error {
-	err := each(s.r.All(ctx, "rules"), func(in *struct {
+	err := each(s.All(ctx, "rules"), func(in *struct {
 		Name      string `json:"name"`
 		Push      levels `json:"push_access_levels"`
 		ForcePush bool   `json:"allow_force_push"`
@@ -235,7 +199,7 @@ func (s *source) rules(ctx context.Context, o *neutral.Overview) error {
 	if err != nil {
 		return err
 	}
-	return each(s.r.All(ctx, "tag-rules"), func(in *struct {
+	return each(s.All(ctx, "tag-rules"), func(in *struct {
 		Name   string `json:"name"`
 		Create levels `json:"create_access_levels"`
 	}, _ archive.Record,
@@ -246,7 +210,7 @@ func (s *source) rules(ctx context.Context, o *neutral.Overview) error {
 }
 
 func (s *source) hooks(ctx context.Context, o *neutral.Overview) error {
-	return each(s.r.All(ctx, "hooks"), func(in *map[string]any, _ archive.Record) error {
+	return each(s.All(ctx, "hooks"), func(in *map[string]any, _ archive.Record) error {
 		h := &neutral.Hook{ContentType: "json", Active: true}
 		h.URL, _ = (*in)["url"].(string)
 		for name, value := range *in {
@@ -261,7 +225,7 @@ func (s *source) hooks(ctx context.Context, o *neutral.Overview) error {
 }
 
 func (s *source) keys(ctx context.Context, o *neutral.Overview) error {
-	return each(s.r.All(ctx, "keys"), func(in *struct {
+	return each(s.All(ctx, "keys"), func(in *struct {
 		Title string `json:"title"`
 		Key   string `json:"key"`
 		Push  bool   `json:"can_push"`
@@ -273,7 +237,7 @@ func (s *source) keys(ctx context.Context, o *neutral.Overview) error {
 }
 
 func (s *source) collaborators(ctx context.Context, o *neutral.Overview) error {
-	return each(s.r.All(ctx, "collaborators"), func(in *struct {
+	return each(s.All(ctx, "collaborators"), func(in *struct {
 		user
 		Level int64 `json:"access_level"`
 	}, _ archive.Record,
@@ -327,7 +291,7 @@ type release struct {
 }
 
 func (s *source) releases(ctx context.Context, o *neutral.Overview) error {
-	return each(s.r.All(ctx, "releases"), func(in *release, _ archive.Record) error {
+	return each(s.All(ctx, "releases"), func(in *release, _ archive.Record) error {
 		out := &neutral.Release{
 			Origin: s.origin(in.Tag, in.Links.Self, in.Author, in.Created, time.Time{}),
 			Tag:    in.Tag, Target: in.Commit.ID, Name: in.Name, Body: in.Body, Published: in.Released,
@@ -348,7 +312,7 @@ func (s *source) releases(ctx context.Context, o *neutral.Overview) error {
 // asset is a link of a release. Its bytes are there where the link leads to the same GitLab.
 func (s *source) asset(ctx context.Context, tag string, l link) (*neutral.Asset, error) {
 	out := &neutral.Asset{Release: tag, File: neutral.File{URL: l.URL, Name: l.Name, Reason: "it is not this GitLab's, which only links to it"}}
-	record, err := s.r.Get(ctx, archive.Key{Collection: archive.FilesCollection, ID: l.URL})
+	record, err := s.Get(ctx, archive.Key{Collection: archive.FilesCollection, ID: l.URL})
 	if errors.Is(err, fault.ErrNotFound) {
 		return out, nil
 	}
@@ -359,7 +323,6 @@ func (s *source) asset(ctx context.Context, tag string, l link) (*neutral.Asset,
 	if err != nil {
 		return nil, err
 	}
-	out.File = *fileOf(in)
-	out.Name = l.Name
+	out.Type, out.Size, out.SHA256, out.Reason = in.Type, in.Size, in.SHA256, in.Reason
 	return out, nil
 }

@@ -188,7 +188,7 @@ func (of *reader) pull(ctx context.Context) error {
 	if of.out.Pull == nil {
 		return nil
 	}
-	return each(of.r.Children(ctx, of.parent, "commits-of-pulls"), func(in *struct {
+	return each(of.Children(ctx, of.parent, "commits-of-pulls"), func(in *struct {
 		Base string `json:"base_commit_sha"`
 		Head string `json:"head_commit_sha"`
 	}, _ archive.Record,
@@ -235,7 +235,7 @@ type position struct {
 // notes reads comments and threads in the order they were begun, and what GitLab noted as events.
 func (of *reader) notes(ctx context.Context) error {
 	var all []*note
-	err := each(of.r.Children(ctx, of.parent, of.named("comments", "review-comments")), func(in *note, _ archive.Record) error {
+	err := each(of.Children(ctx, of.parent, of.named("comments", "review-comments")), func(in *note, _ archive.Record) error {
 		if in.System {
 			of.noted(in)
 		} else {
@@ -349,7 +349,7 @@ func (of *reader) approvals(ctx context.Context) error {
 	if of.out.Pull == nil {
 		return nil
 	}
-	return each(of.r.Children(ctx, of.parent, "reviews"), func(in *struct {
+	return each(of.Children(ctx, of.parent, "reviews"), func(in *struct {
 		By []struct {
 			User user      `json:"user"`
 			At   time.Time `json:"approved_at"` // since 18.0
@@ -372,7 +372,7 @@ func (of *reader) approvals(ctx context.Context) error {
 
 // timeline reads what GitLab keeps of labels, states and milestones.
 func (of *reader) timeline(ctx context.Context) error {
-	return each(of.r.Children(ctx, of.parent, of.named("timeline", "pull-timeline")), func(in *struct {
+	return each(of.Children(ctx, of.parent, of.named("timeline", "pull-timeline")), func(in *struct {
 		User    user      `json:"user"`
 		Created time.Time `json:"created_at"`
 		Action  string    `json:"action"` // "add", "remove"
@@ -413,7 +413,7 @@ func (of *reader) timeline(ctx context.Context) error {
 
 // reactions are award emoji, by the words that GitHub has for some of them.
 func (of *reader) reactions(ctx context.Context) error {
-	return each(of.r.Children(ctx, of.parent, of.named("reactions", "pull-reactions")), func(in *struct {
+	return each(of.Children(ctx, of.parent, of.named("reactions", "pull-reactions")), func(in *struct {
 		Name    string    `json:"name"`
 		User    user      `json:"user"`
 		Created time.Time `json:"created_at"`
@@ -438,7 +438,7 @@ func reactionWords() map[string]string {
 
 // links reads how issues hang together.
 func (of *reader) links(ctx context.Context) error {
-	return each(of.r.Children(ctx, of.parent, "links"), func(in *struct {
+	return each(of.Children(ctx, of.parent, "links"), func(in *struct {
 		item
 		Type string `json:"link_type"` // "relates_to", "blocks", "is_blocked_by"
 	}, _ archive.Record,
