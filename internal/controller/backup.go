@@ -3,8 +3,6 @@ package controller
 import (
 	"context"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
@@ -169,28 +167,27 @@ func (c *controller) reconcileRun(ctx context.Context, r reconcile.Request) (rec
 		}
 		deeds, t.urgent = append(deeds, deedOfBackup(b)), t.urgent || b.Spec.Sync != nil // a sync waits for it
 	}
-	return c.advance(ctx, t, deeds, func() ([]string, error) {
+	if t.shards, err = c.shardsOf(ctx, all.Items); err != nil {
+		return reconcile.Result{}, err
+	}
+	return c.advance(ctx, t, deeds, func() ([]waiting, error) {
 		waiting, err := c.waitingRuns(ctx)
 		return before(waiting, r.NamespacedName), err
 	})
 }
 
-// waiting is a task that may have no Job yet.
-type waiting struct {
-	key   types.NamespacedName
-	job   string
-	since time.Time
-}
-
-// waitingRuns lists the runs of which no Backup was begun, in the order in which they came.
+// waitingRuns lists the runs that have Backups which were not begun, in the order in which they came, or had their last turn.
 func (c *controller) waitingRuns(ctx context.Context) ([]waiting, error) {
 	var all v1alpha1.BackupList
 	if err := c.client.List(ctx, &all, client.UnsafeDisableDeepCopy); err != nil {
 		return nil, fmt.Errorf("list backups: %w", err)
 	}
-	runs := map[types.NamespacedName]waiting{}
+	runs, turns := map[types.NamespacedName]waiting{}, map[types.NamespacedName]time.Time{}
 	for i := range all.Items {
 		b := &all.Items[i]
+		if key := (types.NamespacedName{Namespace: b.Namespace, Name: runOf(b)}); b.Status.Finished != nil && b.Status.Finished.After(turns[key]) {
+			turns[key] = b.Status.Finished.Time
+		}
 		if b.Status.Phase != v1alpha1.PhasePending || b.Status.Started != nil || !b.DeletionTimestamp.IsZero() {
 			continue
 		}
@@ -199,31 +196,11 @@ func (c *controller) waitingRuns(ctx context.Context) ([]waiting, error) {
 			runs[key] = waiting{key, runTask(key.Namespace, key.Name).name(), b.CreationTimestamp.Time}
 		}
 	}
+	for key, last := range turns {
+		if w, waits := runs[key]; waits && last.After(w.since) {
+			w.since = last
+			runs[key] = w
+		}
+	}
 	return inOrder(runs), nil
-}
-
-func inOrder(all map[types.NamespacedName]waiting) []waiting {
-	var list []waiting
-	for _, w := range all {
-		list = append(list, w)
-	}
-	slices.SortFunc(list, func(a, b waiting) int {
-		if c := a.since.Compare(b.since); c != 0 {
-			return c
-		}
-		return strings.Compare(a.key.String(), b.key.String())
-	})
-	return list
-}
-
-// before is the names of the Jobs of those that come before one; all of them where it does not wait itself.
-func before(all []waiting, key types.NamespacedName) []string {
-	var names []string
-	for _, w := range all {
-		if w.key == key {
-			break
-		}
-		names = append(names, w.job)
-	}
-	return names
 }

@@ -41,6 +41,10 @@ type Options struct {
 	ServiceAccount string   // of worker Jobs; of System
 	WorkerFlags    []string // after what tells a worker its work
 	JobsAtOnce     int      // of one kind of work; those that come later wait. Default 2
+	MaxJobs        int      // of all kinds, but for those that a sync waits for; 0 for no bound
+	// JobsPerNamespace bounds the Jobs of one kind for objects of one namespace beside Backstay's own; 0 for no bound.
+	JobsPerNamespace int
+	MaxShards        int // pods that share the work of a run, where its policy asks for that. Default 8
 	// ForeignActionSets are namespaces whose ActionSets another runs: Kanister, or K10.
 	ForeignActionSets []string
 	LocationEvery     time.Duration
@@ -72,8 +76,8 @@ type controller struct {
 
 // Run reconciles until ctx ends. An error is fault.ErrUnavailable where leadership or the API server was lost.
 func Run(ctx context.Context, o Options) error {
-	if o.JobsAtOnce == 0 {
-		o.JobsAtOnce = defaultJobsAtOnce
+	if err := o.limits(); err != nil {
+		return err
 	}
 	if o.LocationEvery == 0 {
 		o.LocationEvery = defaultEvery

@@ -225,7 +225,7 @@ func (c *controller) refuse(ctx context.Context, d deed, problem error) (reconci
 }
 
 // advance brings a task one step on: its Job is started for what is open, and what a Job can no longer end is failed.
-func (c *controller) advance(ctx context.Context, t task, all []deed, before func() ([]string, error)) (reconcile.Result, error) {
+func (c *controller) advance(ctx context.Context, t task, all []deed, before func() ([]waiting, error)) (reconcile.Result, error) {
 	var open, deleted []deed
 	explained := false // an absent Job: it was stopped for one of these
 	for _, d := range all {
@@ -258,6 +258,9 @@ func (c *controller) advance(ctx context.Context, t task, all []deed, before fun
 	case failed:
 		return reconcile.Result{}, c.failAll(ctx, open, o.reason, o.message)
 	case succeeded:
+		if yielded(j, open) {
+			return reconcile.Result{}, c.stop(ctx, j)
+		}
 		return c.afterwards(ctx, open, o, func() error { return c.stop(ctx, j) })
 	}
 	var waiting []deed
@@ -271,12 +274,12 @@ func (c *controller) advance(ctx context.Context, t task, all []deed, before fun
 	if len(waiting) == 0 {
 		return reconcile.Result{}, nil
 	}
-	names, err := before()
+	ahead, err := before()
 	if err != nil {
 		return reconcile.Result{}, err
 	}
 	t.deadline = timeFor(waiting)
-	started, err := c.start(ctx, t, names)
+	started, err := c.start(ctx, t, ahead)
 	if err != nil || started {
 		return reconcile.Result{}, err
 	}

@@ -75,7 +75,7 @@ func (c *controller) reconcileDrill(ctx context.Context, request reconcile.Reque
 	if d.Status.Phase == "" {
 		return c.admit(ctx, is, "", t.name(), func() error { return c.checkDrill(ctx, &d) })
 	}
-	result, err := c.advance(ctx, t, []deed{is}, func() ([]string, error) { return c.drillsBefore(ctx, &d) })
+	result, err := c.advance(ctx, t, []deed{is}, func() ([]waiting, error) { return c.drillsBefore(ctx, &d) })
 	if err != nil || !d.Status.Phase.Final() {
 		return result, err
 	}
@@ -96,7 +96,7 @@ func (c *controller) checkDrill(ctx context.Context, d *v1alpha1.Drill) error {
 }
 
 // drillsBefore is the names of the Jobs of Drills that have waited longer.
-func (c *controller) drillsBefore(ctx context.Context, d *v1alpha1.Drill) ([]string, error) {
+func (c *controller) drillsBefore(ctx context.Context, d *v1alpha1.Drill) ([]waiting, error) {
 	var all v1alpha1.DrillList
 	if err := c.client.List(ctx, &all, client.UnsafeDisableDeepCopy); err != nil {
 		return nil, fmt.Errorf("list drills: %w", err)

@@ -68,6 +68,7 @@ type task struct {
 	deadline   time.Duration
 	urgent     bool // it waits for no other
 	force      bool // of workRelease
+	shards     int  // pods that share it; 0 or 1 for one
 }
 
 func (t task) name() string {
@@ -78,7 +79,11 @@ func (t task) name() string {
 func (t task) args() []string {
 	switch t.work {
 	case workBackup:
-		return []string{"worker", t.work, "--namespace", t.key.Namespace, "--run", t.key.Name}
+		args := []string{"worker", t.work, "--namespace", t.key.Namespace, "--run", t.key.Name, "--job", t.name()}
+		if t.shards > 1 {
+			args = append(args, "--shards", strconv.Itoa(t.shards))
+		}
+		return args
 	case workTidy:
 		return []string{"worker", t.work}
 	case workRelease:
@@ -98,9 +103,18 @@ func (c *controller) job(t task) *batchv1.Job {
 		},
 		Annotations: map[string]string{annotationFor: t.key.String(), annotationGeneration: strconv.FormatInt(t.generation, 10)},
 	}
+	var mode *batchv1.CompletionMode
+	var pods *int32
+	if t.shards > 1 {
+		indexed, n := batchv1.IndexedCompletion, int32(t.shards) //nolint:gosec // at most mostShards
+		mode, pods, backoff = &indexed, &n, backoff*n
+	}
 	return &batchv1.Job{
 		ObjectMeta: meta,
 		Spec: batchv1.JobSpec{
+			CompletionMode:        mode,
+			Completions:           pods,
+			Parallelism:           pods,
 			BackoffLimit:          &backoff,
 			ActiveDeadlineSeconds: &most,
 			PodFailurePolicy:      podFailures(),
@@ -264,31 +278,17 @@ func (c *controller) find(ctx context.Context, t task) (*batchv1.Job, error) {
 	return &j, nil
 }
 
-// start creates the Job of a task that has none, if it is its turn. Before it come the tasks that have waited longer, by the names of
-// their Jobs.
-func (c *controller) start(ctx context.Context, t task, before []string) (started bool, _ error) {
+// start creates the Job of a task that has none, if it is its turn. Ahead are the tasks that have waited longer.
+func (c *controller) start(ctx context.Context, t task, ahead []waiting) (started bool, _ error) {
 	var live batchv1.JobList
-	if err := c.direct.List(ctx, &live, client.InNamespace(c.System), client.MatchingLabels{LabelWork: t.work}); err != nil {
+	if err := c.direct.List(ctx, &live, client.InNamespace(c.System), client.HasLabels{LabelWork}); err != nil {
 		return false, fmt.Errorf("list jobs: %w", err)
 	}
-	busy, known := 0, map[string]bool{}
-	for i := range live.Items {
-		known[live.Items[i].Name] = true
-		if outcomeOf(&live.Items[i]).state == running {
-			busy++
+	if !t.urgent && !c.roomFor(t.work, live.Items).admits(t, ahead) {
+		if t.work != workBackup {
+			return false, nil
 		}
-	}
-	for _, name := range before {
-		if !known[name] {
-			busy++
-		}
-	}
-	most := c.JobsAtOnce
-	if t.work == workActions {
-		most *= actionsPerJob
-	}
-	if busy >= most && !t.urgent {
-		return false, nil
+		return false, c.askToYield(ctx, live.Items)
 	}
 	err := c.client.Create(ctx, c.job(t))
 	if err != nil && !apierrors.IsAlreadyExists(err) {

@@ -83,7 +83,7 @@ func (c *controller) reconcileRestore(ctx context.Context, request reconcile.Req
 			return reconcile.Result{}, nil // until its Backup changes
 		}
 	}
-	result, err := c.advance(ctx, t, []deed{d}, func() ([]string, error) { return c.restoresBefore(ctx, &r) })
+	result, err := c.advance(ctx, t, []deed{d}, func() ([]waiting, error) { return c.restoresBefore(ctx, &r) })
 	if err != nil || !r.Status.Phase.Final() {
 		return result, err
 	}
@@ -131,8 +131,8 @@ func (c *controller) tenantRestore(op string, r *v1alpha1.Restore) error {
 	return nil
 }
 
-// restoresBefore is the names of the Jobs of Restores that have waited longer.
-func (c *controller) restoresBefore(ctx context.Context, r *v1alpha1.Restore) ([]string, error) {
+// restoresBefore is the Restores that have waited longer.
+func (c *controller) restoresBefore(ctx context.Context, r *v1alpha1.Restore) ([]waiting, error) {
 	var all v1alpha1.RestoreList
 	if err := c.client.List(ctx, &all, client.UnsafeDisableDeepCopy); err != nil {
 		return nil, fmt.Errorf("list restores: %w", err)

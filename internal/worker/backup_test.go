@@ -17,6 +17,7 @@ import (
 	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/point"
+	"github.com/backstay/backstay/internal/protect"
 )
 
 func TestBackupOfAnApplicationWithoutVolumes(t *testing.T) {
@@ -298,7 +299,7 @@ func TestBackupOfRepositories(t *testing.T) {
 	var secret string
 	w := l.worker()
 	w.Repositories = func(
-		ctx context.Context, p v1alpha1.Policy, _ Store, read func(context.Context, v1alpha1.SecretKeyRef) ([]byte, error),
+		ctx context.Context, p v1alpha1.Policy, _ Store, read func(context.Context, v1alpha1.SecretKeyRef) ([]byte, error), _ *protect.Shared,
 	) (*point.Run, error) {
 		took = p
 		value, err := read(ctx, v1alpha1.SecretKeyRef{Name: "vault", Key: "password"})
@@ -318,7 +319,7 @@ func TestBackupOfRepositories(t *testing.T) {
 		t.Errorf("status %+v", s)
 	}
 	w.Repositories = func(
-		context.Context, v1alpha1.Policy, Store, func(context.Context, v1alpha1.SecretKeyRef) ([]byte, error),
+		context.Context, v1alpha1.Policy, Store, func(context.Context, v1alpha1.SecretKeyRef) ([]byte, error), *protect.Shared,
 	) (*point.Run, error) {
 		return nil, fault.New("plan", fault.ErrInvalid, "no such forge", "")
 	}

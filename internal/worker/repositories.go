@@ -21,6 +21,9 @@ func (b *backup) repositories(ctx context.Context) (err error) {
 	if b.policy == nil || b.object.Namespace != b.System { // anybody's Git server is reached from Backstay's own pods
 		return fault.New(op, fault.ErrDenied, "repositories are backed up by policies in Backstay's own namespace", "say policy, in namespace "+b.System)
 	}
+	if !b.Share.first() {
+		return b.help(ctx)
+	}
 	err = b.save(ctx, func(s *v1alpha1.BackupStatus) {
 		if now := metav1.NewTime(b.Now()); s.Started == nil {
 			s.Started = &now
@@ -30,6 +33,15 @@ func (b *backup) repositories(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	run, err := b.captureRepositories(ctx)
+	if run == nil || ctx.Err() != nil {
+		return err
+	}
+	return b.finishRun(ctx, run)
+}
+
+// captureRepositories runs the policy's sources that are no applications.
+func (b *backup) captureRepositories(ctx context.Context) (*point.Run, error) {
 	p := b.policy.DeepCopy()
 	p.Spec.Sources = nil
 	for _, s := range b.policy.Spec.Sources {
@@ -41,11 +53,7 @@ func (b *backup) repositories(ctx context.Context) (err error) {
 		value, err := b.secret(ctx, p.Namespace, v1alpha1.Secret{SecretKeyRef: &ref})
 		return []byte(value), err
 	}
-	run, err := b.Worker.Repositories(ctx, *p, b.store, secret)
-	if run == nil || ctx.Err() != nil {
-		return err
-	}
-	return b.finishRun(ctx, run)
+	return b.Worker.Repositories(ctx, *p, b.store, secret, b.shared())
 }
 
 // finishRun ends a Backup of repositories with what its run reports.
