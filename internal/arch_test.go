@@ -146,7 +146,7 @@ var table = map[string]row{
 		tests: "internal/kube/kubetest " + kubernetes, // what the API server says to what is written
 	},
 	"internal/controller": {
-		ours: "api/v1alpha1 internal/fault internal/policy internal/kube internal/blueprint internal/gitops", foreign: kubernetes + " github.com/prometheus/client_golang github.com/go-logr/logr",
+		ours: "api/v1alpha1 internal/fault internal/policy internal/kube internal/blueprint internal/gitops", foreign: kubernetes + " golang.org/x/sync github.com/prometheus/client_golang github.com/go-logr/logr",
 		tests: "internal/kube/kubetest",
 	},
 	"internal/worker": { // the other half of the controller: it runs in Jobs, and knows protect
