@@ -16,7 +16,7 @@ import (
 // Every page that opens with an example opens with one that works: its first block of sh is run here as it stands, in a directory with a
 // repository named api, by a user who has never run Backstay.
 func TestPagesOpenWithExamplesThatWork(t *testing.T) {
-	for _, page := range []string{"git.md", "locations.md", "recovery.md", "evidence.md"} {
+	for _, page := range []string{"git.md", "locations.md", "recovery.md", "evidence.md", "keys.md"} {
 		t.Run(page, func(t *testing.T) {
 			home := t.TempDir()
 			if err := os.Rename(newWorkTree(t), filepath.Join(home, "api")); err != nil {

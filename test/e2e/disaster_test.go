@@ -1,0 +1,88 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/backstay/backstay/internal/forge"
+	"github.com/backstay/backstay/internal/forge/neutral"
+)
+
+// The machine and the forge are gone. Another machine, with nothing but the program, the store and the password, brings the repositories
+// back and what their forge knew, by the commands of docs/disaster.md as they stand. TestClusterDisaster does the same with an application.
+func TestDisaster(t *testing.T) {
+	const page = "docs/disaster.md"
+	lost := startGitea(t)
+	lost.people(t)
+	lost.populateWith(t, "alpha/api", 7, 9)
+	source, _ := lost.metadata(t, "alpha/api")
+	want := filepath.Join(t.TempDir(), "api.git")
+	gitEnv(t, lost.gitEnv(), t.TempDir(), "clone", "-q", "--mirror", lost.url+"/alpha/api.git", want)
+	b := newBackstay(t)
+	token := filepath.Join(b.home, "token")
+	if err := os.WriteFile(token, []byte(lost.token+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.ok(t, "backup", "--organization", "alpha", "--metadata", lost.url, "--forge", "gitea", "--git-token-file", token, "--ca-file", lost.ca)
+
+	store := filepath.Join(t.TempDir(), "store") // what is left
+	if err := os.Rename(b.vault, store); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(b.home); err != nil {
+		t.Fatal(err)
+	}
+	lost.wipe(t)
+
+	home := t.TempDir()
+	env := []string{"VAULT_URL=file://" + store, "VAULT_PASSWORD=" + password}
+	said := runScript(t, home, home, block(t, page, "sh"), env...)
+	if !strings.Contains(said, "\ngood: 1 point") {
+		t.Errorf("nothing was verified: %s", said)
+	}
+	found, err := filepath.Glob(filepath.Join(home, "repositories", "*", "alpha", "api.git"))
+	if err != nil || len(found) != 1 {
+		t.Fatalf("repositories %q, %v", found, err)
+	}
+	if fsck := git(t, found[0], "fsck", "--full", "--strict"); strings.Contains(fsck, "missing") {
+		t.Errorf("git says %s", fsck)
+	}
+	same(t, found[0], want)
+	if _, err := os.Stat(filepath.Join(home, "pages", "index.html")); err != nil {
+		t.Error(err)
+	}
+
+	next := startGitea(t)
+	next.organisation(t, "alpha") // one that the restore made would be private
+	if err := os.WriteFile(filepath.Join(home, "token"), []byte(next.token+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	runScript(t, home, home, block(t, page, "sh forge"), append(env, "NEW_FORGE="+next.url, "SSL_CERT_FILE="+next.ca)...)
+	back, _ := next.metadata(t, "alpha/api")
+	compareMetadata(t, source, back, fidelityOf(t, source, next), lost.url, next.url)
+	again := filepath.Join(t.TempDir(), "api.git")
+	gitEnv(t, next.gitEnv(), t.TempDir(), "clone", "-q", "--mirror", next.url+"/alpha/api.git", again)
+	for _, ref := range []string{"refs/heads/", "refs/tags/"} { // those of pull requests are the forge's own
+		if got, want := git(t, again, "for-each-ref", ref), git(t, want, "for-each-ref", ref); got != want {
+			t.Errorf("the new forge has\n%s\nwant\n%s", got, want)
+		}
+	}
+}
+
+// fidelityOf is what a forge keeps of what it is given.
+func fidelityOf(t *testing.T, source neutral.Source, to *gitea) neutral.Fidelity {
+	t.Helper()
+	plan, err := forge.PlanMetadata(t.Context(), source, to.provider(t).Target().Keeps())
+	if err != nil {
+		t.Fatal(err)
+	}
+	keeps := neutral.Fidelity{}
+	for _, line := range plan.Lines {
+		keeps[line.Field] = neutral.Fate{State: line.State, How: line.How}
+	}
+	return keeps
+}
