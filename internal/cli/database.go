@@ -23,7 +23,7 @@ const envDatabasePassword = "BACKSTAY_DATABASE_PASSWORD"
 
 // dumpMemory is what the garbage collector tries to stay below while a database streams into a vault, in bytes: packs that are under way
 // come on top of it.
-const dumpMemory = 48 << 20
+const dumpMemory = 60 << 20
 
 // databaseOptions say how a database server on the command line is reached.
 type databaseOptions struct{ passwordFile string }

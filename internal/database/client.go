@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"time"
 
 	"github.com/backstay/backstay/internal/fault"
 )
@@ -12,8 +13,22 @@ import (
 // mostAnswer bounds what a server may answer to a question, in bytes.
 const mostAnswer = 64 << 20
 
-// ask runs a command whose answer is small.
+// answerTime bounds how long a server may think about a short question. redis-cli waits for ever for one that does not speak.
+const answerTime = time.Minute
+
+// ask runs a command whose answer is small, and comes soon.
 func (c *client) ask(ctx context.Context, command Command) (string, error) {
+	soon, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	answer, err := c.answer(soon, command)
+	if err != nil && ctx.Err() == nil && soon.Err() != nil {
+		return "", fault.New(command.Argv[0], fault.ErrUnavailable, "the server does not answer", "look at its address, and whether it speaks TLS")
+	}
+	return answer, err
+}
+
+// answer runs a command whose answer is small.
+func (c *client) answer(ctx context.Context, command Command) (string, error) {
 	var answer bounded
 	command.Stdout = &answer
 	if err := c.runner.Run(ctx, command); err != nil {

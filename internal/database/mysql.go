@@ -213,11 +213,23 @@ func (c *client) mysqlQuery(ctx context.Context, sql string) ([]row, error) {
 		return nil, err
 	}
 	argv := append([]string{tool}, c.mysqlConnection(version)...)
-	answer, err := c.ask(ctx, Command{
-		Argv: append(argv, "--batch", "--skip-column-names", "--binary-mode"), Env: c.mysqlEnv(), Stdin: strings.NewReader(sql + ";\n"),
+	var encrypted string
+	if c.TLS == TLSRequire { // MariaDB's tools go on without where it is only required
+		encrypted = "SHOW SESSION STATUS LIKE 'Ssl_cipher'; "
+	}
+	answer, err := c.answer(ctx, Command{
+		Argv: append(argv, "--batch", "--skip-column-names", "--binary-mode", "--connect-timeout=30"), Env: c.mysqlEnv(),
+		Stdin: strings.NewReader(encrypted + sql + ";\n"),
 	})
 	if err != nil {
 		return nil, err
+	}
+	if encrypted != "" {
+		var cipher string
+		cipher, answer, _ = strings.Cut(answer, "\n")
+		if strings.TrimSpace(strings.TrimPrefix(cipher, "Ssl_cipher")) == "" {
+			return nil, fault.New("", fault.ErrRefused, "the server does not encrypt", "tls=disable does without, where nobody else is on the way")
+		}
 	}
 	return rowsOf(answer, "\t")
 }

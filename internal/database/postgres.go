@@ -181,7 +181,7 @@ func psql() []string {
 
 // postgresQuery asks for rows of a word, a text in hexadecimal, and a number.
 func (c *client) postgresQuery(ctx context.Context, database, sql string) ([]row, error) {
-	answer, err := c.ask(ctx, Command{Argv: psql(), Env: c.postgresEnv(database), Stdin: strings.NewReader(sql + "\n")})
+	answer, err := c.answer(ctx, Command{Argv: psql(), Env: c.postgresEnv(database), Stdin: strings.NewReader(sql + "\n")})
 	if err != nil {
 		return nil, err
 	}

@@ -149,7 +149,7 @@ func (redisEngine) load(ctx context.Context, c *client, l *loading) error {
 		}
 	}
 	if full {
-		if _, err := c.redisAsk(ctx, "FLUSHALL"); err != nil {
+		if _, err := c.redisAsk(ctx, "FLUSHALL", "ASYNC"); err != nil {
 			return err
 		}
 	}
@@ -175,7 +175,7 @@ func (c *client) redisPipe(ctx context.Context, argv []string, dump io.Reader) e
 		writes.CloseWithError(err)
 		turned <- err
 	}()
-	answer, err := c.ask(ctx, Command{Argv: append(argv, "--pipe"), Env: c.redisEnv(), Stdin: reads})
+	answer, err := c.answer(ctx, Command{Argv: append(argv, "--pipe"), Env: c.redisEnv(), Stdin: reads})
 	reads.Close()                                                        //nolint:errcheck // never fails
 	if failed := <-turned; failed != nil && failed != io.ErrClosedPipe { //nolint:errorlint // of our own pipe
 		return failed

@@ -18,6 +18,7 @@ import (
 // Scratch is a server of its own in a directory, which nobody reaches but through its socket there: to try a dump on.
 type Scratch struct {
 	Server Server // how it is reached
+	Port   int    // of the loopback that it listens on besides; 0 for none
 
 	cmd  *exec.Cmd
 	said tail
@@ -53,6 +54,7 @@ func StartScratch(ctx context.Context, engine, dir string, o ScratchOptions) (*S
 	if err != nil {
 		return nil, fault.Wrap(op, nil, err, "")
 	}
+	s.Port = o.Port
 	return s, nil
 }
 

@@ -17,16 +17,7 @@ import (
 // Start starts a server of an engine, which listens on a socket, and on a port of the loopback where ports is set. It ends with the test.
 func Start(t *testing.T, engine string, o database.ScratchOptions) *database.Scratch {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "backstay-db-") // sockets have short names, and other users must get in
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	s, err := database.StartScratch(context.Background(), engine, dir, o)
+	s, err := database.StartScratch(context.Background(), engine, Open(t), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,6 +27,24 @@ func Start(t *testing.T, engine string, o database.ScratchOptions) *database.Scr
 		}
 	})
 	return s
+}
+
+// Open is a directory of a short name, for sockets, that other users may enter: servers may run as one. It ends with the test.
+func Open(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "backstay-db-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // Port is one that nobody listens on.
