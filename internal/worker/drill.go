@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -196,6 +195,13 @@ func (d *drill) restored(p *restore.Plan) {
 			d.found("objects", part.Name, true, fmt.Sprintf("%d objects", objects[namespace]))
 		}
 	}
+	for _, one := range d.restoration.databases {
+		detail := "loaded"
+		if one.left != "" {
+			detail = "not looked at: " + one.left
+		}
+		d.found("database", one.part, true, detail)
+	}
 	for _, v := range p.Volumes {
 		if v.Action == restore.Create || v.Action == restore.Exchange {
 			d.found("volume", v.Part, true, fmt.Sprintf("%d bytes", v.Bytes))
@@ -216,11 +222,16 @@ func (d *drill) ready(ctx context.Context, p *restore.Plan, began time.Time) err
 	if err != nil {
 		return err
 	}
-	lagging = slices.DeleteFunc(lagging, func(n restore.NotReady) bool { return n.Before })
+	fine := true
 	for _, n := range lagging {
+		if n.Before {
+			d.found("ready", d.asInPoint(n.Object), true, "it did not run when the point was made: "+n.Why)
+			continue
+		}
 		d.found("ready", d.asInPoint(n.Object), false, n.Why)
+		fine = false
 	}
-	if len(lagging) == 0 {
+	if fine {
 		d.took = d.Now().Sub(began)
 		d.found("ready", "", true, "after "+d.took.Round(time.Second).String())
 	}
@@ -245,7 +256,7 @@ func (d *drill) prove(ctx context.Context, began time.Time) error {
 		return fault.New("drill "+d.object.Name, fault.ErrUnsupported, "the location keeps no proofs", "")
 	}
 	p := point.Proof{
-		Point: d.restoration.record.Point.ID, Started: began.UTC(), Finished: d.Now().UTC(), RestoreSeconds: d.took.Seconds(), Checks: d.checks,
+		Point: d.object.Status.Point, Started: began.UTC(), Finished: d.Now().UTC(), RestoreSeconds: d.took.Seconds(), Checks: d.checks,
 		By: strings.Join([]string{d.Name, d.object.Namespace, d.object.Name}, "/"),
 	}
 	p.Proven = len(p.Problems()) == 0

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -14,8 +15,10 @@ import (
 	"unicode"
 
 	"github.com/backstay/backstay/api/v1alpha1"
+	"github.com/backstay/backstay/internal/database"
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/kube"
+	"github.com/backstay/backstay/internal/protect"
 )
 
 const (
@@ -32,6 +35,11 @@ func (d *drill) look(ctx context.Context) error {
 	for _, c := range d.object.Spec.HTTP {
 		of := fmt.Sprintf("%s:%s%s", c.Service, c.Port, cmp.Or(c.Path, "/"))
 		if err := d.check(ctx, "http "+of, func(ctx context.Context) (string, error) { return d.ask(ctx, c) }); err != nil {
+			return err
+		}
+	}
+	for _, c := range d.object.Spec.SQL {
+		if err := d.check(ctx, strings.TrimSpace("sql "+c.Database), func(ctx context.Context) (string, error) { return d.query(ctx, c) }); err != nil {
 			return err
 		}
 	}
@@ -120,6 +128,49 @@ func (d *drill) ask(ctx context.Context, c v1alpha1.HTTPCheck) (string, error) {
 		return "", fmt.Errorf("it answers %s, without %q", answer.Status, c.Contains)
 	}
 	return answer.Status, nil
+}
+
+// query asks a database of the point, where it was loaded in scratch.
+func (d *drill) query(ctx context.Context, c v1alpha1.SQLCheck) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, execTime)
+	defer cancel()
+	of, err := d.loaded(c.Database)
+	if err != nil {
+		return "", err
+	}
+	r := d.restoration
+	server, err := d.reach(ctx, d.object.Namespace, r.rights, of.to)
+	if err != nil {
+		return "", err
+	}
+	defer server.close()
+	check, err := database.Ask(ctx, protect.Within(r.tree, of.part), server.server, server.runner,
+		database.Question{Database: c.Schema, Query: c.Query, Want: c.Want})
+	switch {
+	case err != nil:
+		return "", err
+	case !check.OK:
+		return "", errors.New(check.Detail)
+	}
+	return check.Detail, nil
+}
+
+// loaded is the database server of a name that was loaded in scratch; without a name the only one.
+func (d *drill) loaded(name string) (returning, error) {
+	var all []returning
+	for _, one := range d.restoration.databases {
+		switch {
+		case name != "" && one.to.Name != name:
+		case one.left != "":
+			return one, fault.New("", fault.ErrUnsupported, one.String()+" is not in scratch: "+one.left, "")
+		default:
+			all = append(all, one)
+		}
+	}
+	if len(all) != 1 {
+		return returning{}, fault.New("", fault.ErrInvalid, fmt.Sprintf("the point has %d dumps of databases that %q may mean", len(all), name), "")
+	}
+	return all[0], nil
 }
 
 // exec runs a command in a pod.
