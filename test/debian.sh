@@ -18,6 +18,12 @@ need git-daemon git
 need ssh openssh-client
 need sshd openssh-server
 need restic restic
+need mariadb-dump mariadb-client # databases, and servers to dump
+need mariadbd mariadb-server
+need pg_dump postgresql-client
+need redis-cli redis-tools
+need redis-server redis-server
+command -v initdb >/dev/null 2>&1 || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$missing postgresql"
 need npm npm # fetches what forges' clients are tested against
 if [ "${1:-}" = cluster ]; then
 	need containerd containerd
@@ -31,7 +37,6 @@ if [ "${1:-}" = cluster ]; then
 	need mmdebstrap mmdebstrap # images
 	need openssl openssl
 	need pgrep procps
-	need redis-server redis-server # Argo CD's cache
 fi
 
 [ -n "$missing" ] || exit 0
