@@ -19,6 +19,7 @@ import (
 
 	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/blueprint"
+	"github.com/backstay/backstay/internal/database"
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/gitops"
 	"github.com/backstay/backstay/internal/kube"
@@ -46,6 +47,7 @@ type lab struct {
 	engine       *engine           // that deploys applications; nil for none
 	deployed     *point.Deployment // what points say of it
 	history      *history          // of what it deploys
+	tools        database.Runner   // of databases, here and in every pod
 
 	mu      sync.Mutex
 	opened  error // why the vault cannot be opened
@@ -121,6 +123,8 @@ func (l *lab) workerAt(c *kube.Cluster, s Store, now func() time.Time) *Worker {
 			return s, l.opened
 		},
 		Repository: l.repositories,
+		Tools:      l.tools,
+		InPod:      func(*kube.Cluster, string, string, string) database.Runner { return l.tools },
 		Maintain:   func(context.Context, Store) error { return nil },
 		Functions:  func(*kube.Cluster) []blueprint.Function { return l.functions },
 		Retention: func(r *v1alpha1.Retention) (policy.Retention, error) {
