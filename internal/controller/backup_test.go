@@ -47,7 +47,7 @@ func TestBackupHasOneJobAndEnds(t *testing.T) {
 	if b.Status.Job != j.Name {
 		t.Errorf("job of the status is %q, want %q", b.Status.Job, j.Name)
 	}
-	want := []string{"worker", "backup", "--namespace", w.system, "--run", b.Labels[v1alpha1.LabelRun], "--cluster-name", "test"}
+	want := []string{"worker", "backup", "--namespace", w.system, "--run", b.Labels[v1alpha1.LabelRun], "--job", j.Name, "--cluster-name", "test"}
 	if got := j.Spec.Template.Spec.Containers[0].Args; !slices.Equal(got, want) {
 		t.Errorf("arguments %q, want %q", got, want)
 	}
