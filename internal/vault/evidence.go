@@ -6,14 +6,12 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io"
 	"slices"
 	"strings"
 	"sync"
 
 	"github.com/kopia/kopia/repo/blob"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/backstay/backstay/internal/evidence"
 	"github.com/backstay/backstay/internal/fault"
@@ -270,9 +268,11 @@ func (v *Vault) Evidence(ctx context.Context) (*Evidence, error) {
 		return nil, fault.Wrap(op, nil, err, "")
 	}
 	e := &Evidence{Vault: v.vaultName()}
-	if e.Statements, e.Lost, err = v.statements(ctx); err != nil {
+	read, err := v.readStatements(ctx)
+	if err != nil {
 		return nil, fault.Wrap(op, nil, err, "")
 	}
+	e.Statements, e.Lost = read.all(), read.lost()
 	after, err := v.manifests(ctx)
 	if err != nil {
 		return nil, fault.Wrap(op, nil, err, "")
@@ -316,72 +316,25 @@ func byID(points []saved) map[string]saved {
 	return all
 }
 
-// statements reads the leaves of evidence.
-func (v *Vault) statements(ctx context.Context) (sorted []*evidence.Statement, lost []evidence.Fault, err error) {
-	leaves, err := blob.ListAllBlobs(ctx, v.store, evidencePrefix)
-	if err != nil {
-		return nil, nil, storageFault("list evidence", err)
-	}
-	var mu sync.Mutex
-	found := map[string]*evidence.Statement{}
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(readers)
-	for _, m := range leaves {
-		group.Go(func() error {
-			l, err := v.getLeaf(ctx, m.BlobID)
-			if err != nil && !errors.Is(err, fault.ErrCorrupt) && !errors.Is(err, fault.ErrNotFound) {
-				return err
-			}
-			if err != nil {
-				return nil // what it says may stand in the one after it
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			for _, line := range l.Evidence {
-				if s, err := evidence.Parse([]byte(line)); err == nil {
-					found[s.Hash] = s
-				}
-			}
-			return nil
-		})
-	}
-	if err := group.Wait(); err != nil {
-		return nil, nil, err
-	}
-	all := make([]*evidence.Statement, 0, len(found))
-	for _, s := range found {
-		all = append(all, s)
-	}
-	for _, m := range leaves {
-		if n, ok := parseEvidenceName(m.BlobID); ok && found[n.hash] == nil {
-			lost = append(lost, evidence.Fault{Hash: n.hash, What: fmt.Sprintf("%s is damaged, and no other has a copy", m.BlobID)})
-		}
-	}
-	return evidence.Sort(all), lost, nil
-}
-
 // attestAgain writes the leaves of statements anew that are lost or damaged, from the copies in others; and says again that points were
 // made whose statement nobody has.
 func (x *repair) attestAgain(ctx context.Context, l *listing) error {
-	all, lost, err := x.v.statements(ctx)
+	read, err := x.v.readStatements(ctx)
 	if err != nil {
 		return err
 	}
-	made := map[string]bool{}
+	all, made := read.all(), map[string]bool{}
 	for _, s := range all {
 		made[s.Points[0].ID] = made[s.Points[0].ID] || s.What == evidence.Committed
-		id := nameOf(s).leaf()
-		if _, err := x.v.getLeaf(ctx, id); err == nil {
+		if !read.homeless(s) {
 			continue
-		} else if !errors.Is(err, fault.ErrCorrupt) && !errors.Is(err, fault.ErrNotFound) {
-			return err
 		}
-		if err := x.v.writeLeaf(ctx, id, leaf{Evidence: []string{string(s.Line)}}); err != nil {
+		if err := x.v.writeLeaf(ctx, nameOf(s).leaf(), leaf{Evidence: []string{string(s.Line)}}); err != nil {
 			return err
 		}
 		x.done.Evidence++
 	}
-	for _, f := range lost {
+	for _, f := range read.lost() {
 		x.done.Notes = append(x.done.Notes, "evidence: "+f.String())
 	}
 	for _, s := range l.points {

@@ -117,10 +117,13 @@ func (v *Vault) clean(ctx context.Context, r *MaintainReport, began time.Time) e
 	if err := v.runKopia(ctx, r, began); err != nil {
 		return err
 	}
-	if r.Full {
-		return v.mergeSums(ctx)
+	if !r.Full {
+		return nil
 	}
-	return nil
+	if err := v.foldEvidence(ctx); err != nil {
+		return err
+	}
+	return v.mergeSums(ctx)
 }
 
 // fullCycle is the time between two full runs. A short lock is extended four times in its period.
