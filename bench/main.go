@@ -71,7 +71,7 @@ func (b *bench) run(ctx context.Context, only []string) (err error) {
 	scenarios := []struct {
 		name string
 		run  func(context.Context) error
-	}{{"steps", b.steps}, {"replay", b.replay}, {"refs", b.refs}, {"large", b.large}, {"account", b.account}, {"volume", b.volume}, {"dump", b.dump}}
+	}{{"steps", b.steps}, {"replay", b.replay}, {"refs", b.refs}, {"large", b.large}, {"account", b.account}, {"volume", b.volume}, {"dump", b.dump}, {"scale", b.atScale}}
 	for _, s := range scenarios {
 		if !slices.Contains(only, s.name) {
 			continue
