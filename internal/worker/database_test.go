@@ -322,3 +322,39 @@ func TestDatabasesOfOneNameAreRefused(t *testing.T) {
 		t.Errorf("status %+v", s)
 	}
 }
+
+// TestRollbackOfDatabases: rows return with the revision that they go with; a rollback that fails, and an undo, put back those that were there.
+func TestRollbackOfDatabases(t *testing.T) {
+	k := newKeeping(t)
+	k.deployed = &point.Deployment{Name: deployed, Sources: []point.DeployedSource{{URL: "https://git.example.com/shop.git", Path: "shop", From: goodOne, To: badOne}}}
+	k.history = &history{files: map[string]map[string]string{goodOne: {"shop/app.yaml": "1"}, badOne: {"shop/app.yaml": "2"}}}
+	k.engine = newEngine()
+	good := k.backedUp("good", k.app, k.databases)
+	k.fill("after")
+	k.backedUp("undo", k.app, k.databases)
+
+	rolled := func(name string) v1alpha1.RestoreStatus {
+		t.Helper()
+		r := &v1alpha1.Restore{ObjectMeta: k.named(name), Spec: v1alpha1.RestoreSpec{RestorePoint: good.RestorePoint, GitOps: &v1alpha1.Transaction{}}}
+		k.create(r)
+		r.Status.GitOps = &v1alpha1.TransactionStatus{UndoBackup: "undo"}
+		if err := k.cluster.Client.Status().Update(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+		if err := k.worker().Restore(t.Context(), k.system, name); err != nil {
+			t.Fatal(err)
+		}
+		return k.restoreStatus(name)
+	}
+	k.engine.refuses = goodOne
+	if s := rolled("fails"); s.Phase != v1alpha1.PhaseFailed || s.Databases[0].Begun == nil || k.rows() != "after after" {
+		t.Errorf("a rollback that fails: rows %s, %+v", k.rows(), s)
+	}
+	k.engine.refuses = ""
+	if s := rolled("done"); s.Phase != v1alpha1.PhaseComplete || k.rows() != "before before" {
+		t.Errorf("a rollback: rows %s, %+v", k.rows(), s)
+	}
+	if s := k.restored("undone", v1alpha1.RestoreSpec{Undo: "done"}); s.Phase != v1alpha1.PhaseComplete || k.rows() != "after after" {
+		t.Errorf("a rollback that is undone: rows %s, %+v", k.rows(), s)
+	}
+}
