@@ -44,7 +44,7 @@ func (d *drill) look(ctx context.Context) error {
 		}
 	}
 	for _, c := range d.object.Spec.Exec {
-		if err := d.check(ctx, "exec "+c.Command[0], func(ctx context.Context) (string, error) { return d.exec(ctx, c) }); err != nil {
+		if err := d.check(ctx, "exec "+strings.Join(c.Command[:min(len(c.Command), 1)], ""), func(ctx context.Context) (string, error) { return d.exec(ctx, c) }); err != nil {
 			return err
 		}
 	}

@@ -70,7 +70,7 @@ func (c *cluster) uninstall(t *testing.T) {
 	c.kubectl(t, "delete", "namespace", system, "--ignore-not-found", "--wait=false")
 	api := c.connect(t).Client
 	for end := time.Now().Add(200 * time.Second); ; time.Sleep(time.Second) { // a worker has 150 s to end
-		for _, list := range []client.ObjectList{&v1alpha1.RestorePointList{}, &v1alpha1.BackupList{}, &v1alpha1.RestoreList{}} {
+		for _, list := range []client.ObjectList{&v1alpha1.RestorePointList{}, &v1alpha1.BackupList{}, &v1alpha1.RestoreList{}, &v1alpha1.DrillList{}} {
 			if api.List(t.Context(), list) != nil {
 				continue // Backstay was never there
 			}
@@ -122,7 +122,7 @@ func (c *cluster) explain(t *testing.T) {
 	for _, args := range [][]string{
 		{"get", "pods", "-A"},
 		{"-n", system, "get", "backups.backstay.io,restores.backstay.io,jobs,pvc,volumesnapshots"},
-		{"get", "backups.backstay.io,restores.backstay.io", "-A", "-o", "jsonpath={range .items[*]}{.metadata.name}{\": \"}{.status.phase}{\" \"}{.status.problems}{\"\\n\"}{end}"},
+		{"get", "backups.backstay.io,restores.backstay.io,drills.backstay.io", "-A", "-o", "jsonpath={range .items[*]}{.metadata.name}{\": \"}{.status.phase}{\" \"}{.status.problems}{\"\\n\"}{end}"},
 		{"-n", system, "logs", "deployment/backstay-controller", "--tail=30"},
 		{"-n", system, "logs", "-l", "app.kubernetes.io/component=worker", "--tail=30", "--prefix"},
 	} {

@@ -89,7 +89,7 @@ func neverBack(u *unstructured.Unstructured) string {
 		return "it belongs to the cluster's machines"
 	case "componentstatus":
 		return "it is not stored"
-	case "restorepoint.backstay.io", "backup.backstay.io", "restore.backstay.io":
+	case "restorepoint.backstay.io", "backup.backstay.io", "restore.backstay.io", "drill.backstay.io":
 		return "it would run again"
 	default:
 		if strings.HasPrefix(gk.Group, "snapshot.storage.") || strings.HasPrefix(gk.Group, "groupsnapshot.storage.") {
