@@ -2,7 +2,9 @@ package database_test
 
 import (
 	"context"
+	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -136,4 +138,72 @@ func TestDrillOfSQLite(t *testing.T) {
 		"passed load: 1 databases", "passed tables: shop.db: wants 1, has 1", `passed sql: "SELECT id, NULL FROM orders": "1"`,
 		`failed sql: "SELECT id FROM orders WHERE id = 2": has ""`, "failed sql: ", "failed sql: ",
 	)
+}
+
+// scratchOf is the directory of the server that TestServersDieWithTheirProcess starts in a process of its own.
+const scratchOf = "BACKSTAY_TEST_SCRATCH"
+
+func TestServersDieWithTheirProcess(t *testing.T) {
+	if dir := os.Getenv(scratchOf); dir != "" { // the process that is killed
+		if _, err := database.StartScratch(context.Background(), database.Postgres, dir, database.ScratchOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(filepath.Dir(dir), "started"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		select {}
+	}
+	parent, err := os.MkdirTemp("", "backstay-db-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(parent)
+	dir := filepath.Join(parent, "db")
+	if err := errors.Join(os.Chmod(parent, 0o711), os.Mkdir(dir, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestServersDieWithTheirProcess$") // dies with the test
+	cmd.Env = append(os.Environ(), scratchOf+"="+dir)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = cmd.Wait() // it is killed
+	}()
+	awaited(t, func() bool {
+		select {
+		case <-ended:
+			t.Fatal("the process ended before its server had started")
+		default:
+		}
+		_, err := os.Stat(filepath.Join(parent, "started"))
+		return err == nil
+	})
+	pid, err := os.ReadFile(filepath.Join(dir, "data", "postmaster.pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	number, _, _ := strings.Cut(string(pid), "\n")
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-ended
+	awaited(t, func() bool { // gone, or a zombie of whoever takes orphans in
+		status, err := os.ReadFile("/proc/" + number + "/status")
+		return errors.Is(err, os.ErrNotExist) || strings.Contains(string(status), "State:\tZ")
+	})
+}
+
+// awaited waits until it is so.
+func awaited(t *testing.T, so func() bool) {
+	t.Helper()
+	for !so() {
+		select {
+		case <-t.Context().Done():
+			t.Fatal("it never was so")
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -63,13 +64,21 @@ func launch(ctx context.Context, server Server, as *account, dir, program string
 	s := &Scratch{Server: server, cmd: exec.Command(program, argv...), done: make(chan struct{})} //nolint:noctx // it outlives the call: Stop ends it
 	s.cmd.Env, s.cmd.Dir, s.cmd.SysProcAttr = scratchEnv(dir), dir, as.process()
 	s.cmd.Stdout, s.cmd.Stderr, s.cmd.WaitDelay = &s.said, &s.said, killedTime
-	if err := s.cmd.Start(); err != nil {
-		return nil, err
-	}
+	dieWithParent(s.cmd)
+	started := make(chan error)
 	go func() {
 		defer close(s.done)
-		s.cmd.Wait() //nolint:errcheck // how it ended says nothing that it did not complain of
+		runtime.LockOSThread() // whose end is the server's
+		defer runtime.UnlockOSThread()
+		err := s.cmd.Start()
+		started <- err
+		if err == nil {
+			s.cmd.Wait() //nolint:errcheck // how it ended says nothing that it did not complain of
+		}
 	}()
+	if err := <-started; err != nil {
+		return nil, err
+	}
 	if err := s.await(ctx); err != nil {
 		return nil, errors.Join(err, s.Stop())
 	}
