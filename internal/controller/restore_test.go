@@ -129,3 +129,28 @@ func TestRestoreFailsWhereNoUndoPointCanBeMade(t *testing.T) {
 	w.restore(w.system, "without", v1alpha1.RestoreSpec{RestorePoint: "shop-1", GitOps: &v1alpha1.Transaction{NoUndoPoint: true}})
 	w.job("restore")
 }
+
+// TestRestoreFailsWhereTheUndoPointLacksADatabase: it would be the only copy of what the database has now.
+func TestRestoreFailsWhereTheUndoPointLacksADatabase(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+	w.location(w.system)
+	w.point(w.system)
+	r := w.restore(w.system, "back", v1alpha1.RestoreSpec{RestorePoint: "shop-1", GitOps: &v1alpha1.Transaction{}})
+	b := &v1alpha1.Backup{ObjectMeta: metav1.ObjectMeta{Namespace: w.system, Name: "back-undo"}}
+	w.eventually("undo backup", func() string {
+		if err := w.get(b); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
+	now := metav1.NewMicroTime(w.clock.now())
+	w.status(b, func() {
+		b.Status.Phase, b.Status.Instant = v1alpha1.PhaseMoving, &v1alpha1.Instant{Begun: now, Versioned: now, Released: now, Listed: &now}
+		b.Status.Databases = []v1alpha1.DatabaseStatus{{Name: "orders", Engine: v1alpha1.EngineMySQL, Problem: "access denied"}}
+	})
+	w.stands(r, &r.Status.Conditions, "Stalled", "True/UndoPointFailed")
+	if len(w.jobs("restore")) > 0 {
+		t.Error("a Job was started")
+	}
+}
