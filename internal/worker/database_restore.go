@@ -183,36 +183,31 @@ func (r *restoration) loaded(ctx context.Context, i int, d returning) error {
 }
 
 // loadOne loads what a point has of a server into it, and waits for the server as long as pods may take. Before anything is changed
-// changing is told.
+// changing is told; what is found there afterwards is this load's own.
 func (r *restoration) loadOne(ctx context.Context, d returning, tree point.Reader, replace bool, changing func(at string) error) error {
 	patience, cancel := context.WithTimeout(ctx, readyTime)
 	defer cancel()
 	for {
-		err := r.attempt(ctx, d, tree, replace, changing)
-		if err == nil || !errors.Is(err, fault.ErrUnavailable) && !errors.Is(err, errNotReached) {
+		server, err := r.reach(ctx, r.object.Namespace, r.rights, d.to)
+		away := d.to.Pod != nil && errors.Is(err, fault.ErrNotFound) // it may be on its way
+		if err == nil {
+			_, err = database.Restore(ctx, protect.Within(tree, d.part), server.server, server.runner, database.RestoreOptions{
+				Replace: replace,
+				Changing: func() error {
+					replace = true
+					return changing(server.at)
+				},
+			})
+			server.close()
+			away = errors.Is(err, fault.ErrUnavailable)
+		}
+		if !away {
 			return err
 		}
 		if kube.Pause(patience, databaseLook) != nil {
 			return cmp.Or(ctx.Err(), err)
 		}
 	}
-}
-
-// errNotReached marks that a server is not there yet.
-var errNotReached = errors.New("it is not reached")
-
-func (r *restoration) attempt(ctx context.Context, d returning, tree point.Reader, replace bool, changing func(at string) error) error {
-	server, err := r.reach(ctx, r.object.Namespace, r.rights, d.to)
-	if errors.Is(err, fault.ErrNotFound) {
-		return fmt.Errorf("%w: %w", errNotReached, err)
-	}
-	if err != nil {
-		return err
-	}
-	defer server.close()
-	_, err = database.Restore(ctx, protect.Within(tree, d.part), server.server, server.runner,
-		database.RestoreOptions{Replace: replace, Changing: func() error { return changing(server.at) }})
-	return err
 }
 
 // loadBack puts back what databases had before a Restore changed them: out of the point that was made before it.
