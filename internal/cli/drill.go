@@ -60,10 +60,10 @@ func newDrillCommand(a *app) *cobra.Command {
 			application, is := applicationOf(strings.Join(args[:min(len(args), 1)], ""))
 			switch {
 			case is:
-				if err := misplaced("drill", flags, "for an application", "all", "limit"); err != nil {
+				if err := misplaced("drill", flags, "for an application", "all", "limit", "subject", "policy"); err != nil {
 					return err
 				}
-				return a.drillApplication(ctx, application, strings.Join(args[1:], ""), o.asOf, o.application)
+				return a.drillApplication(ctx, application, strings.Join(args[1:], ""), o)
 			case len(args) > 1:
 				return fault.New("drill", fault.ErrInvalid, "too many arguments", "one point at a time; with app/NAME the point comes second")
 			}

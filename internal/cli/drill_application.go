@@ -37,12 +37,12 @@ func (o *applicationDrill) bind(flags *pflag.FlagSet) {
 }
 
 // drillApplication makes a Drill on the cluster and waits for it.
-func (a *app) drillApplication(ctx context.Context, application, point string, asOf timeFlag, o applicationDrill) error {
-	s, err := a.site(o.cluster)
+func (a *app) drillApplication(ctx context.Context, application, point string, o drillOptions) error {
+	s, err := a.site(o.application.cluster)
 	if err != nil {
 		return err
 	}
-	spec, err := s.drillSpec(ctx, application, point, asOf, o)
+	spec, err := s.drillSpec(ctx, application, point, o)
 	if err != nil {
 		return err
 	}
@@ -59,8 +59,9 @@ func (a *app) drillApplication(ctx context.Context, application, point string, a
 	return errors.Join(s.tellApplicationDrill(d, application), outcome(op, d.Status.Phase, d.Status.Conditions, d.Status.Problems))
 }
 
-func (s *site) drillSpec(ctx context.Context, application, point string, asOf timeFlag, o applicationDrill) (v1alpha1.DrillSpec, error) {
+func (s *site) drillSpec(ctx context.Context, application, point string, all drillOptions) (v1alpha1.DrillSpec, error) {
 	var spec v1alpha1.DrillSpec
+	o := all.application
 	if o.policy != "" {
 		var p v1alpha1.Policy
 		if err := s.client.Get(ctx, types.NamespacedName{Namespace: s.namespace, Name: o.policy}, &p); err != nil {
@@ -78,13 +79,14 @@ func (s *site) drillSpec(ctx context.Context, application, point string, asOf ti
 		}
 		spec.HTTP = append(spec.HTTP, c)
 	}
+	spec.SQL = append(spec.SQL, all.checks()...)
 	if len(o.storageClasses) > 0 {
 		spec.StorageClasses = o.storageClasses
 	}
 	if o.readyWithin != "" {
 		spec.ReadyWithin = o.readyWithin
 	}
-	which, err := s.restoreSpec(ctx, application, point, restoreOptions{asOf: asOf})
+	which, err := s.restoreSpec(ctx, application, point, restoreOptions{asOf: all.asOf})
 	spec.RestorePoint, spec.Latest = which.RestorePoint, which.Latest
 	return spec, err
 }
