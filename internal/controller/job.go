@@ -284,8 +284,10 @@ func (c *controller) start(ctx context.Context, t task, ahead []waiting) (starte
 	if err := c.direct.List(ctx, &live, client.InNamespace(c.System), client.HasLabels{LabelWork}); err != nil {
 		return false, fmt.Errorf("list jobs: %w", err)
 	}
-	if !t.urgent && !c.roomFor(t.work, live.Items).admits(t, ahead) {
-		if t.work != workBackup {
+	room := c.roomFor(t.work, live.Items)
+	crowded := room.full()
+	if !t.urgent && !room.admits(t, ahead) {
+		if t.work != workBackup || !crowded {
 			return false, nil
 		}
 		return false, c.askToYield(ctx, live.Items)

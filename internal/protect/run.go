@@ -49,8 +49,8 @@ type run struct {
 	plan    Plan
 	report  *point.Run
 	helped  map[point.Subject]bool // whose points another process made
-	mu      sync.Mutex // over what deliveries report
-	telling sync.Mutex // over the plan's Tell
+	mu      sync.Mutex             // over what deliveries report
+	telling sync.Mutex             // over the plan's Tell
 }
 
 func (r *run) tell(level, source, repository, text string) {
@@ -128,7 +128,9 @@ func (r *run) backup(ctx context.Context, s PlannedSource) (*point.Receipt, erro
 	if r.plan.Shared == nil || !divisible {
 		return Backup(ctx, r.plan.Store, s.Source, r.plan.Policy)
 	}
-	receipt, made, err := BackupShared(ctx, r.plan.Store, source, r.plan.Policy, r.plan.Parallel, *r.plan.Shared)
+	with := *r.plan.Shared
+	with.Clock = r.plan.Clock
+	receipt, made, err := BackupShared(ctx, r.plan.Store, source, r.plan.Policy, r.plan.Parallel, with)
 	r.helped[s.Subject()] = !made
 	return receipt, err
 }

@@ -21,6 +21,8 @@ import (
 type Shared struct {
 	Run  string        // its name: another one for each run. Who joins one that is over only reads how it came out
 	Term time.Duration // after which the work of a process of which nothing is heard is taken over; 0 for DefaultTerm
+	// Clock tells the time of the point; nil for the real one, which all waiting is by.
+	Clock Clock
 }
 
 // DefaultTerm is how long nothing may be heard of a process of a shared run.
@@ -65,7 +67,10 @@ func BackupShared(ctx context.Context, store Store, src Divisible, policy string
 	}
 	r := &shared{
 		store: store, board: board, source: src, policy: policy, parallel: cmp.Or(parallel, defaultParallel), term: cmp.Or(s.Term, DefaultTerm),
-		prefix: boardPrefix(s.Run, policy, src.Subject()),
+		prefix: boardPrefix(s.Run, policy, src.Subject()), clock: s.Clock,
+	}
+	if r.clock == nil {
+		r.clock = time.Now
 	}
 	receipt, err := r.run(ctx)
 	if err != nil {
@@ -86,6 +91,7 @@ type shared struct {
 	parallel int
 	term     time.Duration
 	prefix   string
+	clock    Clock
 	made     bool // this process made the point
 	final    bool // what went wrong is the source's: another try by this process would end the same way
 }
@@ -199,7 +205,7 @@ func (r *shared) division(ctx context.Context, m *member, lead bool) (*division,
 
 // moment is that of a new point: now, and later than the last point's, whatever clock that was made by.
 func (r *shared) moment(ctx context.Context) (time.Time, error) {
-	subject, now := r.source.Subject(), time.Now().UTC()
+	subject, now := r.source.Subject(), r.clock().UTC()
 	points, err := r.store.Points(ctx, point.Filter{Subject: &subject, Policy: r.policy})
 	if err == nil && len(points) > 0 && !now.After(points[0].Time) {
 		now = points[0].Time.Add(time.Millisecond)
