@@ -68,7 +68,7 @@ func TestOthersGoOnWhenThePasswordChanges(t *testing.T) {
 
 // tomorrow is when leases of today have run out.
 func tomorrow() Options {
-	return Options{Clock: func() time.Time { return time.Now().Add(24 * time.Hour) }} //nolint:forbidigo // relative to what the others take
+	return Options{Clock: func() time.Time { return time.Now().Add(24 * time.Hour) }}
 }
 
 // TestRotationGoesOnWhereItWasCutShort stops a rotation after each of its writes, and asks for it once more.
@@ -128,10 +128,10 @@ func TestOnePasswordOpensNoOthersVault(t *testing.T) {
 	}
 	one, err := openIn(t.Context(), directory(t, dirs["one"]), "one", "one", Options{})
 	must(t, err)
-	defer one.Close(t.Context()) //nolint:errcheck // a test
+	defer one.Close(t.Context())
 	two, err := openIn(t.Context(), directory(t, dirs["two"]), "two", "two", Options{})
 	must(t, err)
-	defer two.Close(t.Context()) //nolint:errcheck // a test
+	defer two.Close(t.Context())
 	if fmt.Sprintf("%x", one.rep.FormatManager().GetMasterKey()) == fmt.Sprintf("%x", two.rep.FormatManager().GetMasterKey()) {
 		t.Error("both have one key")
 	}

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,6 +20,7 @@ func TestDisaster(t *testing.T) {
 	lost := startGitea(t)
 	lost.people(t)
 	lost.populateWith(t, "alpha/api", 7, 9)
+	lost.call(t, http.MethodPatch, "/repos/alpha/api", map[string]any{"private": true}, nil) // as restores make them
 	source, _ := lost.metadata(t, "alpha/api")
 	want := filepath.Join(t.TempDir(), "api.git")
 	gitEnv(t, lost.gitEnv(), t.TempDir(), "clone", "-q", "--mirror", lost.url+"/alpha/api.git", want)
@@ -61,7 +63,8 @@ func TestDisaster(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(home, "token"), []byte(next.token+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	runScript(t, home, home, block(t, page, "sh forge"), append(env, "NEW_FORGE="+next.url, "SSL_CERT_FILE="+next.ca)...)
+	trusting := strings.ReplaceAll(block(t, page, "sh forge"), "--git-token-file token", "--git-token-file token --ca-file "+next.ca)
+	runScript(t, home, home, trusting, append(env, "NEW_FORGE="+next.url)...)
 	back, _ := next.metadata(t, "alpha/api")
 	compareMetadata(t, source, back, fidelityOf(t, source, next), lost.url, next.url)
 	again := filepath.Join(t.TempDir(), "api.git")
