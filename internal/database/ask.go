@@ -2,7 +2,6 @@ package database
 
 import (
 	"context"
-	"time"
 
 	"github.com/backstay/backstay/internal/point"
 )
@@ -13,6 +12,6 @@ func Ask(ctx context.Context, from point.Reader, s Server, r Runner, q Question)
 	if err != nil {
 		return point.Check{}, err
 	}
-	c := &client{Server: s, runner: r, now: time.Now}
+	c := &client{Server: s, runner: r}
 	return c.pose(ctx, q, m)
 }

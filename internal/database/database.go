@@ -5,7 +5,6 @@
 package database
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"path"
@@ -58,7 +57,10 @@ func (s Server) name() string {
 	if s.Engine == SQLite {
 		return fileName(strings.TrimSuffix(filepath.Base(s.File), filepath.Ext(s.File)))
 	}
-	return fileName(cmp.Or(strings.Trim(s.Host, "/"), "localhost"))
+	if s.Host == "" || strings.HasPrefix(s.Host, "/") { // a socket
+		return "localhost"
+	}
+	return fileName(s.Host)
 }
 
 // wants reports whether the globs choose a database.
@@ -109,8 +111,10 @@ func engineOf(s Server) (engine, error) {
 type client struct {
 	Server
 	runner Runner
-	now    func() time.Time
 }
+
+// now is the clock by which servers are on this machine.
+func now() time.Time { return time.Now() } //nolint:forbidigo // when a dump stands is what happens, not what a test decides
 
 // Begin starts a dump of a server, and returns once it stands. The dump waits then until Capture takes it; servers do not wait for
 // ever. Whatever the server or its tools do wrong is an error of the class that it has: fault.ErrDenied for who may not, ErrUnavailable
@@ -122,15 +126,15 @@ func Begin(ctx context.Context, s Server, r Runner) (*Dump, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &client{Server: s, runner: r, now: time.Now}
-	began := c.now().UTC()
+	c := &client{Server: s, runner: r}
+	began := now().UTC()
 	d, err := e.begin(ctx, c)
 	if err != nil {
 		return nil, fault.Wrap(op, nil, c.explained(err), "")
 	}
 	d.client = c
 	d.manifest.Version, d.manifest.Engine = ManifestVersion, s.Engine
-	d.manifest.Began, d.manifest.Stands = began, c.now().UTC()
+	d.manifest.Began, d.manifest.Stands = began, now().UTC()
 	return d, nil
 }
 

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/point"
@@ -32,13 +31,13 @@ func Drill(ctx context.Context, from point.Reader, dir string, questions []Quest
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, stop()) }()
-	began := time.Now()
+	began := now()
 	_, err = Restore(ctx, from, to, Local{}, RestoreOptions{})
 	if failed, err := ofTheDump("load", err); failed != nil || err != nil {
 		return failed, err
 	}
-	checks = append(checks, point.Check{What: "load", OK: true, Detail: fmt.Sprintf("%d databases in %.1f s", countDatabases(m), time.Since(began).Seconds())})
-	c := &client{Server: to, runner: Local{}, now: time.Now}
+	checks = append(checks, point.Check{What: "load", OK: true, Detail: fmt.Sprintf("%d databases in %.1f s", countDatabases(m), now().Sub(began).Seconds())})
+	c := &client{Server: to, runner: Local{}}
 	for _, f := range m.Files {
 		tables, err := c.countTables(ctx, f.Databases)
 		failed, err := ofTheDump("tables", c.explained(err))

@@ -20,7 +20,7 @@ import (
 // drill drills the only part of a point, and gives the checks as lines.
 func drill(t *testing.T, store *memory.Store, receipt *point.Receipt, questions ...database.Question) []string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "backstay-db-") // sockets have short names, and other users must get in
+	dir, err := os.MkdirTemp("", "backstay-db-") //nolint:usetesting // sockets have short names, and other users must get in
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,7 +153,7 @@ func TestServersDieWithTheirProcess(t *testing.T) {
 		}
 		select {}
 	}
-	parent, err := os.MkdirTemp("", "backstay-db-")
+	parent, err := os.MkdirTemp("", "backstay-db-") //nolint:usetesting // sockets have short names
 	if err != nil {
 		t.Fatal(err)
 	}

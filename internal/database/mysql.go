@@ -126,7 +126,7 @@ func mysqlHead(from io.Reader) ([]byte, *mysqlEnding, error) {
 		seen.Write(chunk[:n]) //nolint:errcheck // fails never
 		switch {
 		case seen.stands:
-		case err == io.EOF: //nolint:errorlint // as io.Reader has it
+		case err == io.EOF:
 			return nil, nil, cutShort("it ends before the first database")
 		case err != nil:
 			return nil, nil, err

@@ -2,7 +2,6 @@ package database
 
 import (
 	"context"
-	"time"
 
 	"github.com/backstay/backstay/internal/fault"
 )
@@ -13,6 +12,6 @@ func Ping(ctx context.Context, s Server, r Runner) error {
 	if err != nil {
 		return err
 	}
-	c := &client{Server: s, runner: r, now: time.Now}
+	c := &client{Server: s, runner: r}
 	return fault.Wrap("reach "+s.name(), nil, c.explained(e.ping(ctx, c)), "")
 }

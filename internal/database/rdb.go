@@ -161,10 +161,11 @@ func command(out *bufio.Writer, args ...[]byte) error {
 	for _, a := range args {
 		fmt.Fprintf(out, "$%d\r\n", len(a))
 		out.Write(a) //nolint:errcheck // the next call says so
-		out.WriteString("\r\n")
+		if _, err := out.WriteString("\r\n"); err != nil {
+			return err
+		}
 	}
-	_, err := out.Write(nil)
-	return err
+	return nil
 }
 
 // value passes over a value of a type.

@@ -10,7 +10,6 @@ import (
 	"io"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/point"
@@ -76,7 +75,7 @@ func Restore(ctx context.Context, from point.Reader, to Server, r Runner, o Rest
 	if err != nil {
 		return nil, err
 	}
-	c := &client{Server: to, runner: r, now: time.Now}
+	c := &client{Server: to, runner: r}
 	l := &loading{from: from, manifest: m, replace: o.Replace, changing: o.Changing, notes: m.Notes}
 	err = e.load(ctx, c, l)
 	return l.notes, fault.Wrap(op, nil, c.explained(err), "")
@@ -144,7 +143,7 @@ type countedReader struct {
 func (r *countedReader) Read(p []byte) (int, error) {
 	n, err := r.from.Read(p)
 	r.n += int64(n)
-	if err != nil && err != io.EOF { //nolint:errorlint // as io.Reader has it
+	if err != nil && err != io.EOF {
 		r.err = err
 	}
 	return n, err

@@ -26,7 +26,7 @@ func openSQLite(t *testing.T, file string) *sql.DB {
 
 func do(t *testing.T, db *sql.DB, statement string, args ...any) {
 	t.Helper()
-	if _, err := db.Exec(statement, args...); err != nil {
+	if _, err := db.ExecContext(t.Context(), statement, args...); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -35,7 +35,7 @@ func do(t *testing.T, db *sql.DB, statement string, args ...any) {
 func rows(t *testing.T, db *sql.DB) string {
 	t.Helper()
 	var n, sum int64
-	if err := db.QueryRow("SELECT count(*), coalesce(sum(id * length(note)), 0) FROM notes").Scan(&n, &sum); err != nil {
+	if err := db.QueryRowContext(t.Context(), "SELECT count(*), coalesce(sum(id * length(note)), 0) FROM notes").Scan(&n, &sum); err != nil {
 		t.Fatal(err)
 	}
 	return fmt.Sprint(n, " ", sum)
@@ -51,11 +51,11 @@ func TestSQLiteIsCopiedWhileItIsWritten(t *testing.T) {
 		do(t, db, "INSERT INTO notes VALUES (?, randomblob(?))", i, 100+i)
 	}
 	want := rows(t, db)
-	tx, err := db.Begin() // somebody writes, and has not made up their mind
+	tx, err := db.BeginTx(t.Context(), nil) // somebody writes, and has not made up their mind
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := tx.Exec("DELETE FROM notes WHERE id < 250"); err != nil {
+	if _, err := tx.ExecContext(t.Context(), "DELETE FROM notes WHERE id < 250"); err != nil {
 		t.Fatal(err)
 	}
 	store := memory.New(time.Now)

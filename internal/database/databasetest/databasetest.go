@@ -32,7 +32,7 @@ func Start(t *testing.T, engine string, o database.ScratchOptions) *database.Scr
 // Open is a directory of a short name, for sockets, that other users may enter: servers may run as one. It ends with the test.
 func Open(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "backstay-db-")
+	dir, err := os.MkdirTemp("", "backstay-db-") //nolint:usetesting // its names are too long for sockets, and closed to others
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,8 +54,8 @@ func Port(t *testing.T) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	defer l.Close()                     //nolint:errcheck // nobody came
+	return l.Addr().(*net.TCPAddr).Port //nolint:errcheck // what tcp gives
 }
 
 // SQL has MariaDB do something, and gives its answer.
@@ -66,7 +66,7 @@ func SQL(t *testing.T, s database.Server, sql string) string {
 
 func run(t *testing.T, stdin string, env []string, argv ...string) string {
 	t.Helper()
-	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd := exec.CommandContext(t.Context(), argv[0], argv[1:]...)
 	var out, said bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.Env = strings.NewReader(stdin), &out, &said, append(os.Environ(), env...)
 	if err := cmd.Run(); err != nil {
