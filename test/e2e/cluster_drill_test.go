@@ -188,6 +188,16 @@ func (d *drilled) fails(t *testing.T, name string, spec v1alpha1.DrillSpec, caus
 	d.asItWas(t)
 }
 
+// counts waits until the controller serves a line like that.
+func (d *drilled) counts(t *testing.T, want string) {
+	t.Helper()
+	pattern := regexp.MustCompile(want)
+	d.wait(t, "metrics have "+want, time.Minute, func() (bool, string) {
+		said := d.metrics(t)
+		return pattern.MatchString(said), said
+	})
+}
+
 func text(s string) *string { return &s }
 
 func mariadb(query, want string) v1alpha1.ExecCheck {
@@ -227,21 +237,17 @@ func TestClusterDrill(t *testing.T) {
 	d.proof(t, proven, "True")
 	d.asItWas(t)
 	for _, want := range []string{
-		`backstay_drills{phase="Complete"} 1`, `backstay_application_proven_timestamp_seconds{application="drilled",namespace="` + system + `",policy=""} [1-9]`,
-		`backstay_application_drill_restore_seconds{application="drilled",namespace="` + system + `",policy=""} [1-9]`,
+		`backstay_drills\{phase="Complete"\} 1\n`, `backstay_application_proven_timestamp_seconds\{application="drilled",namespace="` + system + `",policy=""\} [1-9]`,
+		`backstay_application_drill_restore_seconds\{application="drilled",namespace="` + system + `",policy=""\} [1-9]`,
 	} {
-		if !regexp.MustCompile(want).MatchString(d.metrics(t)) {
-			t.Errorf("metrics have no %s:\n%s", want, d.metrics(t))
-		}
+		d.counts(t, want)
 	}
 
 	t.Run("row", func(t *testing.T) {
 		d.fails(t, "row", v1alpha1.DrillSpec{DrillChecks: v1alpha1.DrillChecks{
 			Exec: []v1alpha1.ExecCheck{mariadb("SELECT COUNT(*) FROM shop.data WHERE id = 4711", "1")},
 		}}, `exec mariadb: it prints "0", and not "1"`)
-		if !regexp.MustCompile(`backstay_application_proven_timestamp_seconds\{application="drilled".*\} 0\n`).MatchString(d.metrics(t)) {
-			t.Errorf("metrics say that it is proven:\n%s", d.metrics(t))
-		}
+		d.counts(t, `backstay_application_proven_timestamp_seconds\{application="drilled".*\} 0\n`)
 	})
 	t.Run("probe", func(t *testing.T) {
 		d.fails(t, "probe", v1alpha1.DrillSpec{DrillChecks: v1alpha1.DrillChecks{
