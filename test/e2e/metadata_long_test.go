@@ -42,4 +42,4 @@ func TestHugeMetadata(t *testing.T) {
 	h.whole(t, b)
 }
 
-func TestHugeMetadataOfAProcessThatIsKilled(t *testing.T) { killedTalk(t, 40_000, 200_000, 3_000, 20) }
+func TestHugeMetadataOfAProcessThatIsKilled(t *testing.T) { killedTalk(t, 40_000, 200_000, 2_500, 20) }
