@@ -53,7 +53,7 @@ func TestClusterRollbackKilledInEveryPhase(t *testing.T) {
 				continue
 			}
 			t.Run(fmt.Sprintf("%s/%s", v.name, at), func(t *testing.T) {
-				const tries = 3 // to see a phase
+				const tries = 10 // to see a phase that may be over before anybody looks
 				for try := range tries {
 					if s.crash(t, c, fmt.Sprintf("%s-%s-%d", v.name, at, try), at, v) {
 						return
