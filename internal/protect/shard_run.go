@@ -187,6 +187,10 @@ func (r *shared) division(ctx context.Context, m *member, lead bool) (*division,
 	case !lead:
 		return nil, nil //nolint:nilnil // not yet
 	}
+	// Notes are taken away after the end was said: without a look for that, a run that is over would begin anew.
+	if v, err := m.look(ctx); err != nil || v.end {
+		return nil, err
+	}
 	if all.At, err = r.moment(ctx); err != nil {
 		return nil, err
 	}
@@ -300,6 +304,9 @@ func (b *workbench) next(ctx context.Context) (int, error) {
 	if err != nil {
 		return -1, err
 	}
+	if v.end {
+		return -1, nil
+	}
 	for free := b.free(v); len(free) > 0; {
 		// Those who choose at the same time do not choose the same.
 		at := max(slices.Index(v.members, b.member.name), 0) % len(free)
@@ -307,6 +314,9 @@ func (b *workbench) next(ctx context.Context) (int, error) {
 		case err != nil:
 			return -1, err
 		case won:
+			if v, err := b.member.look(ctx); err != nil || v.end { // it was done, and its notes are gone
+				return -1, err
+			}
 			return free[at], b.open(ctx)
 		}
 		free = slices.Delete(free, at, at+1)
@@ -434,6 +444,9 @@ func (r *shared) clear(ctx context.Context, m *member) error {
 func (r *shared) over(ctx context.Context, m *member) (*point.Receipt, error) {
 	var end outcome
 	if err := m.read(ctx, m.note(noteEnd), &end); err != nil {
+		return nil, err
+	}
+	if err := r.clear(ctx, m); err != nil { // also what was claimed after the one who made the point had cleared up
 		return nil, err
 	}
 	if end.Point == "" {
