@@ -157,7 +157,7 @@ var table = map[string]row{
 		ours: "api/v1alpha1 internal/config internal/evidence internal/fault internal/point internal/policy internal/protect internal/vault internal/git " +
 			"internal/export internal/notify internal/schedule internal/forge internal/forge/archive internal/forge/bitbucket internal/forge/gitea internal/forge/offline " +
 			"internal/forge/github internal/forge/gitlab internal/forge/onedev internal/forge/sourcehut " +
-			"internal/kube internal/kube/volume internal/controller internal/worker internal/blueprint internal/blueprint/function internal/kando internal/gitops internal/convert internal/database",
+			"internal/kube internal/kube/volume internal/controller internal/worker internal/blueprint internal/blueprint/function internal/kando internal/gitops internal/convert internal/database internal/scratchdir",
 		// os/exec: --password-command runs what the user names.
 		foreign: "github.com/spf13/cobra github.com/spf13/pflag golang.org/x/term os/exec " + kubernetes,
 		tests:   "internal/point/memory internal/forge/forgetest internal/forge/github/githubtest internal/forge/neutral", // and what a GitHub has, for diff and restore
