@@ -49,10 +49,16 @@ type plan struct {
 func (b *bench) atScale(context.Context) error {
 	fmt.Fprint(b.out, "\n| repositories | changed | metadata | tokens | workers | API requests | waiting for the allowance | capture | composing | run | memory of the lead |\n|---|---|---|---|---|---|---|---|---|---|---|\n")
 	for _, p := range []plan{
-		{10_000, changedDaily, true, 1, 1}, {10_000, changedDaily, true, 1, 4},
-		{100_000, changedDaily, false, 1, 1}, {100_000, changedDaily, false, 1, 4}, {100_000, changedDaily, false, 1, 16},
-		{100_000, changedDaily, true, 1, 4}, {100_000, changedDaily, true, 5, 4},
-		{100_000, 1, false, 1, 1}, {100_000, 1, false, 1, 16}, {100_000, 1, true, 5, 16},
+		{10_000, changedDaily, true, 1, 1},
+		{10_000, changedDaily, true, 1, 4},
+		{100_000, changedDaily, false, 1, 1},
+		{100_000, changedDaily, false, 1, 4},
+		{100_000, changedDaily, false, 1, 16},
+		{100_000, changedDaily, true, 1, 4},
+		{100_000, changedDaily, true, 5, 4},
+		{100_000, 1, false, 1, 1},
+		{100_000, 1, false, 1, 16},
+		{100_000, 1, true, 5, 16},
 	} {
 		b.repositoriesAtScale(p)
 	}

@@ -274,7 +274,7 @@ func hashOf(ctx context.Context, from point.Reader, name string) (string, error)
 	if err != nil {
 		return "", err
 	}
-	defer f.Close() //nolint:errcheck // only read from
+	defer f.Close()
 	hash := sha256.New()
 	if _, err := io.Copy(hash, f); err != nil {
 		return "", err

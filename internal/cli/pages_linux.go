@@ -20,7 +20,7 @@ func dropPages() {
 	if err != nil {
 		return
 	}
-	defer maps.Close()
+	defer maps.Close() //nolint:errcheck // only read from
 	lines := bufio.NewScanner(maps)
 	for lines.Scan() {
 		fields := strings.Fields(lines.Text()) // range, rights, offset, device, inode, file

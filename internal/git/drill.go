@@ -270,7 +270,7 @@ func wrongWith(ctx context.Context, name string, p Pointer) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer f.Close()
+	defer f.Close() //nolint:errcheck // only read from
 	hash := sha256.New()
 	n, err := io.Copy(hash, contextReader{f, ctx.Err})
 	switch {

@@ -31,7 +31,7 @@ func drillOf(t *testing.T, clock func() time.Time) protect.Drill {
 	return protect.Drill{
 		Restorers: map[string]protect.Restorer{point.KindDir: protect.RestoreFiles},
 		Scratch: func() (string, func(), error) {
-			dir, err := os.MkdirTemp(parent, "")
+			dir, err := os.MkdirTemp(parent, "") //nolint:usetesting // that it is removed is what is tested
 			return dir, func() { _ = os.RemoveAll(dir) }, err
 		},
 		By: "host", Clock: clock,

@@ -63,6 +63,11 @@ type beat struct {
 	gone   bool
 }
 
+// monotonic is this process's own clock, with which it measures spans and nothing else: moments are a Clock's.
+func monotonic() time.Time {
+	return time.Now() //nolint:forbidigo // no moment is taken from it, and tests run it in a bubble with a clock of its own
+}
+
 func boardPrefix(run, policy string, s point.Subject) string {
 	sum := sha256.Sum256([]byte(strings.Join([]string{run, policy, s.Kind, s.Name}, "\n")))
 	return hex.EncodeToString(sum[:10]) + "."
@@ -75,7 +80,7 @@ func join(ctx context.Context, board Board, prefix string, term time.Duration) (
 	m := &member{
 		board: board, prefix: prefix, name: hex.EncodeToString(digits), term: term, beats: map[string]*beat{}, beating: make(chan struct{}),
 	}
-	said := time.Now()
+	said := monotonic()
 	if err := m.say(ctx, 0); err != nil {
 		return nil, nil, err
 	}
@@ -100,14 +105,14 @@ func (m *member) beat(ctx context.Context, last time.Time) {
 		if pause(ctx, m.term/6) != nil {
 			return
 		}
-		began := time.Now()
+		began := monotonic()
 		attempt, cancel := context.WithDeadline(ctx, last.Add(m.term*2/3))
 		err := m.say(attempt, n)
 		cancel()
 		switch {
 		case err == nil:
 			last = began
-		case time.Since(last) >= m.term*2/3:
+		case monotonic().Sub(last) >= m.term*2/3:
 			m.lose(fault.Wrap("work on a shared run", fault.ErrUnavailable, errOutOfTouch, "")) // what is under way ends by it
 			return
 		}
@@ -164,11 +169,11 @@ func (m *member) isAlive(ctx context.Context, name string) (bool, error) {
 		b = &beat{}
 		m.beats[name] = b
 	}
-	if now := time.Now(); b.gone || now.Sub(b.looked) < m.term/12 {
+	if now := monotonic(); b.gone || now.Sub(b.looked) < m.term/12 {
 		return !b.gone, nil
 	}
 	text, err := m.board.Note(ctx, m.note(noteAlive, name))
-	switch now := time.Now(); {
+	switch now := monotonic(); {
 	case errors.Is(err, fault.ErrNotFound):
 		b.gone = true
 	case err != nil:

@@ -70,7 +70,7 @@ func BackupShared(ctx context.Context, store Store, src Divisible, policy string
 		prefix: boardPrefix(s.Run, policy, src.Subject()), clock: s.Clock,
 	}
 	if r.clock == nil {
-		r.clock = time.Now
+		r.clock = monotonic
 	}
 	receipt, err := r.run(ctx)
 	if err != nil {
@@ -98,7 +98,7 @@ type shared struct {
 
 // run works as a member until the run is over, and as another one after it has lost touch with the vault.
 func (r *shared) run(ctx context.Context) (*point.Receipt, error) {
-	touched := time.Now()
+	touched := monotonic()
 	for {
 		receipt, err := r.once(ctx)
 		switch {
@@ -107,8 +107,8 @@ func (r *shared) run(ctx context.Context) (*point.Receipt, error) {
 		case ctx.Err() != nil:
 			return nil, context.Cause(ctx)
 		case errors.Is(err, errOutOfTouch):
-			touched = time.Now()
-		case r.final || !fault.Of(err).Retry || time.Since(touched) > patience*r.term:
+			touched = monotonic()
+		case r.final || !fault.Of(err).Retry || monotonic().Sub(touched) > patience*r.term:
 			return nil, err
 		}
 		if err := pause(ctx, r.term/12); err != nil {

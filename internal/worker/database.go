@@ -131,7 +131,7 @@ func (b *backup) dumpOne(ctx context.Context, d *dump, begun metav1.MicroTime, s
 	if late.Stop(); err != nil {
 		return cmp.Or(overlong(ctx), err)
 	}
-	defer taken.Close()
+	defer taken.Close() //nolint:errcheck // what it took is stored or lost by then
 	instant := taken.Instant()
 	moment := metav1.NewMicroTime(instant.Stands)
 	d.moment, d.place = &moment, instant.Position

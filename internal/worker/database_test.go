@@ -99,7 +99,6 @@ type breaking struct {
 	after   atomic.Int64 // bytes of a dump; 0 for none
 	stall   atomic.Bool  // and stand still then, until somebody ends them
 	stalled atomic.Int64 // dumps that do
-
 }
 
 var errBroken = &database.Ended{Program: "mariadb-dump", Status: 2, Said: "Error 2013: Lost connection to server during query"}

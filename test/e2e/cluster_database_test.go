@@ -32,7 +32,7 @@ const databasePassword = "it's \"secret\""
 // databaseServer starts a server that pods reach at nodeAddress, as user backstay. It ends with the test.
 func (c *cluster) databaseServer(t *testing.T) *databaseServer {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "backstay-e2e-") // a socket has a short name, and the server is another user
+	dir, err := os.MkdirTemp("", "backstay-e2e-") //nolint:usetesting // a socket has a short name, and the server is another user
 	if err != nil {
 		t.Fatal(err)
 	}

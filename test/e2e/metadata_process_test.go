@@ -77,7 +77,7 @@ func newTalk(t *testing.T, issues, comments, length int) *talk {
 			w.Header()[name] = values
 		}
 		w.WriteHeader(answer.Code)
-		w.Write(answer.Body.Bytes()) // the client may have been killed
+		_, _ = w.Write(answer.Body.Bytes()) // the client may have been killed
 	}))
 	t.Cleanup(server.Close)
 	h.url = server.URL
@@ -92,12 +92,12 @@ func (h *talk) count(path string, answer []byte, shared bool) {
 	var nodes []json.RawMessage
 	switch collection {
 	case "issues", "comments":
-		json.Unmarshal(answer, &nodes) // an object is no list of records
+		_ = json.Unmarshal(answer, &nodes) // an object is no list of records
 	case "graphql":
 		var said struct {
 			Data struct{ Nodes []json.RawMessage }
 		}
-		json.Unmarshal(answer, &said)
+		_ = json.Unmarshal(answer, &said) // nor is an error
 		nodes = said.Data.Nodes
 	}
 	if !shared {
@@ -105,7 +105,7 @@ func (h *talk) count(path string, answer []byte, shared bool) {
 	}
 	for _, node := range nodes {
 		var named struct{ ID json.RawMessage }
-		json.Unmarshal(node, &named)
+		_ = json.Unmarshal(node, &named) // what has no id is counted as one
 		key := collection + " " + string(named.ID)
 		switch first, known := h.given[key]; {
 		case !known:
@@ -161,7 +161,7 @@ func (h *talk) backUp(t *testing.T, b *backstay, most int64, more time.Duration)
 		select {
 		case <-kill:
 			time.Sleep(more)
-			syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // it may be over
+			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // it may be over
 		case <-ended:
 		}
 	})

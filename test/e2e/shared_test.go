@@ -39,7 +39,7 @@ func startS3(t *testing.T) (address string, env []string) {
 	}
 	address = l.Addr().String()
 	l.Close()
-	server := exec.Command(program(t, "BACKSTAY_TEST_VERSITYGW"), "--port", address, "--quiet", "posix", dir)
+	server := exec.CommandContext(context.WithoutCancel(t.Context()), program(t, "BACKSTAY_TEST_VERSITYGW"), "--port", address, "--quiet", "posix", dir)
 	server.Env = append(cleanEnv(), "ROOT_ACCESS_KEY="+key, "ROOT_SECRET_KEY="+secret)
 	if err := server.Start(); err != nil {
 		t.Fatal(err)

@@ -137,7 +137,7 @@ func (l *lab) play(ctx context.Context, n node) {
 	}
 	for _, pod := range pods.Items {
 		if status := n.status(&pod); status != nil {
-			patch, _ := json.Marshal(map[string]any{"status": status})
+			patch, _ := json.Marshal(map[string]any{"metadata": map[string]any{"uid": pod.UID}, "status": status}) // not the next one of its name
 			_ = l.cluster.Client.Status().Patch(ctx, &pod, client.RawPatch(types.MergePatchType, patch))
 		}
 	}
