@@ -52,6 +52,7 @@ e2e-down: ## ends it, and the second one that tests restore into
 
 lint: ## the linters of .golangci.yml, about 20, each with its reason
 	$(LINT) run ./...
+	$(GO) vet -tags e2e ./test/e2e # without the long tests, with which it is linted
 
 bench: build debian ## measures against git, stock kopia and restic; docs/performance.md keeps the results
 	eval "$$(test/servers/build.sh kopia versitygw)" && \

@@ -5,6 +5,8 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -207,4 +209,21 @@ func create(t *testing.T, api client.Client, o client.Object) {
 		}
 		time.Sleep(200 * time.Millisecond)
 	}
+}
+
+// metrics is the page that the controller serves, without comments.
+func (i *installed) metrics(t *testing.T) string {
+	t.Helper()
+	address := i.kubectl(t, "-n", system, "get", "service", "backstay-metrics", "-o", "jsonpath={.spec.clusterIP}")
+	asker := http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DialContext: i.dial, DisableKeepAlives: true}}
+	answer, err := asker.Get("http://" + address + ":8080/metrics") //nolint:noctx // it has a timeout
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	page, err := io.ReadAll(answer.Body)
+	if err != nil || answer.StatusCode != http.StatusOK {
+		t.Fatalf("metrics: %s %v", answer.Status, err)
+	}
+	return "\n" + string(page)
 }

@@ -5,7 +5,6 @@ package e2e
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"io/fs"
 	"net/http"
 	"os"
@@ -324,23 +323,6 @@ spec:
 	if got := c.points(t, ns); got != 3 {
 		t.Errorf("an empty cluster lists %d points, want 3\n%s", got, again.backstay(t, "points", "app/"+ns))
 	}
-}
-
-// metrics is the page that the controller serves, without comments.
-func (i *installed) metrics(t *testing.T) string {
-	t.Helper()
-	address := i.kubectl(t, "-n", system, "get", "service", "backstay-metrics", "-o", "jsonpath={.spec.clusterIP}")
-	asker := http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DialContext: i.dial, DisableKeepAlives: true}}
-	answer, err := asker.Get("http://" + address + ":8080/metrics") //nolint:noctx // it has a timeout
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer answer.Body.Close()
-	page, err := io.ReadAll(answer.Body)
-	if err != nil || answer.StatusCode != http.StatusOK {
-		t.Fatalf("metrics: %s %v", answer.Status, err)
-	}
-	return "\n" + string(page)
 }
 
 // TestClusterPage runs what docs/kubernetes.md opens with, as it stands, on a cluster that has never seen Backstay.
