@@ -45,6 +45,8 @@ func TestArgoHealth(t *testing.T) {
 		{"Restore", "{}", "{phase: Failed}", "Degraded", "Failed"},
 		{"Restore", "{}", "{phase: Planned}", "Healthy", "Planned"},
 		{"Restore", "{}", "{phase: Complete, gitops: {deployment: argocd/argocd/shop, held: the migration is in git}}", "Healthy", "held: the migration"},
+		{"Drill", "{}", "{phase: Incomplete, problems: [no rows]}", "Degraded", "Incomplete: no rows"},
+		{"Drill", "{}", "{phase: Complete}", "Healthy", "Complete"},
 		{"Gate", "{}", "{}", "Progressing", "no Backstay controller"},
 		{"Gate", "{}", "{phase: Waiting, message: waits for snapshots}", "Progressing", "waits for snapshots"},
 		{"Gate", "{}", "{phase: Open, reason: FreshPoint, message: as fresh as asked for}", "Healthy", "as fresh"},
