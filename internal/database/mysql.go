@@ -218,7 +218,7 @@ func (c *client) mysqlQuery(ctx context.Context, sql string) ([]row, error) {
 		encrypted = "SHOW SESSION STATUS LIKE 'Ssl_cipher'; "
 	}
 	answer, err := c.answer(ctx, Command{
-		Argv: append(argv, "--batch", "--skip-column-names", "--binary-mode", "--connect-timeout=30"), Env: c.mysqlEnv(),
+		Argv: append(argv, "--batch", "--skip-column-names", "--binary-mode", "--local-infile=0", "--connect-timeout=30"), Env: c.mysqlEnv(),
 		Stdin: strings.NewReader(encrypted + sql + ";\n"),
 	})
 	if err != nil {
