@@ -7,7 +7,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 # The packages whose mistakes cost data run under the race detector in `make race`.
 RACE := ./internal/fault ./internal/point/... ./internal/policy ./internal/protect ./internal/git ./internal/vault/... \
 	./internal/forge/... ./internal/export ./internal/schedule ./internal/notify ./internal/cli ./internal/kube/... \
-	./internal/controller ./internal/worker ./internal/blueprint/... ./internal/kando
+	./internal/evidence ./internal/scratchdir ./internal/database ./internal/controller ./internal/worker ./internal/blueprint/... ./internal/kando
 
 # What damages vaults one blob after another works alone: the detector makes it ten times slower and can find nothing in it.
 ALONE := ^Test(Lost|Damaged|FlippedBytes|NothingButPacks|PasswordChangeCutShort|ExpiryStopsHalfway|MaintainFrees|MaintainMerges|FullMaintenance)

@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/backstay/backstay/api/v1alpha1"
 )
@@ -47,4 +48,37 @@ func TestClusterDrillKilledInEveryPhase(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestClusterDrillCauses: a probe and a pod that a drill waits for in vain, and a Drill that is deleted half way.
+func TestClusterDrillCauses(t *testing.T) {
+	c := startCluster(t, "backstay")
+	d := newDrilled(t, c, "drilled")
+	t.Run("probe", func(t *testing.T) {
+		d.fails(t, "probe", v1alpha1.DrillSpec{DrillChecks: v1alpha1.DrillChecks{
+			HTTP: []v1alpha1.HTTPCheck{{Service: "web", Path: "/broken"}},
+		}}, `http web:/broken: it answers 500 Internal Server Error`)
+	})
+	t.Run("deleted", func(t *testing.T) {
+		o := &v1alpha1.Drill{
+			ObjectMeta: metav1.ObjectMeta{Namespace: system, Name: "deleted"},
+			Spec:       v1alpha1.DrillSpec{Latest: &v1alpha1.LatestPoint{Location: "main", Application: d.namespace}},
+		}
+		create(t, d.api, o)
+		d.wait(t, "the drill is half way", 3*time.Minute, func() (bool, string) {
+			err := d.api.Get(t.Context(), client.ObjectKeyFromObject(o), o)
+			return err == nil && o.Status.Phase == v1alpha1.PhaseWaiting, string(o.Status.Phase)
+		})
+		d.kubectl(t, "-n", system, "delete", "drills.backstay.io", "deleted", "--timeout=300s")
+		d.asItWas(t)
+	})
+	t.Run("pod", func(t *testing.T) {
+		d.serves(t, "true")
+		d.backstay(t, "backup", "app/"+d.namespace)
+		d.settled(t)
+		d.was = d.everything(t)
+		spec := d.good()
+		spec.ReadyWithin = "30s"
+		d.fails(t, "pod", spec, `ready drilled/deployment\.apps/web: 0 of 1 pods are ready`)
+	})
 }
