@@ -53,6 +53,9 @@ type dump struct {
 	at     string
 	moment *metav1.MicroTime // that it is of; nil where it does not stand
 	place  string            // the server's own name of the moment
+	mark   string            // of its part
+	ended  bool              // stored, or failed for that
+	failed error
 }
 
 // dumps are the dumps of an application.
@@ -75,18 +78,26 @@ func (b *backup) dump(ctx context.Context, begun metav1.MicroTime) *dumps {
 	ctx, stop := context.WithCancel(ctx)
 	d := &dumps{stop: stop}
 	for i, of := range b.servers {
-		one := &dump{of: of, number: i, stands: make(chan struct{})}
+		one := &dump{of: of, number: i, stands: make(chan struct{}), mark: b.dumpMark(of.Name, begun)}
 		d.all = append(d.all, one)
+		own := b.object.DeepCopy() // the work goes on with the other meanwhile
 		d.ending.Go(func() {
 			stand := sync.OnceFunc(func() { close(one.stands) })
 			defer stand()
-			err := b.dumpOne(ctx, one, begun, stand)
+			err := b.dumpOne(ctx, own, one, stand)
 			if ctx.Err() != nil {
 				return // who takes the Backup up says what became of it
 			}
-			err = b.save(ctx, func(s *v1alpha1.BackupStatus) { one.tell(s, err) })
+			one.ended, one.failed = true, err
+			err = b.persist(ctx, own, func() error { // at once: a gate may wait for it
+				if own.Status.Phase == v1alpha1.PhaseFailed {
+					return errEnded
+				}
+				one.tell(&own.Status)
+				return nil
+			})
 			if err != nil && ctx.Err() == nil {
-				b.Log.Error("what became of a dump could not be written down", "backup", b.object.Name, "database", of.Name, "error", err.Error())
+				b.Log.Error("what became of a dump could not be written down", "backup", own.Name, "database", of.Name, "error", err.Error())
 			}
 		})
 	}
@@ -94,14 +105,14 @@ func (b *backup) dump(ctx context.Context, begun metav1.MicroTime) *dumps {
 }
 
 // tell writes how a dump ended.
-func (d *dump) tell(s *v1alpha1.BackupStatus, err error) {
-	if d.number >= len(s.Databases) {
+func (d *dump) tell(s *v1alpha1.BackupStatus) {
+	if !d.ended || d.number >= len(s.Databases) {
 		return
 	}
 	is := &s.Databases[d.number]
 	d.show(is)
-	if is.Stored = err == nil; err != nil {
-		is.Problem = shorten(err.Error())
+	if is.Stored = d.failed == nil; d.failed != nil {
+		is.Problem = shorten(d.failed.Error())
 	}
 }
 
@@ -117,8 +128,8 @@ func (d *dump) show(is *v1alpha1.DatabaseStatus) {
 }
 
 // dumpOne dumps one server, and says when the dump stands.
-func (b *backup) dumpOne(ctx context.Context, d *dump, begun metav1.MicroTime, stands func()) error {
-	server, err := b.reach(ctx, b.object.Namespace, b.rights, d.of)
+func (b *backup) dumpOne(ctx context.Context, of *v1alpha1.Backup, d *dump, stands func()) error {
+	server, err := b.reach(ctx, of.Namespace, b.rights, d.of)
 	if err != nil {
 		return err
 	}
@@ -140,8 +151,8 @@ func (b *backup) dumpOne(ctx context.Context, d *dump, begun metav1.MicroTime, s
 	if err != nil {
 		return fmt.Errorf("encode the server: %w", err)
 	}
-	source := dumpSource{subject: b.subject(), name: databasePart(d.of.Name), mark: b.dumpMark(d.of.Name, begun), server: known, dump: taken}
-	parts, err := protect.WriteShard(ctx, b.store, source, b.object.Spec.Policy)
+	source := dumpSource{subject: b.subject(), name: databasePart(d.of.Name), mark: d.mark, server: known, dump: taken}
+	parts, err := protect.WriteShard(ctx, b.store, source, of.Spec.Policy)
 	if err != nil {
 		return err
 	}
@@ -234,6 +245,14 @@ func (b *backup) dumped(ctx context.Context) error {
 		b.dumps.stop()
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
+		}
+		err := b.save(ctx, func(s *v1alpha1.BackupStatus) {
+			for _, one := range b.dumps.all {
+				one.tell(s)
+			}
+		})
+		if err != nil {
+			return err
 		}
 	}
 	if !b.object.Status.Dumping() {
