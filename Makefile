@@ -35,11 +35,11 @@ e2e: debian build ## the built program against Gitea, sshd, stock kopia, the kil
 		BACKSTAY_TEST_BINARY=$(CURDIR)/bin/backstay $(GO) test -tags e2e -count=1 -timeout 90m ./test/e2e; \
 		status=$$?; for name in backstay elsewhere; do test/cluster/down.sh $$name; done; exit $$status
 
-e2e-long: debian build ## what of the cluster's tests takes its time: every phase killed, 500 namespaces, tenants, a second cluster
-	@test/servers/build.sh $(SERVERS) argocd >/dev/null
+e2e-long: debian build ## what takes its time: on the cluster every phase killed, 500 namespaces, tenants, a second cluster; huge forges
+	@test/servers/build.sh $(SERVERS) gitea argocd >/dev/null
 	@test/servers/flux/build.sh >/dev/null
-	eval "$$(test/servers/build.sh $(SERVERS) argocd; test/servers/flux/build.sh)" && \
-		BACKSTAY_TEST_BINARY=$(CURDIR)/bin/backstay $(GO) test -tags e2e,long -count=1 -timeout 90m -run Cluster ./test/e2e; \
+	eval "$$(test/servers/build.sh $(SERVERS) gitea argocd; test/servers/flux/build.sh)" && \
+		BACKSTAY_TEST_BINARY=$(CURDIR)/bin/backstay $(GO) test -tags e2e,long -count=1 -timeout 180m -run 'Cluster|LargeGitea|HugeMetadata|ProcessThatIsKilled' ./test/e2e; \
 		status=$$?; for name in backstay elsewhere; do test/cluster/down.sh $$name; done; exit $$status
 
 e2e-cluster: build ## starts a Kubernetes of one node, with Backstay's image and nothing of Backstay installed; needs root
