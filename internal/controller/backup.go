@@ -26,8 +26,8 @@ func (c *controller) addBackups(m manager.Manager) error {
 	return ctrl.NewControllerManagedBy(m).Named("backup").
 		For(&v1alpha1.Backup{}).
 		Watches(&batchv1.Job{}, handler.EnqueueRequestsFromMapFunc(c.untidyBackups)).
-		Watches(&v1alpha1.Location{}, handler.EnqueueRequestsFromMapFunc(c.newBackups)).
-		Watches(&v1alpha1.Policy{}, handler.EnqueueRequestsFromMapFunc(c.newBackups)).
+		Watches(&v1alpha1.Location{}, handler.EnqueueRequestsFromMapFunc(untaken(c.backups))).
+		Watches(&v1alpha1.Policy{}, handler.EnqueueRequestsFromMapFunc(untaken(c.backups))).
 		Complete(calmly(c.reconcileBackup))
 }
 
@@ -43,13 +43,11 @@ func (c *controller) untidyBackups(ctx context.Context, j client.Object) []recon
 	return requestsFor(all.Items, func(b *v1alpha1.Backup) bool { return b.Status.Phase == v1alpha1.PhaseFailed && len(b.Finalizers) > 0 })
 }
 
-// newBackups are those that may have waited for a location or policy to be created.
-func (c *controller) newBackups(ctx context.Context, o client.Object) []reconcile.Request {
+// backups are all of them, as far as the options go.
+func (c *controller) backups(ctx context.Context, of ...client.ListOption) ([]deed, error) {
 	var all v1alpha1.BackupList
-	if err := c.client.List(ctx, &all, client.InNamespace(o.GetNamespace()), client.UnsafeDisableDeepCopy); err != nil {
-		return nil // they look again by themselves
-	}
-	return requestsFor(all.Items, func(b *v1alpha1.Backup) bool { return b.Status.Phase == "" })
+	err := c.client.List(ctx, &all, append(of, client.UnsafeDisableDeepCopy)...)
+	return deedsOf(all.Items, deedOfBackup), err
 }
 
 func (c *controller) reconcileBackup(ctx context.Context, r reconcile.Request) (reconcile.Result, error) {

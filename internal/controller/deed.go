@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/backstay/backstay/api/v1alpha1"
@@ -397,4 +399,75 @@ func requestsFor[T any, P interface {
 		}
 	}
 	return requests
+}
+
+// A lister lists the deeds of one kind.
+type lister func(ctx context.Context, of ...client.ListOption) ([]deed, error)
+
+func deedsOf[T any](items []T, of func(*T) deed) []deed {
+	deeds := make([]deed, len(items))
+	for i := range items {
+		deeds[i] = of(&items[i])
+	}
+	return deeds
+}
+
+func taskOf(work string, o client.Object) task {
+	return task{work: work, key: client.ObjectKeyFromObject(o), uid: o.GetUID()}
+}
+
+// ofJob finds the deed of a Job of that work, or of more that is done for it, and those that wait for it to end, and those that the end of
+// tidying may let go.
+func ofJob(list lister, work string, more ...string) handler.MapFunc {
+	return func(ctx context.Context, j client.Object) []reconcile.Request {
+		var requests []reconcile.Request
+		done := j.GetLabels()[LabelWork]
+		if key, known := keyFor(j); known && (done == work || slices.Contains(more, done)) {
+			requests = append(requests, reconcile.Request{NamespacedName: key})
+		}
+		all, err := list(ctx)
+		if err != nil {
+			return requests // they look again by themselves
+		}
+		for _, d := range all {
+			untidy := done == workTidy && *d.phase == v1alpha1.PhaseFailed && len(d.object.GetFinalizers()) > 0
+			if untidy || done == work && *d.phase == v1alpha1.PhasePending {
+				requests = append(requests, requestFor(d.object))
+			}
+		}
+		return requests
+	}
+}
+
+// untaken finds the deeds that may have waited for an object of their namespace to be there.
+func untaken(list lister) handler.MapFunc {
+	return func(ctx context.Context, o client.Object) []reconcile.Request {
+		var requests []reconcile.Request
+		all, err := list(ctx, client.InNamespace(o.GetNamespace()))
+		if err != nil {
+			return nil // they look again by themselves
+		}
+		for _, d := range all {
+			if *d.phase == "" {
+				requests = append(requests, requestFor(d.object))
+			}
+		}
+		return requests
+	}
+}
+
+// ahead are the tasks of the same work that have waited longer.
+func ahead(ctx context.Context, list lister, t task) ([]waiting, error) {
+	all, err := list(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list what waits for a %s: %w", t.work, err)
+	}
+	wait := map[types.NamespacedName]waiting{}
+	for _, d := range all {
+		if *d.phase == v1alpha1.PhasePending && d.started == nil && !d.deleted() {
+			other := taskOf(t.work, d.object)
+			wait[other.key] = waiting{other.key, other.name(), d.object.GetCreationTimestamp().Time}
+		}
+	}
+	return before(inOrder(wait), t.key), nil
 }

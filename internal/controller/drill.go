@@ -2,7 +2,6 @@ package controller
 
 import (
 	"context"
-	"fmt"
 
 	batchv1 "k8s.io/api/batch/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -22,45 +21,22 @@ const workDrill = "drill"
 func (c *controller) addDrills(m manager.Manager) error {
 	return ctrl.NewControllerManagedBy(m).Named("drill").
 		For(&v1alpha1.Drill{}).
-		Watches(&batchv1.Job{}, handler.EnqueueRequestsFromMapFunc(c.drillsOfJob)).
-		Watches(&v1alpha1.Location{}, handler.EnqueueRequestsFromMapFunc(c.newDrills)).
-		Watches(&v1alpha1.RestorePoint{}, handler.EnqueueRequestsFromMapFunc(c.newDrills)).
+		Watches(&batchv1.Job{}, handler.EnqueueRequestsFromMapFunc(ofJob(c.drills, workDrill))).
+		Watches(&v1alpha1.Location{}, handler.EnqueueRequestsFromMapFunc(untaken(c.drills))).
+		Watches(&v1alpha1.RestorePoint{}, handler.EnqueueRequestsFromMapFunc(untaken(c.drills))).
 		Complete(calmly(c.reconcileDrill))
-}
-
-// drillsOfJob are the Drill of a Job and those that wait for it to end, or those that the end of tidying may let go.
-func (c *controller) drillsOfJob(ctx context.Context, j client.Object) []reconcile.Request {
-	var requests []reconcile.Request
-	work := j.GetLabels()[LabelWork]
-	if key, known := keyFor(j); known && work == workDrill {
-		requests = append(requests, reconcile.Request{NamespacedName: key})
-	}
-	var all v1alpha1.DrillList
-	if err := c.client.List(ctx, &all, client.UnsafeDisableDeepCopy); err != nil {
-		return requests // they look again by themselves
-	}
-	return append(requests, requestsFor(all.Items, func(d *v1alpha1.Drill) bool {
-		untidy := work == workTidy && d.Status.Phase == v1alpha1.PhaseFailed && len(d.Finalizers) > 0
-		return untidy || work == workDrill && d.Status.Phase == v1alpha1.PhasePending
-	})...)
-}
-
-// newDrills are those that may have waited for a point or location to be there.
-func (c *controller) newDrills(ctx context.Context, o client.Object) []reconcile.Request {
-	var all v1alpha1.DrillList
-	if err := c.client.List(ctx, &all, client.InNamespace(o.GetNamespace()), client.UnsafeDisableDeepCopy); err != nil {
-		return nil // they look again by themselves
-	}
-	return requestsFor(all.Items, func(d *v1alpha1.Drill) bool { return d.Status.Phase == "" })
-}
-
-func drillTask(d *v1alpha1.Drill) task {
-	return task{work: workDrill, key: types.NamespacedName{Namespace: d.Namespace, Name: d.Name}, uid: d.UID}
 }
 
 func deedOfDrill(d *v1alpha1.Drill) deed {
 	s := &d.Status
 	return deed{d, d.Spec.Deadline, &s.Conditions, &s.ObservedGeneration, &s.Phase, s.Started, &s.Finished, &s.Job, &s.Problems, false}
+}
+
+// drills are all of them, as far as the options go.
+func (c *controller) drills(ctx context.Context, of ...client.ListOption) ([]deed, error) {
+	var all v1alpha1.DrillList
+	err := c.client.List(ctx, &all, append(of, client.UnsafeDisableDeepCopy)...)
+	return deedsOf(all.Items, deedOfDrill), err
 }
 
 func (c *controller) reconcileDrill(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
@@ -71,11 +47,11 @@ func (c *controller) reconcileDrill(ctx context.Context, request reconcile.Reque
 		}
 		return reconcile.Result{}, c.discard(ctx, workDrill, request.NamespacedName)
 	}
-	is, t := deedOfDrill(&d), drillTask(&d)
+	is, t := deedOfDrill(&d), taskOf(workDrill, &d)
 	if d.Status.Phase == "" {
 		return c.admit(ctx, is, "", t.name(), func() error { return c.checkDrill(ctx, &d) })
 	}
-	result, err := c.advance(ctx, t, []deed{is}, func() ([]waiting, error) { return c.drillsBefore(ctx, &d) })
+	result, err := c.advance(ctx, t, []deed{is}, func() ([]waiting, error) { return ahead(ctx, c.drills, t) })
 	if err != nil || !d.Status.Phase.Final() {
 		return result, err
 	}
@@ -93,21 +69,4 @@ func (c *controller) checkDrill(ctx context.Context, d *v1alpha1.Drill) error {
 		return c.need(ctx, op, "location", types.NamespacedName{Namespace: d.Namespace, Name: latest.Location}, &v1alpha1.Location{})
 	}
 	return c.need(ctx, op, "restore point", types.NamespacedName{Namespace: d.Namespace, Name: d.Spec.RestorePoint}, &v1alpha1.RestorePoint{})
-}
-
-// drillsBefore is the names of the Jobs of Drills that have waited longer.
-func (c *controller) drillsBefore(ctx context.Context, d *v1alpha1.Drill) ([]waiting, error) {
-	var all v1alpha1.DrillList
-	if err := c.client.List(ctx, &all, client.UnsafeDisableDeepCopy); err != nil {
-		return nil, fmt.Errorf("list drills: %w", err)
-	}
-	wait := map[types.NamespacedName]waiting{}
-	for i := range all.Items {
-		other := &all.Items[i]
-		if other.Status.Phase == v1alpha1.PhasePending && other.Status.Started == nil && other.DeletionTimestamp.IsZero() {
-			t := drillTask(other)
-			wait[t.key] = waiting{t.key, t.name(), other.CreationTimestamp.Time}
-		}
-	}
-	return before(inOrder(wait), client.ObjectKeyFromObject(d)), nil
 }

@@ -21,42 +21,18 @@ import (
 func (c *controller) addRestores(m manager.Manager) error {
 	return ctrl.NewControllerManagedBy(m).Named("restore").
 		For(&v1alpha1.Restore{}).
-		Watches(&batchv1.Job{}, handler.EnqueueRequestsFromMapFunc(c.restoresOfJob)).
-		Watches(&v1alpha1.Location{}, handler.EnqueueRequestsFromMapFunc(c.newRestores)).
-		Watches(&v1alpha1.RestorePoint{}, handler.EnqueueRequestsFromMapFunc(c.newRestores)).
+		Watches(&batchv1.Job{}, handler.EnqueueRequestsFromMapFunc(ofJob(c.restores, workRestore, workRelease))).
+		Watches(&v1alpha1.Location{}, handler.EnqueueRequestsFromMapFunc(untaken(c.restores))).
+		Watches(&v1alpha1.RestorePoint{}, handler.EnqueueRequestsFromMapFunc(untaken(c.restores))).
 		Watches(&v1alpha1.Backup{}, handler.EnqueueRequestForOwner(m.GetScheme(), m.GetRESTMapper(), &v1alpha1.Restore{})).
 		Complete(calmly(c.reconcileRestore))
 }
 
-// restoresOfJob are the Restore of a Job and those that wait for it to end, or those that the end of tidying may let go.
-func (c *controller) restoresOfJob(ctx context.Context, j client.Object) []reconcile.Request {
-	var requests []reconcile.Request
-	key, known := keyFor(j)
-	work := j.GetLabels()[LabelWork]
-	if (work == workRestore || work == workRelease) && known {
-		requests = append(requests, reconcile.Request{NamespacedName: key})
-	}
+// restores are all of them, as far as the options go.
+func (c *controller) restores(ctx context.Context, of ...client.ListOption) ([]deed, error) {
 	var all v1alpha1.RestoreList
-	if err := c.client.List(ctx, &all, client.UnsafeDisableDeepCopy); err != nil {
-		return requests // they look again by themselves
-	}
-	return append(requests, requestsFor(all.Items, func(r *v1alpha1.Restore) bool {
-		untidy := work == workTidy && r.Status.Phase == v1alpha1.PhaseFailed && len(r.Finalizers) > 0
-		return untidy || work == workRestore && r.Status.Phase == v1alpha1.PhasePending
-	})...)
-}
-
-// newRestores are those that may have waited for a point or location to be there.
-func (c *controller) newRestores(ctx context.Context, o client.Object) []reconcile.Request {
-	var all v1alpha1.RestoreList
-	if err := c.client.List(ctx, &all, client.InNamespace(o.GetNamespace()), client.UnsafeDisableDeepCopy); err != nil {
-		return nil // they look again by themselves
-	}
-	return requestsFor(all.Items, func(r *v1alpha1.Restore) bool { return r.Status.Phase == "" })
-}
-
-func restoreTask(r *v1alpha1.Restore) task {
-	return task{work: workRestore, key: types.NamespacedName{Namespace: r.Namespace, Name: r.Name}, uid: r.UID}
+	err := c.client.List(ctx, &all, append(of, client.UnsafeDisableDeepCopy)...)
+	return deedsOf(all.Items, deedOfRestore), err
 }
 
 func (c *controller) reconcileRestore(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
@@ -67,7 +43,7 @@ func (c *controller) reconcileRestore(ctx context.Context, request reconcile.Req
 		}
 		return reconcile.Result{}, c.discard(ctx, workRestore, request.NamespacedName)
 	}
-	d, t := deedOfRestore(&r), restoreTask(&r)
+	d, t := deedOfRestore(&r), taskOf(workRestore, &r)
 	if r.Status.Phase == "" {
 		return c.admit(ctx, d, "", t.name(), func() error { return c.checkRestore(ctx, &r) })
 	}
@@ -83,7 +59,7 @@ func (c *controller) reconcileRestore(ctx context.Context, request reconcile.Req
 			return reconcile.Result{}, nil // until its Backup changes
 		}
 	}
-	result, err := c.advance(ctx, t, []deed{d}, func() ([]waiting, error) { return c.restoresBefore(ctx, &r) })
+	result, err := c.advance(ctx, t, []deed{d}, func() ([]waiting, error) { return ahead(ctx, c.restores, t) })
 	if err != nil || !r.Status.Phase.Final() {
 		return result, err
 	}
@@ -129,23 +105,6 @@ func (c *controller) tenantRestore(op string, r *v1alpha1.Restore) error {
 		return fault.New(op, fault.ErrDenied, "clusterObjects: it may not create objects of the cluster", hint)
 	}
 	return nil
-}
-
-// restoresBefore is the Restores that have waited longer.
-func (c *controller) restoresBefore(ctx context.Context, r *v1alpha1.Restore) ([]waiting, error) {
-	var all v1alpha1.RestoreList
-	if err := c.client.List(ctx, &all, client.UnsafeDisableDeepCopy); err != nil {
-		return nil, fmt.Errorf("list restores: %w", err)
-	}
-	wait := map[types.NamespacedName]waiting{}
-	for i := range all.Items {
-		other := &all.Items[i]
-		if other.Status.Phase == v1alpha1.PhasePending && other.Status.Started == nil && other.DeletionTimestamp.IsZero() {
-			t := restoreTask(other)
-			wait[t.key] = waiting{t.key, t.name(), other.CreationTimestamp.Time}
-		}
-	}
-	return before(inOrder(wait), client.ObjectKeyFromObject(r)), nil
 }
 
 // undoOver is when the volumes that a Restore keeps are to go; the zero time for never.
