@@ -100,11 +100,12 @@ type ProfileDocument struct {
 
 // VaultDocument is how kando reaches a vault of Backstay's, and what it writes there.
 type VaultDocument struct {
-	URL         string            `json:"url"`
-	Password    string            `json:"password"`
-	Credentials map[string]string `json:"credentials,omitempty"` // by names of environment variables
-	Subject     VaultSubject      `json:"subject"`
-	Policy      string            `json:"policy,omitempty"`
+	URL           string            `json:"url"`
+	Password      string            `json:"password"`
+	OtherPassword string            `json:"otherPassword,omitempty"` // while the password is being changed
+	Credentials   map[string]string `json:"credentials,omitempty"`   // by names of environment variables
+	Subject       VaultSubject      `json:"subject"`
+	Policy        string            `json:"policy,omitempty"`
 	// Part begins the names of parts, Mark is the mark of the point being made that they are for. Without a mark, each push is a point.
 	Part string `json:"part,omitempty"`
 	Mark string `json:"mark,omitempty"`

@@ -89,10 +89,13 @@ func (s *stage) runner(kill context.CancelCauseFunc) *Runner {
 			return p, nil
 		},
 		Save: func(ctx context.Context, status *ActionSetStatus) error {
+			s.mu.Lock()
 			s.saves++
+			saves := s.saves
+			s.mu.Unlock()
 			before, after := false, false
 			if s.kill != nil {
-				before, after = s.kill(s.saves)
+				before, after = s.kill(saves)
 			}
 			if before {
 				kill(errKilled)
@@ -113,7 +116,11 @@ func (s *stage) runner(kill context.CancelCauseFunc) *Runner {
 			defer s.mu.Unlock()
 			s.logs = append(s.logs, action+"/"+phase+": "+line)
 		},
-		Now:   func() time.Time { return time.Date(2026, 1, 2, 3, 4, s.saves, 5, time.UTC) },
+		Now: func() time.Time {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return time.Date(2026, 1, 2, 3, 4, s.saves, 5, time.UTC)
+		},
 		pause: func(ctx context.Context, _ time.Duration) error { return ctx.Err() },
 	}
 }
