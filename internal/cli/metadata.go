@@ -89,7 +89,7 @@ func fieldsThatDiffer(before, after json.RawMessage) (was, is string) {
 		olds, freshes = append(olds, name+": "+quoted(x, from)), append(freshes, name+": "+quoted(y, from))
 	}
 	if more := len(sorted) - shownFields; more > 0 {
-		freshes = append(freshes, fmt.Sprintf("and %d fields more", more))
+		freshes = append(freshes, fmt.Sprintf("and %s more", plural(int64(more), "field", "fields")))
 	}
 	return strings.Join(olds, ", "), strings.Join(freshes, ", ")
 }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/forge"
@@ -99,8 +100,12 @@ func exists(name string) bool {
 
 func importNotes(r gitlab.ImportReport) []string {
 	return append([]string{
-		fmt.Sprintf("%d issues, %d merge requests, %d comments, %d reviews, %d releases, %d files, %d Git LFS objects", r.Issues, r.Pulls, r.Comments,
-			r.Reviews, r.Releases, r.Files, r.LFS),
-		fmt.Sprintf("%d of %d people can be found by GitLab, as members whose e-mail address is known: import as an administrator", r.Mapped, r.Authors),
+		strings.Join([]string{
+			plural(r.Issues, "issue", "issues"), plural(r.Pulls, "merge request", "merge requests"), plural(r.Comments, "comment", "comments"),
+			plural(r.Reviews, "review", "reviews"), plural(r.Releases, "release", "releases"), plural(r.Files, "file", "files"),
+			plural(r.LFS, "Git LFS object", "Git LFS objects"),
+		}, ", "),
+		fmt.Sprintf("%d of %s can be found by GitLab, as members whose e-mail address is known: import as an administrator", r.Mapped,
+			plural(r.Authors, "person", "people")),
 	}, missingNotes(r.Missing)...)
 }

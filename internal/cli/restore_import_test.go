@@ -29,7 +29,7 @@ func TestAnImportArchiveIsMadeOfARepository(t *testing.T) {
 		t.Fatalf("the plan: %d, %s%s", status, &f.stdout, &f.stderr)
 	}
 	if status := f.run(t.Context(), args...); status != 0 || !strings.Contains(f.stdout.String(), "to "+to) ||
-		!strings.Contains(f.stdout.String(), "1 issues, 0 merge requests") || !strings.Contains(f.stdout.String(), "0 of 1 people") {
+		!strings.Contains(f.stdout.String(), "1 issue, 0 merge requests") || !strings.Contains(f.stdout.String(), "0 of 1 person") {
 		t.Fatalf("%d, %s%s", status, &f.stdout, &f.stderr)
 	}
 	found := unpacked(t, to)

@@ -24,6 +24,8 @@ type Collection struct {
 	// Of names the collection whose records have these: they are read for those of its records that changed. "" for what is read of
 	// the repository as a whole.
 	Of string
+	// Wants tells which parents are read at all, where Of is set; nil for all. One that it does not want has no records.
+	Wants func(parent archive.Record) bool
 	// Batch is how many parents Read takes at once, where Of is set; 0 for one.
 	Batch int
 	// Read yields records, with Key, Parent, Updated and Raw filled in. Where Since is set, those that changed since Query.Since, the

@@ -16,9 +16,8 @@ import (
 // metadataReading reads one repository's metadata into its archive.
 //
 // What a repository has is a forest: roots, which are read as a whole or by what changed, and below them what is read for each of their
-// records that changed. A record waits in the queue of each branch below until a request's worth of them is together, so a reading
-// that breaks off has read everything of the records before the oldest that waits: that is how far a branch has come, and where the
-// next run goes on.
+// records that changed. A record waits in the queue of each branch below until a request's worth of them is together. How far each
+// branch has come is saved with what was read, and with it who waits: there the next run goes on when a reading breaks off.
 type metadataReading struct {
 	c    *capture
 	r    Repository
@@ -171,7 +170,10 @@ func (m *metadataReading) capture(ctx context.Context) error {
 	if err := m.estimate(ctx); err != nil {
 		return err
 	}
-	err := m.readAll(ctx)
+	err := m.takeUp(ctx)
+	if err == nil {
+		err = m.readAll(ctx)
+	}
 	if ctx.Err() != nil {
 		return m.callOff(ctx)
 	}
@@ -179,6 +181,35 @@ func (m *metadataReading) capture(ctx context.Context) error {
 		return err
 	}
 	return m.store(ctx)
+}
+
+// takeUp lets those wait again who did when the last reading broke off.
+func (m *metadataReading) takeUp(ctx context.Context) error {
+	latest := map[archive.Key]archive.Record{}
+	for _, b := range m.branches {
+		for _, w := range m.progress(b).Waiting {
+			latest[w.Key()] = archive.Record{}
+		}
+	}
+	if len(latest) == 0 {
+		return nil
+	}
+	for r, err := range archive.Scan(ctx, m.part.Prior()) {
+		if err != nil {
+			return err
+		}
+		if _, waits := latest[r.Key]; waits {
+			latest[r.Key] = r
+		}
+	}
+	for _, b := range m.branches {
+		for _, w := range m.progress(b).Waiting {
+			if r := latest[w.Key()]; r.Raw != nil && r.Gone.IsZero() {
+				b.queue = append(b.queue, waiting{r, w.Changed})
+			}
+		}
+	}
+	return nil
 }
 
 // callOff saves what was read when the run is called off, so that the next goes on from there.
@@ -222,7 +253,7 @@ func (m *metadataReading) stopped() bool {
 // spared reports whether a root need not be read: the forge says that it did not change, or a run that was cut short has read it.
 func (m *metadataReading) spared(root *branch) bool {
 	for b := range root.tree() {
-		if m.progress(b).Read.IsZero() {
+		if m.progress(b).Read.IsZero() || len(b.queue) > 0 {
 			return false
 		}
 	}
@@ -408,6 +439,10 @@ func (b *branch) advance(updated time.Time) {
 func (m *metadataReading) enqueue(ctx context.Context, above *branch, r archive.Record, at time.Time, changed bool) error {
 	for _, b := range above.below {
 		if b.Of != r.Collection || !changed && !m.due(b, at) {
+			continue
+		}
+		if b.Wants != nil && !b.Wants(r) {
+			b.done[r.Key] = true
 			continue
 		}
 		if b.stopped() {

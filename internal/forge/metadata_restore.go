@@ -295,10 +295,18 @@ func (r *restoring) survive(what string, err error) error {
 	return err
 }
 
+// unsupportedNotes counts what the target has not, with the reason that the plan gives.
 func (r *restoring) unsupportedNotes() []string {
 	var notes []string
 	for sort, n := range r.unsupported {
-		notes = append(notes, fmt.Sprintf("%d not restored: the forge takes no %s by its API", n, sort))
+		fate := r.keeps.Of(sort)
+		if fate.State != neutral.Lost {
+			fate = neutral.Fidelity{}.Of(sort)
+		}
+		if n > 1 {
+			sort += "s"
+		}
+		notes = append(notes, fmt.Sprintf("%d %s not restored: %s", n, sort, fate.How))
 	}
 	slices.Sort(notes)
 	return notes

@@ -113,6 +113,10 @@ func (c counter) overview(o *neutral.Overview) {
 	addAll(c, "hook", o.Hooks)
 	addAll(c, "key", o.Keys)
 	addAll(c, "collaborator", o.Collaborators)
+	addAll(c, "project", o.Projects)
+	for _, p := range o.Projects {
+		addAll(c, "project-item", p.Items)
+	}
 	for _, r := range o.Releases {
 		c.add(neutral.SortRelease, r)
 		addAll(c, "asset", r.Assets)

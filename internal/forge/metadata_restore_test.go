@@ -322,7 +322,7 @@ func TestRestoreMetadata(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := []string{"1 not restored: the forge takes no hook by its API"}; !slices.Equal(report.Notes, want) {
+	if want := []string{"1 hook not restored: the forge takes none by its API"}; !slices.Equal(report.Notes, want) {
 		t.Errorf("notes are %q", report.Notes)
 	}
 	text := func(marked string) string {

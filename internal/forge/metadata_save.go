@@ -81,8 +81,8 @@ func (m *metadataReading) save(ctx context.Context) error {
 		if err := m.bury(ctx, b); err != nil {
 			return err
 		}
-		until := b.reached()
-		m.note(b, func(p *archive.Progress) { p.Until = until })
+		until, wait := b.reached(), b.waiting()
+		m.note(b, func(p *archive.Progress) { p.Until, p.Waiting = until, wait })
 	}
 	if err := m.w.Flush(ctx); err != nil {
 		return err
@@ -91,7 +91,18 @@ func (m *metadataReading) save(ctx context.Context) error {
 	return saver.Save(ctx, point.Part{ID: m.id})
 }
 
-// reached is how far a branch has come: everything of roots that changed before was read.
+// waiting are the parents in a branch's queue, as they are saved. A root that has no order is read anew.
+func (b *branch) waiting() (all []archive.Waiting) {
+	if !b.root.Since {
+		return nil
+	}
+	for _, w := range b.queue {
+		all = append(all, archive.Waiting{Collection: w.parent.Collection, ID: w.parent.ID, Changed: w.at})
+	}
+	return all
+}
+
+// reached is how far a branch has come: everything of roots that changed before was read, but for the parents that wait.
 func (b *branch) reached() time.Time {
 	until, waits := b.until, false
 	if b.root.Since && !b.root.tangled && b.root.position.After(until) {
@@ -101,8 +112,10 @@ func (b *branch) reached() time.Time {
 		if above.failed != nil {
 			until = earlier(until, b.until)
 		}
-		for _, w := range above.queue {
-			until, waits = earlier(until, w.at), true
+		if above != b || !b.root.Since { // what waits for the branch itself is saved
+			for _, w := range above.queue {
+				until, waits = earlier(until, w.at), true
+			}
 		}
 		for _, at := range above.lost {
 			until, waits = earlier(until, at), true
@@ -209,7 +222,7 @@ func (m *metadataReading) endBranch(b *branch) {
 	}
 	b.until = until
 	m.note(b, func(p *archive.Progress) {
-		p.Until, p.Reason = until, ""
+		p.Until, p.Reason, p.Waiting = until, "", nil
 		switch {
 		case failure != nil:
 			p.Read, p.Reason = time.Time{}, failure.Error()

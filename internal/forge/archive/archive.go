@@ -60,7 +60,19 @@ type Progress struct {
 	Mark   string    `json:"mark,omitempty"`   // the forge's word for the state of it that was last read to its end
 	Read   time.Time `json:"read,omitzero"`    // when it was last read to its end
 	Reason string    `json:"reason,omitempty"` // why it is not there, or not whole: switched off, a missing scope
+	// Waiting are parents that were read, and whose records were not when a reading broke off: until a request's worth was together.
+	Waiting []Waiting `json:"waiting,omitempty"`
 }
+
+// Waiting is a record that waits for what belongs to it to be read.
+type Waiting struct {
+	Collection string    `json:"c"`
+	ID         string    `json:"id"`
+	Changed    time.Time `json:"changed,omitzero"` // when the root that it belongs to changed
+}
+
+// Key is the record's.
+func (w Waiting) Key() Key { return Key{w.Collection, w.ID} }
 
 // File is the raw of a record of the collection "files": what became of an address that stood in a body, or of a release's asset.
 type File struct {

@@ -15,7 +15,7 @@ func Unplanned(keeps neutral.Fidelity) (fields []string) {
 		"settings": &neutral.Settings{}, "label": &neutral.Label{}, "milestone": &neutral.Milestone{}, "item": &neutral.Item{}, "pull": &neutral.Pull{},
 		neutral.SortComment: &neutral.Comment{}, neutral.SortReview: &neutral.Review{}, neutral.SortReviewComment: &neutral.Comment{},
 		neutral.SortRelease: &neutral.Release{}, "asset": &neutral.Asset{}, "file": &neutral.File{}, "rule": &neutral.Rule{}, "hook": &neutral.Hook{},
-		"key": &neutral.DeployKey{}, "collaborator": &neutral.Collaborator{},
+		"key": &neutral.DeployKey{}, "collaborator": &neutral.Collaborator{}, "project": &neutral.Project{}, "project-item": &neutral.ProjectItem{},
 	} {
 		fill(reflect.ValueOf(thing).Elem())
 		all := map[string]bool{"item.number": true, neutral.SortReviewComment + ".code": true}

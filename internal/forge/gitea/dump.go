@@ -81,7 +81,7 @@ func DumpKeeps() neutral.Fidelity {
 	} {
 		f[field] = neutral.Fate{State: neutral.Changed, How: how}
 	}
-	for _, sort := range []string{"settings", "item", "pull", "comment", "review", "review-comment", "release", "asset", "rule", "hook", "key", "collaborator"} {
+	for _, sort := range []string{"settings", "item", "pull", "comment", "review", "review-comment", "release", "asset", "rule", "hook", "key", "collaborator", "project", "project-item"} {
 		f[sort] = neutral.Fate{State: neutral.Lost, How: "restore-repo takes none"}
 	}
 	f["item.number"] = neutral.Fate{State: neutral.Kept, How: "those of GitLab's merge requests come behind the issues'"}

@@ -103,6 +103,8 @@ func (t *target) Keeps() neutral.Fidelity {
 		"hook":              lost("it would be without its secret: make it again"),
 		"key":               lost("who has access is not restored"),
 		"collaborator":      lost("who has access is not restored"),
+		"project":           lost("there is no API for projects"),
+		"project-item":      lost("there is no API for projects"),
 	}
 	for _, sort := range []string{"item", "comment", "review", "review-comment", "release"} {
 		all[sort+".author"], all[sort+".created"] = said, said

@@ -14,7 +14,7 @@ import (
 func (s *source) Overview(ctx context.Context) (*neutral.Overview, error) {
 	o := &neutral.Overview{Items: int64(s.Count("issues")), Discussions: int64(s.Count("discussions"))}
 	for _, part := range []func(context.Context, *neutral.Overview) error{
-		s.settings, s.labels, s.milestones, s.releases, s.rules, s.rulesets, s.hooks, s.keys, s.collaborators, s.teams,
+		s.settings, s.labels, s.milestones, s.releases, s.rules, s.rulesets, s.hooks, s.keys, s.collaborators, s.teams, s.projects,
 	} {
 		if err := part(ctx, o); err != nil {
 			return nil, err

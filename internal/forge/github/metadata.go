@@ -31,6 +31,8 @@ type metadata struct {
 	p  *Provider
 	r  forge.Repository
 	at string // "/repos/acme/api"
+
+	linked linked // as the settings told it; the zero value asks
 }
 
 // Collections implements forge.MetadataReader.
@@ -44,6 +46,7 @@ func (p *Provider) Collections(r forge.Repository) []forge.Collection {
 	m := &metadata{p: p, r: r, at: "/repos/" + r.FullName()}
 	all := []forge.Collection{
 		{Name: "settings", Also: []string{"labels", "milestones"}, Read: m.settings, Requests: once},
+		{Name: "projects", Also: []string{"project-items"}, Read: m.projects, Requests: once},
 		{Name: "issues", Read: m.issues, Since: true, Requests: bySince},
 		{Name: "comments", Read: m.comments, Since: true, Requests: bySince},
 		{Name: "review-comments", Read: m.reviewComments, Since: true, Requests: bySince},
@@ -57,11 +60,8 @@ func (p *Provider) Collections(r forge.Repository) []forge.Collection {
 			Name: "timeline", Of: "issues", Also: []string{"pulls", "reviews", "review-threads", "reactions"},
 			Batch: timelineBatch, Read: m.details,
 		},
-		{Name: "comment-reactions", Of: "comments", Batch: parentBatch, Read: m.reacted("IssueComment", "comment-reactions")},
-		{
-			Name: "review-comment-reactions", Of: "review-comments", Batch: parentBatch,
-			Read: m.reacted("PullRequestReviewComment", "review-comment-reactions"),
-		},
+		m.reactions("comment-reactions", "comments", "IssueComment"),
+		m.reactions("review-comment-reactions", "review-comments", "PullRequestReviewComment"),
 		{Name: "discussion-comments", Of: "discussions", Batch: discussionBatch, Read: m.discussionComments},
 	}
 	if m.ofOrganization() {

@@ -18,8 +18,6 @@ const (
 	timelineBatch   = 50
 	reactionBatch   = 100
 	discussionBatch = 5
-	// parentBatch is how many comments are looked through at once for those that have reactions.
-	parentBatch = 1000
 )
 
 const (
@@ -146,22 +144,24 @@ func (m *metadata) details(ctx context.Context, q forge.Query) records {
 	return m.inside(ctx, "timeline", q.Parents, kinds, timelineBatch)
 }
 
-// reacted reads who reacted to comments, of those where somebody did.
-func (m *metadata) reacted(typeName, collection string) func(ctx context.Context, q forge.Query) records {
-	return func(ctx context.Context, q forge.Query) records {
-		var parents []archive.Record
-		for _, parent := range q.Parents {
-			var o struct {
-				Reactions struct {
-					Total number `json:"total_count"`
-				} `json:"reactions"`
-			}
-			if json.Unmarshal(parent.Raw, &o) == nil && o.Reactions.Total > 0 {
-				parents = append(parents, parent)
-			}
-		}
-		return m.inside(ctx, collection, parents, []kind{{name: typeName, lists: []nested{reactionsOf(collection)}}}, reactionBatch)
+// reactions are who reacted to comments, of those where somebody did. Estimates take one comment in ten for such a one.
+func (m *metadata) reactions(name, of, typeName string) forge.Collection {
+	kinds := []kind{{name: typeName, lists: []nested{reactionsOf(name)}}}
+	return forge.Collection{
+		Name: name, Of: of, Wants: hasReactions, Batch: reactionBatch, Requests: func(n int64) int64 { return n/(10*reactionBatch) + 1 },
+		Read: func(ctx context.Context, q forge.Query) records {
+			return m.inside(ctx, name, q.Parents, kinds, reactionBatch)
+		},
 	}
+}
+
+func hasReactions(comment archive.Record) bool {
+	var o struct {
+		Reactions struct {
+			Total number `json:"total_count"`
+		} `json:"reactions"`
+	}
+	return json.Unmarshal(comment.Raw, &o) == nil && o.Reactions.Total > 0
 }
 
 // inside reads the lists that objects have, in batches.

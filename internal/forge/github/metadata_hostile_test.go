@@ -69,6 +69,14 @@ func TestListsThatDoNotEnd(t *testing.T) {
 		{"nothing, with a page behind it", "comments", `[]`, 0},
 		{"one page of GraphQL again and again", "discussions", `{"data":{"repository":{"list":{"pageInfo":{"hasNextPage":true,"endCursor":"x"},"nodes":[{"number":1}]}}}}`, 1},
 		{"one page of releases", "releases", `[{"id":1}]`, 1},
+		{
+			"one page of labels", "settings",
+			`{"data":{"repository":{"labels":{"pageInfo":{"hasNextPage":true,"endCursor":"x"},"nodes":[{"name":"a"}]},"milestones":{"nodes":[]}}}}`, 2,
+		},
+		{
+			"one page of projects", "projects",
+			`{"data":{"repository":{"projects":{"pageInfo":{"hasNextPage":true,"endCursor":"x"},"nodes":[{"node_id":"a"}]}}}}`, 1,
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			requests := 0

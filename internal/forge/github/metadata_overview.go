@@ -59,21 +59,13 @@ func ofSettings() []list {
 	}
 }
 
-// settings reads what the repository itself has, and the lists that come with it.
-func (m *metadata) settings(ctx context.Context, _ forge.Query) records {
-	return each(m.op("settings"), func(yield func(archive.Record) bool) error {
-		return m.short(ctx, settingsFields, ofSettings(), func(r archive.Record) bool {
-			if r.Collection == "" {
-				r.Key = archive.Key{Collection: "settings", ID: "repository"}
-			}
-			return yield(r)
-		})
-	})
-}
-
 // short reads lists in one request, and what they have more than a hundred of in further ones. The fields of the repository itself
 // are yielded as a record without a name.
 func (m *metadata) short(ctx context.Context, fields string, lists []list, yield func(archive.Record) bool) error {
+	guards := make(map[string]*forge.Guard, len(lists))
+	for _, l := range lists {
+		guards[l.collection] = &forge.Guard{}
+	}
 	for after := (map[string]string{}); len(lists) > 0; fields = "" {
 		answer, err := m.ask(ctx, fields, lists, after)
 		if err != nil {
@@ -86,6 +78,9 @@ func (m *metadata) short(ctx context.Context, fields string, lists []list, yield
 				return err
 			}
 			delete(answer, alias(l))
+			if err := guards[l.collection].Page(after[l.collection], page.Nodes); err != nil {
+				return fault.Wrap(l.collection, nil, err, "")
+			}
 			for _, node := range page.Nodes {
 				if string(node) == "null" {
 					continue
@@ -94,7 +89,7 @@ func (m *metadata) short(ctx context.Context, fields string, lists []list, yield
 					return nil
 				}
 			}
-			if page.Page.More && page.Page.End != after[l.collection] && len(page.Nodes) > 0 {
+			if page.Page.More {
 				left, after[l.collection] = append(left, l), page.Page.End
 			}
 		}

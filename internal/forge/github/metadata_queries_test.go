@@ -32,6 +32,9 @@ func metadataQueries(t *testing.T) []string {
 		reply := githubtest.DiscussionComment{ID: int64(10_000 + i), Body: "me too", Created: later(i), Updated: later(i)}
 		m.Discussions[0].Comments[0].Replies = append(m.Discussions[0].Comments[0].Replies, reply)
 	}
+	for i := range 150 {
+		m.Projects[0].Items = append(m.Projects[0].Items, githubtest.ProjectItem{ID: int64(1000 + i), Title: fmt.Sprint("draft ", i), Created: later(i), Updated: later(i)})
+	}
 	api.Metadata[made.ID] = m
 	queries := map[string]bool{}
 	transport := roundTrip(func(r *http.Request) *http.Response {
@@ -58,7 +61,7 @@ func metadataQueries(t *testing.T) []string {
 	}
 	records, failed := capture(t.Context(), p, r, time.Time{})
 	wantAll(t, failed)
-	if n := count(records); n["timeline"] != 154 || n["labels"] != 151 || n["discussion-comments"] != 152 {
+	if n := count(records); n["timeline"] != 154 || n["labels"] != 151 || n["discussion-comments"] != 152 || n["project-items"] != 154 {
 		t.Errorf("of long lists there came %v", n)
 	}
 	_, failed = capture(t.Context(), p, r, later(1))

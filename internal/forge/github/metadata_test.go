@@ -216,7 +216,32 @@ func everything() *githubtest.Metadata {
 		Keys:          []githubtest.Key{{ID: 11, Title: "deploy", Key: "ssh-ed25519 AAAA", ReadOnly: true}},
 		Collaborators: []githubtest.Collaborator{{User: "grace", Permission: "write"}},
 		Teams:         []githubtest.Team{{ID: 12, Slug: "core", Permission: "pull"}},
+		Projects:      []*githubtest.Project{plan()},
 		Pinned:        []int64{1},
+	}
+}
+
+// plan is a project with a field of each type, and an item of each sort.
+func plan() *githubtest.Project {
+	return &githubtest.Project{
+		ID: 21, Number: 4, Title: "Plan", Description: "what comes", Readme: "see #1", Owner: "acme", Public: true, Created: day, Updated: later(3),
+		Fields: []githubtest.ProjectField{
+			{Name: "Title", Type: "TITLE"},
+			{Name: "Labels", Type: "LABELS"},
+			{Name: "Status", Type: "SINGLE_SELECT", Options: []string{"Todo", "Done"}},
+			{Name: "Points", Type: "NUMBER"},
+			{Name: "Start", Type: "DATE"},
+			{Name: "Sprint", Type: "ITERATION", Iterations: []string{"Sprint 1"}},
+		},
+		Views: []githubtest.ProjectView{{Name: "Board", Layout: "BOARD_LAYOUT", Filter: "-status:Done"}},
+		Items: []githubtest.ProjectItem{
+			{ID: 31, Number: 1, Repository: "acme/api", Title: "it <b>breaks</b>", Created: later(1), Updated: later(3), Values: map[string]any{
+				"Title": "it <b>breaks</b>", "Status": "Done", "Points": 2.5, "Start": "2026-01-02", "Sprint": "Sprint 1", "Linked": nil,
+			}},
+			{ID: 32, Number: 5, Repository: "acme/web", Pull: true, Title: "elsewhere", Archived: true, Created: later(2), Updated: later(2)},
+			{ID: 33, Title: "think", Body: "first", Assignees: []string{"ada"}, Created: later(3), Updated: later(3), Values: map[string]any{"Status": "Todo"}},
+			{ID: 34, Created: later(4), Updated: later(4)},
+		},
 	}
 }
 
@@ -316,6 +341,31 @@ func TestEverythingInTheNeutralModel(t *testing.T) {
 		Collaborators: []*neutral.Collaborator{
 			{User: person("grace"), Permission: "write"}, {User: neutral.User{Login: "acme/core"}, Permission: "read"},
 		},
+		Projects: []*neutral.Project{{
+			Title: "Plan", Description: "what comes", Readme: "see #1", Owner: neutral.User{Login: "acme"}, URL: web + "/orgs/acme/projects/4", Public: true,
+			Created: day, Updated: later(3),
+			Fields: []neutral.ProjectField{
+				{Name: "Title", Type: "title"},
+				{Name: "Labels", Type: "labels"},
+				{Name: "Status", Type: "single_select", Options: []string{"Todo", "Done"}},
+				{Name: "Points", Type: "number"},
+				{Name: "Start", Type: "date"},
+				{Name: "Sprint", Type: "iteration", Options: []string{"Sprint 1"}},
+			},
+			Views: []string{"Board"},
+			Items: []*neutral.ProjectItem{
+				{To: "acme/api#1", Title: "it <b>breaks</b>", Created: later(1), Values: []neutral.ProjectValue{
+					{Field: "Points", Value: "2.5"},
+					{Field: "Sprint", Value: "Sprint 1"},
+					{Field: "Start", Value: "2026-01-02"},
+					{Field: "Status", Value: "Done"},
+					{Field: "Title", Value: "it <b>breaks</b>"},
+				}},
+				{To: "acme/web#5", Title: "elsewhere", Archived: true, Created: later(2)},
+				{Title: "think", Body: "first", Draft: true, Created: later(3), Values: []neutral.ProjectValue{{Field: "Status", Value: "Todo"}}},
+				{Created: later(4)},
+			},
+		}},
 		Items: 2, Discussions: 1,
 	})
 	var discussions []*neutral.Discussion

@@ -292,6 +292,8 @@ func keeps() neutral.Fidelity {
 		"hook":         lost("it would be without its secret: make it again"),
 		"key":          lost("who has access is not restored"),
 		"collaborator": lost("who has access is not restored"),
+		"project":      lost("projects are not restored"),
+		"project-item": lost("projects are not restored"),
 	}
 	for _, sort := range []string{"item", "comment", "review", "review-comment", "release"} {
 		all[sort+".author"] = said

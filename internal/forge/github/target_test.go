@@ -165,7 +165,7 @@ func TestRestoredIsCapturedAlike(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := []string{"1 not restored: the forge takes no hook by its API", "1 not restored: the forge takes no key by its API"}
+			want := []string{"1 hook not restored: it would be without its secret: make it again", "1 key not restored: who has access is not restored"}
 			if !slices.Equal(report.Notes, want) {
 				t.Errorf("notes %q", report.Notes)
 			}
@@ -722,7 +722,7 @@ func TestAttachmentsStay(t *testing.T) {
 	item := &neutral.Item{Origin: originOf("1"), Number: 1, Title: "an issue", Body: "![](" + shot + ")"}
 	item.Comments = []*neutral.Comment{{Origin: originOf("2"), Body: "again " + shot}}
 	b, report, err := with(t, attached{made{items: []*neutral.Item{item}}, shot}, nil)
-	if err != nil || !slices.Equal(report.Notes, []string{"1 not restored: the forge takes no file by its API"}) {
+	if err != nil || !slices.Equal(report.Notes, []string{"1 file not restored: GitHub takes no attachments by its API: texts keep their addresses"}) {
 		t.Fatalf("%+v, %v", report, err)
 	}
 	if !strings.Contains(b.into.Items[0].Body, shot) || !strings.Contains(b.into.Comments[0].Body, shot) {

@@ -57,7 +57,7 @@ func ImportKeeps() neutral.Fidelity {
 		f[field] = changed(how)
 	}
 	f["file"] = kept()
-	for _, sort := range []string{"settings", "label", "milestone", "item", "pull", "comment", "review", "review-comment", "release", "asset", "rule", "hook", "key"} {
+	for _, sort := range []string{"settings", "label", "milestone", "item", "pull", "comment", "review", "review-comment", "release", "asset", "rule", "hook", "key", "project", "project-item"} {
 		f[sort] = lost("a project import takes none")
 	}
 	f["release.draft"] = lost("GitLab has no drafts; they are not written")

@@ -107,6 +107,7 @@ func fidelity(date, number neutral.Fate) neutral.Fidelity {
 		"rule.forcePush": kept(), "rule.pushBy": changed("by the nearest role"),
 		"hook": lost("it is not made: its secret is not in the point"), "key": lost("who has access is not restored"),
 		"collaborator": lost("who has access is not restored"), "file": kept(),
+		"project": lost("GitLab's boards are made of labels"), "project-item": lost("GitLab's boards are made of labels"),
 		"discussion": changed("an issue"),
 	}
 }

@@ -26,6 +26,7 @@ func (f Fidelity) Of(field string) Fate {
 var apart = map[string]bool{
 	"Forge": true, "URL": true, "ID": true, "Was": true, "Item": true, "Number": true, "Comments": true, "Reviews": true, "Replies": true,
 	"Pull": true, "Code": true, "Assets": true, "Release": true, "Content": true, "On": true, "SHA256": true, "Size": true, "Reason": true,
+	"Items": true,
 }
 
 // Fields calls each with the name, "item.closedAt", and the value of every field that a thing has something in. thing is a pointer to

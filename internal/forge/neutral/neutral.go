@@ -35,6 +35,7 @@ type Overview struct {
 	Hooks         []*Hook
 	Keys          []*DeployKey
 	Collaborators []*Collaborator
+	Projects      []*Project
 	Items         int64 // issues and pull requests there are
 	Discussions   int64
 }
@@ -272,6 +273,43 @@ type Collaborator struct {
 	User
 	Permission string // "read", "triage", "write", "maintain", "admin"
 }
+
+// Project is a table or board of issues and pull requests, of this repository and others. No target makes one.
+type Project struct {
+	Title       string
+	Description string
+	Readme      string // Markdown
+	Owner       User
+	URL         string
+	Public      bool
+	Closed      bool
+	Created     time.Time
+	Updated     time.Time
+	Fields      []ProjectField // in their order
+	Views       []string       // names
+	Items       []*ProjectItem // the oldest first
+}
+
+// ProjectField is a column of a project. Type is GitHub's word in small letters: "text", "number", "date", "single_select", "iteration";
+// what the items themselves have, as "labels", has other ones.
+type ProjectField struct {
+	Name, Type string
+	Options    []string // that one is chosen from
+}
+
+// ProjectItem is a line of a project: an issue or a pull request, or a draft, which is nothing but that.
+type ProjectItem struct {
+	Created  time.Time
+	To       string // "owner/name#17"; "" for a draft, and for what the account that captured it may not see
+	Title    string
+	Body     string // of a draft, Markdown
+	Draft    bool
+	Archived bool
+	Values   []ProjectValue // of those fields that the project itself has
+}
+
+// ProjectValue is what an item has in a field.
+type ProjectValue struct{ Field, Value string }
 
 // State is what an item or a release becomes once all that belongs to it is there: closed, locked, pinned, published. Writing it
 // again changes nothing.

@@ -191,9 +191,7 @@ type databaseRepository struct {
 
 func (w databaseRepository) overview(ctx context.Context, name string, o *neutral.Overview) {
 	s := o.Settings
-	topics, err := json.Marshal(cleanAll(s.Topics))
-	w.fail(ctx, err)
-	w.insert(ctx, "repositories", w.id, name, s.Description, s.Homepage, string(topics), s.DefaultBranch, s.Private, s.Archived)
+	w.insert(ctx, "repositories", w.id, name, s.Description, s.Homepage, w.list(ctx, s.Topics), s.DefaultBranch, s.Private, s.Archived)
 	for _, l := range o.Labels {
 		w.insert(ctx, "labels", w.id, l.Name, l.Color, l.Description)
 	}
@@ -204,6 +202,42 @@ func (w databaseRepository) overview(ctx context.Context, name string, o *neutra
 	for _, r := range o.Releases {
 		w.release(ctx, r)
 	}
+	for _, p := range o.Projects {
+		w.project(ctx, p)
+	}
+}
+
+// list is a list as JSON.
+func (w databaseRepository) list(ctx context.Context, all []string) string {
+	text, err := json.Marshal(cleanAll(all))
+	w.fail(ctx, err)
+	return string(text)
+}
+
+func (w databaseRepository) project(ctx context.Context, p *neutral.Project) {
+	w.counts.Projects++
+	project := w.next(ctx, p.Title, p.Readme)
+	w.insert(ctx, "projects", project, w.id, p.Title, p.Description, p.Readme, nameOf(p.Owner), p.Public, p.Closed, p.Created, p.Updated,
+		w.list(ctx, p.Views), p.URL)
+	for _, f := range p.Fields {
+		w.insert(ctx, "project_fields", project, f.Name, f.Type, w.list(ctx, f.Options))
+	}
+	for _, i := range p.Items {
+		item := w.projectItem(ctx, i)
+		w.insert(ctx, "project_items", item, project, i.To, i.Title, i.Body, i.Draft, i.Archived, i.Created)
+		for _, v := range i.Values {
+			w.insert(ctx, "project_values", item, v.Field, v.Value)
+		}
+	}
+}
+
+// projectItem is an id for an item of a project. What is not a draft has its text elsewhere.
+func (w databaseRepository) projectItem(ctx context.Context, i *neutral.ProjectItem) int64 {
+	if i.Draft {
+		return w.next(ctx, i.Title, i.Body)
+	}
+	w.Database.id++
+	return w.Database.id
 }
 
 func (w databaseRepository) release(ctx context.Context, r *neutral.Release) {

@@ -79,7 +79,7 @@ func ask(t *testing.T, db *sql.DB, query string, values ...any) []string {
 
 func TestADatabaseHasEverything(t *testing.T) {
 	db, counts := database(t, small())
-	want := offline.Counts{Repositories: 1, Issues: 1, Pulls: 1, Discussions: 1, Comments: 4, Reviews: 1, Releases: 1, Files: 3, Missing: 1}
+	want := offline.Counts{Repositories: 1, Issues: 1, Pulls: 1, Discussions: 1, Comments: 4, Reviews: 1, Releases: 1, Projects: 1, Files: 3, Missing: 1}
 	if counts != want {
 		t.Errorf("counts %+v, want %+v", counts, want)
 	}
@@ -99,7 +99,11 @@ func TestADatabaseHasEverything(t *testing.T) {
 		{"SELECT login, forge FROM users ORDER BY login", "ada|github.com bob|github.com carl|github.com eve|github.com"},
 		{"SELECT sort, number, snippet(search, 1, '[', ']', '~', 4) FROM search JOIN texts ON id = search.rowid WHERE search MATCH 'deadlock'", "comment|1|A **[deadlock]**, I think"},
 		{"SELECT sort FROM search JOIN texts ON id = search.rowid WHERE search MATCH 'notes'", "release"},
-		{"SELECT count(*) FROM texts", "9"},
+		{"SELECT title, readme, owner, views FROM projects", `Plan <1>|see #1|acme|["Board"]`},
+		{"SELECT options FROM project_fields WHERE type = 'single_select'", `["Todo","Done"]`},
+		{"SELECT target, draft, field, value FROM project_items i LEFT JOIN project_values ON item = i.id WHERE field = 'Status' OR field IS NULL", "acme/api#1|0|Status|Done -|1|Status|Todo -|0|-|-"},
+		{"SELECT sort, title FROM search JOIN texts USING (title) WHERE search MATCH 'zebras' AND search.rowid = id", "draft|Think"},
+		{"SELECT count(*) FROM texts", "11"},
 		{"PRAGMA integrity_check", "ok"},
 		{"PRAGMA foreign_key_check", ""},
 	} {

@@ -5,4 +5,6 @@ CREATE INDEX reviews_by_item ON reviews (item);
 CREATE INDEX events_by_item ON events (item);
 CREATE INDEX item_labels_by_label ON item_labels (label);
 CREATE INDEX item_labels_by_item ON item_labels (item);
+CREATE INDEX project_items_by_project ON project_items (project);
+CREATE INDEX project_values_by_item ON project_values (item);
 CREATE INDEX reactions_by_thing ON reactions (thing);

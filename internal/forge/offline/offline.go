@@ -26,6 +26,7 @@ type Counts struct {
 	Comments     int64 `json:"comments"` // those of reviews, too
 	Reviews      int64 `json:"reviews"`
 	Releases     int64 `json:"releases"`
+	Projects     int64 `json:"projects"`
 	Files        int64 `json:"files"`   // assets and attachments whose bytes the point has
 	Missing      int64 `json:"missing"` // and whose bytes it has not
 }

@@ -46,7 +46,7 @@ const head = `<!doctype html>
 func parsePages() (*template.Template, error) {
 	t := template.New("head").Funcs(template.FuncMap{
 		"clean": clean, "stamp": stamp, "person": person, "link": webLink, "edited": edited, "tally": tally, "codePlace": codePlace,
-		"verdict": verdict,
+		"verdict": verdict, "count": count,
 	})
 	if _, err := t.Parse(head); err != nil {
 		return nil, err
@@ -125,6 +125,14 @@ func stamp(t time.Time) string {
 		return ""
 	}
 	return t.UTC().Format("2006-01-02 15:04")
+}
+
+// count says how many there are of a thing whose plural has an "s".
+func count(n int64, thing string) string {
+	if n != 1 {
+		thing += "s"
+	}
+	return fmt.Sprintf("%d %s", n, thing)
 }
 
 func edited(o neutral.Origin) bool {

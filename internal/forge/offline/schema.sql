@@ -40,6 +40,15 @@ CREATE TABLE releases (
 CREATE TABLE assets (
   release INTEGER NOT NULL REFERENCES releases, name TEXT, label TEXT, type TEXT, size INTEGER, downloads INTEGER, created TEXT, url TEXT, sha256 TEXT, reason TEXT
 );
+CREATE TABLE projects (
+  id INTEGER PRIMARY KEY, repository INTEGER NOT NULL REFERENCES repositories, title TEXT, description TEXT, readme TEXT, owner TEXT, public INTEGER,
+  closed INTEGER, created TEXT, updated TEXT, views TEXT, url TEXT
+);
+CREATE TABLE project_fields (project INTEGER NOT NULL REFERENCES projects, name TEXT, type TEXT, options TEXT);
+CREATE TABLE project_items (
+  id INTEGER PRIMARY KEY, project INTEGER NOT NULL REFERENCES projects, target TEXT, title TEXT, body TEXT, draft INTEGER, archived INTEGER, created TEXT
+);
+CREATE TABLE project_values (item INTEGER NOT NULL REFERENCES project_items, field TEXT, value TEXT);
 CREATE TABLE files (
   repository INTEGER NOT NULL REFERENCES repositories, url TEXT, name TEXT, type TEXT, size INTEGER, sha256 TEXT, reason TEXT
 );
@@ -55,7 +64,10 @@ CREATE VIEW texts (id, sort, repository, number, author, created, url, title, bo
   UNION ALL SELECT c.id, 'comment', r.name, d.number, c.author, c.created, c.url, d.title, c.body
     FROM comments c JOIN discussions d ON d.id = c.discussion JOIN repositories r ON r.id = d.repository
   UNION ALL SELECT l.id, 'release', r.name, NULL, l.author, l.created, l.url, coalesce(l.name, l.tag), l.body
-    FROM releases l JOIN repositories r ON r.id = l.repository;
+    FROM releases l JOIN repositories r ON r.id = l.repository
+  UNION ALL SELECT p.id, 'project', r.name, NULL, p.owner, p.created, p.url, p.title, p.readme FROM projects p JOIN repositories r ON r.id = p.repository
+  UNION ALL SELECT i.id, 'draft', r.name, NULL, NULL, i.created, p.url, i.title, i.body
+    FROM project_items i JOIN projects p ON p.id = i.project JOIN repositories r ON r.id = p.repository WHERE i.draft;
 
 -- Titles and bodies, whole; it holds no text of its own.
 CREATE VIRTUAL TABLE search USING fts5(title, body, content = 'texts', content_rowid = 'id');

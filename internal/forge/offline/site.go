@@ -88,10 +88,14 @@ func (s *Site) Add(ctx context.Context, r Repository) error {
 	if err := w.releases(o); err != nil {
 		return err
 	}
+	projects, err := w.projects(o)
+	if err != nil {
+		return err
+	}
 	w.counts.Repositories = 1
 	s.repositories = append(s.repositories, siteRepository{w.counts, r.Name, place + "/index.html", o.Settings.Description})
 	s.counts.add(w.counts)
-	return w.overview(o)
+	return w.overview(o, projects)
 }
 
 // placeOf is a path for a repository that no other has.
@@ -375,6 +379,7 @@ func (c *Counts) add(o Counts) {
 		{&c.Comments, o.Comments},
 		{&c.Reviews, o.Reviews},
 		{&c.Releases, o.Releases},
+		{&c.Projects, o.Projects},
 		{&c.Files, o.Files},
 		{&c.Missing, o.Missing},
 	} {
@@ -419,7 +424,7 @@ func (w *repositoryPages) releases(o *neutral.Overview) error {
 }
 
 func (w *repositoryPages) asset(a *neutral.Asset) assetView {
-	view := assetView{Name: clean(cmp.Or(a.Name, a.Label)), Place: w.places.from("").file(a.URL), Size: fmt.Sprintf("%d bytes", a.Size)}
+	view := assetView{Name: clean(cmp.Or(a.Name, a.Label)), Place: w.places.from("").file(a.URL), Size: count(a.Size, "byte")}
 	if view.Place == "" {
 		view.Note = "not in the point: " + clean(cmp.Or(a.Reason, "no reason is known"))
 	}
@@ -427,8 +432,8 @@ func (w *repositoryPages) asset(a *neutral.Asset) assetView {
 }
 
 // overview writes the first page of the repository.
-func (w *repositoryPages) overview(o *neutral.Overview) error {
-	v := overviewView{page: w.page("Overview", false), O: o, Counts: w.counts, MissingFiles: w.lost}
+func (w *repositoryPages) overview(o *neutral.Overview, projects []projectLink) error {
+	v := overviewView{page: w.page("Overview", false), O: o, Counts: w.counts, Projects: projects, MissingFiles: w.lost}
 	v.OpenIssues, v.OpenPulls = w.of.open[sortIssue], w.of.open[sortPull]
 	v.Settings = settingsOf(o)
 	return w.write(path.Join(w.place, "index.html"), "repository", &v.page, &v)
@@ -440,6 +445,7 @@ type overviewView struct {
 	O                     *neutral.Overview
 	Counts                Counts
 	OpenIssues, OpenPulls int
+	Projects              []projectLink
 	Settings              facts
 	MissingFiles          []*neutral.File
 }
@@ -487,7 +493,7 @@ func ruleText(r *neutral.Rule) string {
 		text = "tags " + text
 	}
 	if r.Approvals > 0 {
-		text += fmt.Sprintf(", %d approvals", r.Approvals)
+		text += ", " + count(int64(r.Approvals), "approval")
 	}
 	if len(r.Checks) > 0 {
 		text += ", checks " + strings.Join(r.Checks, ", ")

@@ -108,14 +108,17 @@ func checkLocal(t *testing.T, pages map[string]string, from, address string) {
 func TestASiteHasEverything(t *testing.T) {
 	pages, _, counts := site(t, small())
 	checkPages(t, pages)
-	want := offline.Counts{Repositories: 1, Issues: 1, Pulls: 1, Discussions: 1, Comments: 4, Reviews: 1, Releases: 1, Files: 3, Missing: 1}
+	want := offline.Counts{Repositories: 1, Issues: 1, Pulls: 1, Discussions: 1, Comments: 4, Reviews: 1, Releases: 1, Projects: 1, Files: 3, Missing: 1}
 	if counts != want {
 		t.Errorf("counts %+v, want %+v", counts, want)
 	}
 	const at = "github.com/acme/api/"
 	for place, wants := range map[string][]string{
-		"index.html":              {`href="github.com/acme/api/index.html"`, "An API"},
-		at + "index.html":         {"1 issues</a>, 0 open", "bug", "background:#ff0000;color:#fff", "2024-03-09", "go</div><div>http", "too large"},
+		"index.html": {`href="github.com/acme/api/index.html"`, "An API"},
+		at + "index.html": {
+			"1 issue</a>, 0 open", `<a href="projects/1.html"><bdi>Plan &lt;1&gt;</bdi></a>, 4 items`, "bug",
+			`search.html#label=bug&amp;repository=github.com%2Facme%2Fapi">find</a>`, "background:#ff0000;color:#fff", "2024-03-09", "go</div><div>http", "too large",
+		},
 		at + "issues.html":        {`href="issues/1.html"`, "It breaks", "closed"},
 		at + "pulls.html":         {`href="pulls/2.html"`, "merged"},
 		at + "discussions.html":   {`href="discussions/3.html"`},
@@ -123,8 +126,14 @@ func TestASiteHasEverything(t *testing.T) {
 		at + "pulls/2.html":       {`<a href="../issues/1.html">https://github.com/acme/api/issues/1</a>`, "a.go, line 7", "x := &lt;-c", "Why?", "So.", "changes requested"},
 		at + "discussions/3.html": {"Q&amp;A", "the answer", "Like this"},
 		at + "releases.html":      {"First", `/_.._api_1.0.tar.gz"`, "gone.zip", "not in the point: 404", `<a href="issues/1.html">#1</a>`},
-		"search/00001.js":         {`"t":"It breaks"`, "deadlock", `"p":"github.com/acme/api/pulls/2.html"`},
-		"search.html":             {`data-chunks="1"`, "<option>github.com/acme/api</option>"},
+		at + "projects/1.html": {
+			"<th><bdi>Status</bdi><th><bdi>Points</bdi></tr>", `<td><a href="../issues/1.html">acme/api#1</a><td><bdi dir="auto">It breaks</bdi><td dir="auto">Done<td dir="auto">2.5</tr>`,
+			`<td>acme/web#1, archived<td><bdi dir="auto">Elsewhere</bdi><td dir="auto"><td dir="auto">&lt;b&gt;</tr>`, "<td>draft<td>", "<strong>zebras</strong>",
+			`<a href="../pulls/2.html">#2</a>`, "not shown to the account that captured it", "field Status<td dir=\"auto\"><div>single_select: Todo, Done</div>",
+			`href="https://github.com/orgs/acme/projects/4"`,
+		},
+		"search/00001.js": {`"t":"It breaks"`, "deadlock", `"p":"github.com/acme/api/pulls/2.html"`, "zebras", `"p":"github.com/acme/api/projects/1.html"`},
+		"search.html":     {`data-chunks="1"`, "<option>github.com/acme/api</option>"},
 	} {
 		for _, piece := range wants {
 			if !strings.Contains(pages[place], piece) {

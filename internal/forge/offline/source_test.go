@@ -91,6 +91,24 @@ func small() *held {
 			Assets: []*neutral.Asset{{File: *asset, Release: "v1"}, {File: neutral.File{URL: "https://x/2", Name: "gone.zip", Reason: "404"}, Release: "v1"}},
 		}},
 	}
+	h.overview.Projects = []*neutral.Project{{
+		Title: "Plan <1>", Description: "what comes", Readme: "see #1", Owner: neutral.User{Login: "acme"}, Created: day(1), Views: []string{"Board"},
+		URL: "https://github.com/orgs/acme/projects/4",
+		Fields: []neutral.ProjectField{
+			{Name: "Title", Type: "title"},
+			{Name: "Status", Type: "single_select", Options: []string{"Todo", "Done"}},
+			{Name: "Points", Type: "number"},
+			{Name: "Nothing", Type: "text"},
+		},
+		Items: []*neutral.ProjectItem{
+			{To: "acme/api#1", Title: "It breaks", Created: day(1), Values: []neutral.ProjectValue{
+				{Field: "Title", Value: "It breaks"}, {Field: "Status", Value: "Done"}, {Field: "Points", Value: "2.5"},
+			}},
+			{To: "acme/web#1", Title: "Elsewhere", Archived: true, Values: []neutral.ProjectValue{{Field: "Points", Value: "<b>"}}},
+			{Title: "Think", Body: "of **zebras**, #2", Draft: true, Values: []neutral.ProjectValue{{Field: "Status", Value: "Todo"}}},
+			{},
+		},
+	}}
 	h.items = []*neutral.Item{
 		{
 			Origin: by("i1", "ada", 1), Number: 1, Title: "It breaks", Labels: []string{"bug"}, Milestone: "v1", Closed: true, ClosedAt: day(4), Reason: "completed",

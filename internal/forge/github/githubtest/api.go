@@ -33,6 +33,7 @@ type API struct {
 	Metadata    map[int64]*Metadata // of repositories that have any
 	NoAdmin     []int64             // repositories that the token does not administer
 	NoImports   bool                // there is no import of issues
+	NoProjects  bool                // the token has not the scope for projects
 
 	mu     sync.Mutex
 	issued []string // tokens of the App's installation, and when they end

@@ -26,6 +26,7 @@ type Metadata struct {
 	Keys           []Key
 	Collaborators  []Collaborator
 	Teams          []Team
+	Projects       []*Project
 	Pinned         []int64 // issues
 
 	// Of repositories that are restored into.

@@ -43,6 +43,10 @@ func (x *exchange) query(body []byte) {
 	if err == nil {
 		fields, err = parse(asked.Query, asked.Variables)
 	}
+	if err == nil && !x.seesProjects(asked.Query) {
+		x.answer(http.StatusOK, map[string]any{"errors": []any{map[string]any{"type": "INSUFFICIENT_SCOPES", "message": errScopes}}})
+		return
+	}
 	if err == nil && nodesOf(fields, 1) > maxNodes {
 		err = fmt.Errorf("the query asks for up to %d nodes, the limit is %d", nodesOf(fields, 1), maxNodes)
 	}

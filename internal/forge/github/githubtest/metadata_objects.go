@@ -84,6 +84,12 @@ func (x *exchange) inside(r forgetest.Repo, m *Metadata, kind string, number int
 				return object{"__typename": "PullRequestReviewComment", "id": nodeID(kind, r.ID, c.ID), "reactions": x.graphReactions(r, c.Reactions)}
 			}
 		}
+	case "PVT":
+		for _, p := range m.Projects {
+			if p.ID == number {
+				return x.graphProject(r, p)
+			}
+		}
 	case "D":
 		for _, d := range m.Discussions {
 			if d.Number == number {
@@ -173,6 +179,7 @@ func (x *exchange) graphRepository(r forgetest.Repo) object {
 		"discussionCategories": pages(m.Categories, func(name string) object {
 			return object{"__typename": "DiscussionCategory", "id": "DIC_" + name, "name": name}
 		}),
+		"projectsV2":  x.graphProjects(m, r),
 		"discussions": pages(s.discussions, func(d *Discussion) object { return x.graphDiscussion(r, d) }),
 	}
 	maps.Copy(o, x.graphAccess(r, m))
