@@ -121,6 +121,11 @@ func TestChart(t *testing.T) {
 		{[]string{"clusterName=berlin,controller.replicas=2,controller.parallelJobs=5,controller.nodeSelector.disk=fast,controller.podAnnotations.a=b"}, []string{
 			"--cluster-name=berlin", "replicas: 2", "--parallel-jobs=5", "disk: fast", "a: b",
 		}, "", false},
+		{[]string{"controller.maxJobs=6,controller.maxJobsPerNamespace=1,controller.maxShards=16,controller.locationEvery=30m,controller.tidyEvery=1h30m"}, []string{
+			"--max-jobs=6\n", "--max-jobs-per-namespace=1\n", "--max-shards=16\n", "--location-every=30m\n", "--tidy-every=1h30m\n",
+		}, "", false},
+		{[]string{"controller.foreignActionSets={k10,kanister}"}, []string{"--foreign-actionsets=k10,kanister\n"}, "", false},
+		{[]string{"controller.foreignActionSets=null"}, []string{"--foreign-actionsets=\n"}, "", false},
 		{[]string{"metrics.serviceMonitor=true,metrics.annotations=null"}, []string{"kind: ServiceMonitor"}, "prometheus.io", false},
 		{[]string{"controller.tolerations[0].key=backup,controller.priorityClassName=high"}, []string{"- key: backup", "priorityClassName: high"}, "", false},
 		{[]string{"gate.webhook.enabled=true"}, []string{
@@ -129,6 +134,8 @@ func TestChart(t *testing.T) {
 		{[]string{"gate.webhook.enabled=false"}, nil, "name: backstay-webhook", false},
 		{[]string{"controler.replicas=2"}, []string{"controler"}, "", true},
 		{[]string{"clusterName=Not A Name"}, []string{"clusterName"}, "", true},
+		{[]string{"controller.maxShards=17"}, []string{"maxShards"}, "", true},
+		{[]string{"controller.tidyEvery=daily"}, []string{"tidyEvery"}, "", true},
 		{[]string{"metrics.port=80"}, []string{"port"}, "", true},
 	} {
 		t.Run(strings.Join(test.values, " "), func(t *testing.T) {

@@ -100,7 +100,7 @@ var table = map[string]row{
 		ours: "internal/fault internal/point", foreign: "github.com/prometheus/client_golang",
 	},
 	"internal/database": { // it runs the servers' own tools; SQLite is read in process
-		ours: "internal/fault internal/point", foreign: "os/exec modernc.org/sqlite",
+		ours: "internal/fault internal/point", foreign: "os/exec golang.org/x/sys/unix modernc.org/sqlite",
 		tests: "internal/database/databasetest internal/point/memory internal/protect internal/vault",
 	},
 	"internal/database/databasetest": {ours: "internal/database", foreign: "os/exec"}, // test support: servers
@@ -133,7 +133,7 @@ var table = map[string]row{
 
 	// Front ends.
 	"internal/kando": {
-		ours:    "internal/fault internal/point internal/protect internal/vault",
+		ours:    "internal/evidence internal/fault internal/point internal/protect internal/vault",
 		foreign: "github.com/spf13/cobra github.com/spf13/pflag os/exec github.com/minio/minio-go/v7 github.com/Azure/azure-sdk-for-go/sdk cloud.google.com/go/storage google.golang.org/api golang.org/x/oauth2",
 	},
 	"api/v1alpha1": {foreign: "k8s.io/apimachinery", tests: kubernetes},
@@ -160,7 +160,7 @@ var table = map[string]row{
 			"internal/kube internal/kube/volume internal/controller internal/worker internal/blueprint internal/blueprint/function internal/kando internal/gitops internal/convert internal/database internal/scratchdir",
 		// os/exec: --password-command runs what the user names.
 		foreign: "github.com/spf13/cobra github.com/spf13/pflag golang.org/x/term os/exec " + kubernetes,
-		tests:   "internal/point/memory internal/forge/forgetest internal/forge/github/githubtest internal/forge/neutral", // and what a GitHub has, for diff and restore
+		tests:   "internal/point/memory internal/forge/forgetest internal/forge/github/githubtest internal/forge/neutral internal/database/databasetest", // and what a GitHub has, for diff and restore; a Redis
 	},
 
 	// Not part of the product: they drive the built program from outside.

@@ -1,6 +1,10 @@
 package v1alpha1
 
-import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+import (
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
 
 // Engines of databases.
 const (
@@ -82,4 +86,9 @@ func (s *BackupStatus) Dumping() bool {
 		}
 	}
 	return false
+}
+
+// LoadsBack reports whether the Restore has failed, and databases that it changed have not got back what they had.
+func (s *RestoreStatus) LoadsBack() bool {
+	return s.Phase == PhaseFailed && slices.ContainsFunc(s.Databases, func(d DatabaseStatus) bool { return d.Begun != nil })
 }

@@ -45,6 +45,9 @@ type DrillScratch struct {
 	// Pod Security level of the scratch namespaces: baseline (default) refuses pods that reach into their node, restricted more of them,
 	// and privileged none.
 	PodSecurity string `json:"podSecurity,omitempty" enum:"privileged,baseline,restricted"`
+	// Names of databases outside of the application's namespaces that need not be looked at: nothing is loaded there, so without their names
+	// here a point that has them is not proven. The proof says that they are excepted.
+	ExceptDatabases []string `json:"exceptDatabases,omitempty"`
 	// How long the application may take until it runs. Default 15m.
 	ReadyWithin string `json:"readyWithin,omitempty" check:"span"`
 }
@@ -86,6 +89,8 @@ type DrillCheck struct {
 	Of string `json:"of,omitempty"`
 	// It is as it should be.
 	OK bool `json:"ok"`
+	// Nobody looked at it, as the drill was told not to.
+	Excepted bool `json:"excepted,omitempty"`
 	// What was found.
 	Detail string `json:"detail,omitempty"`
 }
@@ -96,6 +101,8 @@ type PointProof struct {
 	Time metav1.Time `json:"time"`
 	// Every check passed.
 	Proven bool `json:"proven"`
+	// Parts at which nobody looked, as the drill was told not to.
+	Excepted []string `json:"excepted,omitempty"`
 	// How long it took until what was restored could be used: 43s.
 	RestoreTook string `json:"restoreTook,omitempty"`
 	// What did not pass, the first few.

@@ -86,7 +86,7 @@ func (a *app) openChanged(
 	if len(others) == 0 {
 		return nil, why
 	}
-	v, err := openEither(ctx, location, others, o)
+	v, err := vault.OpenEither(ctx, location, others, o)
 	if errors.Is(err, fault.ErrDenied) {
 		return nil, why
 	}
@@ -102,31 +102,6 @@ func (a *app) passwordFileInUse(isDefault bool) (string, error) {
 		return "", nil
 	}
 	return vault.DefaultPasswordFile(a.Getenv)
-}
-
-// openEither opens a vault that has one of several passwords; empty ones do not count. Between the two writes of a change neither opens
-// it: that is worth another try later.
-func openEither(ctx context.Context, location vault.Location, passwords []fault.Secret, o vault.Options) (*vault.Vault, error) {
-	var first error
-	tried := 0
-	for _, password := range passwords {
-		if password == "" {
-			continue
-		}
-		tried++
-		v, err := vault.Open(ctx, location, password, o)
-		if err == nil || !errors.Is(err, fault.ErrDenied) && !errors.Is(err, fault.ErrCorrupt) {
-			return v, err
-		}
-		if first == nil || errors.Is(err, fault.ErrCorrupt) {
-			first = err
-		}
-	}
-	if tried > 1 && errors.Is(first, fault.ErrCorrupt) {
-		return nil, fault.New("open "+location.String(), fault.ErrUnavailable, "its password is being changed: "+first.Error(),
-			"where that was interrupted, ask for the change again")
-	}
-	return nil, first
 }
 
 // makeDefaultVault makes the vault beside its place and puts it there whole: another first run may do the same at this moment, and

@@ -273,6 +273,10 @@ func (a *app) applicationPoints(ctx context.Context, o pointsOptions) error {
 		return o.policy != "" && p.Spec.Policy != o.policy || o.revision != "" &&
 			!slices.ContainsFunc(p.Spec.Revisions, func(r string) bool { return point.SameRevision(r, o.revision) })
 	})
+	return a.tellApplicationPoints(points)
+}
+
+func (a *app) tellApplicationPoints(points []v1alpha1.RestorePoint) error {
 	if a.global.json {
 		return a.document(applicationPointsOf(points))
 	}
@@ -280,12 +284,16 @@ func (a *app) applicationPoints(ctx context.Context, o pointsOptions) error {
 		a.say("no points")
 		return nil
 	}
-	rows, revisions := make([][]string, len(points)), make([][]string, len(points))
+	rows, revisions, proven := make([][]string, len(points)), make([][]string, len(points)), make([]string, len(points))
 	for i, p := range points {
 		rows[i] = []string{p.Name, stamp(p.Spec.Time.Time), p.Spec.Cluster + "/" + p.Spec.Application, p.Spec.State, size(p.Spec.Bytes), fit(strings.Join(p.Spec.Holds, "; "))}
 		revisions[i] = p.Spec.Revisions
+		if proof := p.Spec.Proof; proof != nil {
+			proven[i] = provenOn(proof.Time.Time, proof.Proven, len(proof.Excepted) > 0)
+		}
 	}
-	return a.table(withRevisions([]string{"NAME", "TIME (UTC)", "APPLICATION", "STATE", "SIZE", "HOLD"}, rows, revisions))
+	heads, rows := withRevisions([]string{"NAME", "TIME (UTC)", "APPLICATION", "STATE", "SIZE", "HOLD"}, rows, revisions)
+	return a.table(withColumn(heads, rows, "PROVEN", proven))
 }
 
 // applicationPointsDocument is what `points app/NAME --json` prints.

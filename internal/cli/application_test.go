@@ -1,9 +1,12 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +16,7 @@ import (
 
 	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/fault"
+	"github.com/backstay/backstay/internal/point"
 )
 
 // catalogue is a cluster that knows restore points, and nothing else.
@@ -156,5 +160,40 @@ func TestPointsOfAnApplicationAsADocument(t *testing.T) {
 	}
 	if text, err = json.Marshal(applicationPointsOf(nil)); err != nil || !strings.Contains(string(text), `"points":[]`) {
 		t.Errorf("%s, %v", text, err)
+	}
+}
+
+func TestPointsOfAnApplicationTellWhatIsProven(t *testing.T) {
+	told := func(proofs ...*v1alpha1.PointProof) string {
+		var points []v1alpha1.RestorePoint
+		for i, proof := range proofs {
+			p := restorePoint(fmt.Sprintf("shop-%d", i), "aaaa1111", "main", 1)
+			p.Spec.Proof = proof
+			points = append(points, p)
+		}
+		var out bytes.Buffer
+		if err := (&app{Process: Process{Stdout: &out}}).tellApplicationPoints(points); err != nil {
+			t.Fatal(err)
+		}
+		return out.String()
+	}
+	at := metav1.Date(2026, 11, 20, 4, 0, 0, 0, time.UTC)
+	table := told(nil, &v1alpha1.PointProof{Time: at, Proven: true}, &v1alpha1.PointProof{Time: at, Proven: true, Excepted: []string{"databases/orders"}},
+		&v1alpha1.PointProof{Time: at})
+	lines := strings.Split(table, "\n")
+	for i, want := range []string{`PROVEN +HOLD`, ` 0 B\s*$`, ` 2026-11-20\s*$`, ` 2026-11-20 in part\s*$`, ` failed 2026-11-20\s*$`} {
+		if !regexp.MustCompile(want).MatchString(lines[i]) {
+			t.Errorf("line %d is %q, want %s", i, lines[i], want)
+		}
+	}
+	if table := told(nil); strings.Contains(table, "PROVEN") {
+		t.Errorf("of a point that nobody drilled: %s", table)
+	}
+}
+
+func TestProofLineNamesWhatNobodyLookedAt(t *testing.T) {
+	p := &point.Proof{Proven: true, Checks: []point.Check{{What: "ready", OK: true}, {What: "database", Of: "databases/orders", Excepted: true}}}
+	if got := proofLine(p); !strings.HasSuffix(got, ": 1 check passed, restored in 0.0 s; nobody looked at databases/orders") {
+		t.Error(got)
 	}
 }

@@ -217,7 +217,7 @@ func (b *builder) openVault(ctx context.Context, l v1alpha1.LocationSpec) (store
 	if err != nil {
 		return nil, "", err
 	}
-	v, err := openEither(ctx, location, []fault.Secret{password, other}, o)
+	v, err := vault.OpenEither(ctx, location, []fault.Secret{password, other}, o)
 	if err != nil {
 		return nil, "", err
 	}

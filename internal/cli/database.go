@@ -3,11 +3,14 @@ package cli
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"net/url"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -23,7 +26,7 @@ const envDatabasePassword = "BACKSTAY_DATABASE_PASSWORD"
 
 // dumpMemory is what the garbage collector tries to stay below while a database streams into a vault, in bytes: packs that are under way
 // come on top of it.
-const dumpMemory = 60 << 20
+const dumpMemory = 68 << 20
 
 // databaseOptions say how a database server on the command line is reached.
 type databaseOptions struct{ passwordFile string }
@@ -119,6 +122,8 @@ func (a *app) databaseRestorers(o restoreOptions) (map[string]protect.Restorer, 
 	if err != nil {
 		return nil, err
 	}
+	limitMemory(a.Getenv, cgroupMemory, dumpMemory)
+	dropPages()
 	load := func(ctx context.Context, from point.Reader, _ point.Part, _ string) ([]string, error) {
 		return database.Restore(ctx, from, s, database.Local{}, database.RestoreOptions{Replace: o.replace})
 	}
@@ -127,8 +132,14 @@ func (a *app) databaseRestorers(o restoreOptions) (map[string]protect.Restorer, 
 
 // database makes the source of a database server that a policy names.
 func (b *builder) database(ctx context.Context, name string, d *v1alpha1.Database) (protect.PlannedSource, error) {
-	if d.Pod != nil {
+	onCluster := b.key != nil
+	switch {
+	case d.Pod != nil && onCluster:
+		return protect.PlannedSource{}, fault.New("database", fault.ErrUnsupported, "a pod is dumped with its application", "say applications, and databases in it")
+	case d.Pod != nil:
 		return protect.PlannedSource{}, fault.New("database", fault.ErrUnsupported, "pods are on a cluster", "apply the policy to the cluster; docs/kubernetes.md says how")
+	case onCluster && (d.Engine == database.SQLite || d.Host == "" || strings.HasPrefix(d.Host, "/")): // Backstay's own pod has none of these
+		return protect.PlannedSource{}, fault.New("database", fault.ErrInvalid, "on a cluster a server is at a host", "say host")
 	}
 	s := database.Server{
 		Name: d.Name, Engine: d.Engine, Host: d.Host, Port: d.Port, Username: d.Username, Databases: d.Databases, Exclude: d.ExcludeDatabases,
@@ -148,4 +159,53 @@ func (b *builder) database(ctx context.Context, name string, d *v1alpha1.Databas
 	}
 	src, err := database.NewSource(name, database.Local{}, s)
 	return protect.PlannedSource{Source: src, Type: "database"}, err
+}
+
+// shownDump is what `show` tells of one database server's dump.
+type shownDump struct {
+	Part string `json:"part"`
+	database.Manifest
+}
+
+// dumpsOf reads what the dumps of a point say of themselves. One that cannot be read says why in its notes: the rest of the point is
+// shown all the same.
+func dumpsOf(ctx context.Context, parts []point.Part, tree point.Reader) ([]shownDump, error) {
+	var dumps []shownDump
+	for _, p := range parts {
+		if p.Kind != point.KindDatabase || p.State != point.Stored && p.State != point.Carried {
+			continue
+		}
+		m, err := database.ReadManifest(ctx, protect.Within(tree, p.Name))
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if err != nil {
+			m = &database.Manifest{Notes: []string{err.Error()}}
+		}
+		dumps = append(dumps, shownDump{p.Name, *m})
+	}
+	return dumps, nil
+}
+
+// dumpRemarks tell the moment that a dump is of, and the position of each of its files where there are several.
+func dumpRemarks(p point.Point, part point.Part, dumps []shownDump) []string {
+	i := slices.IndexFunc(dumps, func(d shownDump) bool { return d.Part == part.Name })
+	if i < 0 {
+		return nil
+	}
+	d := dumps[i]
+	if d.Engine == "" { // it could not be read
+		return d.Notes
+	}
+	moment := "of " + d.Stands.UTC().Format("2006-01-02 15:04:05.000") + " UTC"
+	if part.State == point.Stored {
+		moment += fmt.Sprintf(", %s after the point's time", d.Stands.Sub(p.Time).Round(time.Millisecond))
+	}
+	all := []string{moment}
+	for _, f := range d.Files {
+		if f.Position != "" {
+			all = append(all, fmt.Sprintf("%s: %s, %s, at %s", strings.Join(f.Databases, ", "), plural(f.Tables, "table", "tables"), size(f.Bytes), f.Position))
+		}
+	}
+	return all
 }

@@ -235,16 +235,31 @@ func (a *app) tellDrill(d drilled) {
 	a.say("proven: %s, %s, restored in %.1f s", what, plural(int64(len(d.Proof.Checks)), "check", "checks"), d.Proof.RestoreSeconds)
 }
 
-// provenOf tells in a word or two what is known of a point: "2026-11-20", "failed 2026-11-20", or nothing.
+// provenOf tells in a word or two what is known of a point: "2026-11-20", "2026-11-20 in part", "failed 2026-11-20", or nothing.
 func provenOf(p point.Point) string {
 	if p.Proof == nil {
 		return ""
 	}
-	day := p.Proof.Finished.UTC().Format(time.DateOnly)
-	if p.Proof.Proven {
-		return day
+	return provenOn(p.Proof.Finished, p.Proof.Proven, len(p.Proof.Excepted()) > 0)
+}
+
+func provenOn(at time.Time, proven, inPart bool) string {
+	day := at.UTC().Format(time.DateOnly)
+	switch {
+	case !proven:
+		return "failed " + day
+	case inPart:
+		return day + " in part"
 	}
-	return "failed " + day
+	return day
+}
+
+// excepted tells of parts at which nobody looked.
+func excepted(parts []string) string {
+	if len(parts) == 0 {
+		return ""
+	}
+	return "; nobody looked at " + strings.Join(parts, ", ")
 }
 
 // proofLine tells what the newest drill of a point found.
@@ -257,7 +272,8 @@ func proofLine(p *point.Proof) string {
 		at += " by " + p.By
 	}
 	if p.Proven {
-		return fmt.Sprintf("%s: %s passed, restored in %.1f s", at, plural(int64(len(p.Checks)), "check", "checks"), p.RestoreSeconds)
+		but := p.Excepted()
+		return fmt.Sprintf("%s: %s passed, restored in %.1f s%s", at, plural(int64(len(p.Checks)-len(but)), "check", "checks"), p.RestoreSeconds, excepted(but))
 	}
 	var failed []string
 	for _, c := range p.Problems() {

@@ -111,7 +111,10 @@ func (s *site) tellApplicationDrill(d *v1alpha1.Drill, application string) error
 	}
 	for _, c := range d.Status.Checks {
 		mark := "ok    "
-		if !c.OK {
+		switch {
+		case c.Excepted:
+			mark = "left  "
+		case !c.OK:
 			mark = "failed"
 		}
 		s.say("%s  %s  %s", mark, strings.TrimSpace(c.What+" "+c.Of), printable(c.Detail))

@@ -21,9 +21,13 @@ type questions struct {
 
 // drill loads a dump that was restored to dir into a scratch server beside it, and asks the questions.
 func (q *questions) drill(ctx context.Context, from point.Reader, part point.Part, dir string) ([]point.Check, error) {
+	m, err := database.ReadManifest(ctx, from)
+	if err != nil {
+		return nil, err
+	}
 	var all []database.Question
 	for i, c := range q.checks {
-		if c.Database != "" && c.Database != path.Base(part.Name) {
+		if m.Engine == database.Redis || c.Database != "" && c.Database != path.Base(part.Name) { // Redis speaks no SQL
 			continue
 		}
 		if q.asked == nil {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"database/sql"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -11,7 +12,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/config"
+	"github.com/backstay/backstay/internal/database"
+	"github.com/backstay/backstay/internal/database/databasetest"
+	"github.com/backstay/backstay/internal/point"
+	"github.com/backstay/backstay/internal/point/memory"
+	"github.com/backstay/backstay/internal/protect"
 	"github.com/backstay/backstay/internal/schedule"
 	"github.com/backstay/backstay/internal/vault"
 )
@@ -163,5 +170,59 @@ func TestOnceMakesNoDrills(t *testing.T) {
 	d.once = true
 	if jobs, err := d.jobs(t.Context()); err != nil || len(jobs) != 1 {
 		t.Errorf("%d jobs, %v", len(jobs), err)
+	}
+}
+
+// TestQuestionsGoToDatabasesThatSpeakSQL: a question that only a Redis could be asked is told, and takes no proof away.
+func TestQuestionsGoToDatabasesThatSpeakSQL(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "shop.db")
+	db, err := sql.Open("sqlite", file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.ExecContext(t.Context(), "CREATE TABLE orders (id INTEGER)"); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	redis := databasetest.Start(t, database.Redis, database.ScratchOptions{})
+	store := memory.New(time.Now)
+	asked := &questions{checks: []v1alpha1.SQLCheck{{Query: "SELECT count(*) = 0 FROM orders"}}}
+	drilled := func(s database.Server) []point.Check {
+		src, err := database.NewSource("", database.Local{}, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		receipt, err := protect.Backup(t.Context(), store, src, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, tree, err := store.Open(t.Context(), receipt.Point.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		restored := filepath.Join(databasetest.Open(t), "restored")
+		if err := os.Mkdir(restored, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		part := receipt.Point.Parts[0]
+		checks, err := asked.drill(t.Context(), protect.Within(tree, part.Name), part, restored)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return checks
+	}
+	for _, c := range drilled(redis.Server) {
+		if !c.OK || c.What == "sql" {
+			t.Errorf("of Redis: %+v", c)
+		}
+	}
+	if asked.unasked() == nil {
+		t.Error("a question that nobody was asked is not told")
+	}
+	checks := drilled(database.Server{Engine: database.SQLite, File: file})
+	if last := checks[len(checks)-1]; last.What != "sql" || !last.OK || asked.unasked() != nil {
+		t.Errorf("of SQLite: %+v, %v", checks, asked.unasked())
 	}
 }

@@ -55,7 +55,7 @@ func newEvidenceExportCommand(a *app) *cobra.Command {
 }
 
 func bindEvidenceKeys(cmd *cobra.Command, keys *[]string) {
-	cmd.Flags().StringArrayVar(keys, "key", nil, "also believe what the public key in `FILE` proves; may be repeated")
+	cmd.Flags().StringArrayVar(keys, "key", nil, "also believe what the public keys in `FILE` prove; may be repeated")
 }
 
 func (a *app) exportEvidence(ctx context.Context, to string, keyFiles []string) error {
@@ -213,11 +213,11 @@ func publicKeys(files []string) (keys []evidence.PublicKey, err error) {
 		if err != nil {
 			return nil, err
 		}
-		key, err := evidence.ParsePublicKey(text)
+		some, err := evidence.ParsePublicKeys(text)
 		if err != nil {
 			return nil, fault.Wrap(file, nil, err, "")
 		}
-		keys = append(keys, key)
+		keys = append(keys, some...)
 	}
 	return keys, nil
 }

@@ -8,22 +8,9 @@ import (
 	"path/filepath"
 	"sync"
 
-	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
-
 	"github.com/backstay/backstay/internal/evidence"
 	"github.com/backstay/backstay/internal/fault"
-	"github.com/backstay/backstay/internal/kube"
 	"github.com/backstay/backstay/internal/vault"
-)
-
-// The Secret in which a cluster keeps its key, in Backstay's own namespace.
-const (
-	evidenceSecret     = "backstay-evidence"
-	evidencePrivateKey = "key.pem"
-	evidencePublicKey  = "public.pem"
 )
 
 const hintEvidenceKey = "docs/evidence.md says where the key may come from"
@@ -116,29 +103,4 @@ func once(read func(ctx context.Context) (*evidence.Key, error)) func(ctx contex
 		}
 		return key, err
 	}
-}
-
-// clusterEvidenceKey is the key of a cluster. It is made on first use.
-func clusterEvidenceKey(ctx context.Context, cluster *kube.Cluster, system string) (*evidence.Key, error) {
-	op := "read secret " + system + "/" + evidenceSecret
-	var secret corev1.Secret
-	err := cluster.Client.Get(ctx, types.NamespacedName{Namespace: system, Name: evidenceSecret}, &secret)
-	if apierrors.IsNotFound(err) {
-		key := evidence.NewKey()
-		secret = corev1.Secret{
-			ObjectMeta: metav1.ObjectMeta{Namespace: system, Name: evidenceSecret},
-			Data:       map[string][]byte{evidencePrivateKey: key.PEM(), evidencePublicKey: key.Public().PEM()},
-		}
-		if err = cluster.Client.Create(ctx, &secret); err == nil {
-			return key, nil
-		}
-		if apierrors.IsAlreadyExists(err) { // another was faster
-			err = cluster.Client.Get(ctx, types.NamespacedName{Namespace: system, Name: evidenceSecret}, &secret)
-		}
-	}
-	if err != nil {
-		return nil, fault.Wrap(op, kube.ClassOf(err), err, "")
-	}
-	key, err := evidence.ParseKey(secret.Data[evidencePrivateKey])
-	return key, fault.Wrap(op, nil, err, "")
 }

@@ -169,6 +169,7 @@ func addPart(ctx context.Context, to exporter, from point.Reader, name string) e
 // a name that means nothing is an error.
 func exportParts(all []point.Part, names []string) (found []point.Part, lacking, err error) {
 	meant := make([]bool, len(names))
+	var lacks []error
 	for _, p := range all {
 		if p.Kind != point.KindMetadata {
 			continue
@@ -182,30 +183,18 @@ func exportParts(all []point.Part, names []string) (found []point.Part, lacking,
 		switch p.State {
 		case point.Stored, point.Carried:
 			found = append(found, p)
-			lacking = errors.Join(lacking, shortOf(p))
 		case point.Failed:
-			lacking = errors.Join(lacking, fault.New("not in the point", fault.ErrIncomplete, p.Name+": it failed: "+p.Reason, ""))
-		default: // left out on purpose, or vanished
+		default:
+			continue // left out on purpose, or vanished
 		}
+		lacks = append(lacks, protect.Lacks(p)...)
 	}
 	for i, name := range names {
 		if !meant[i] {
 			err = errors.Join(err, fault.New(fmt.Sprintf("find part %q", name), fault.ErrNotFound, "the point has no metadata of it", ""))
 		}
 	}
-	return found, lacking, err
-}
-
-// shortOf says what a part should have and has not.
-func shortOf(p point.Part) error {
-	var lacks []error
-	for _, c := range p.Counts {
-		if !c.Closes() {
-			cause := fmt.Sprintf("%s: it has %d of %d %s", p.Name, c.Stored, c.Expected, c.Of)
-			lacks = append(lacks, fault.New("not in the point", fault.ErrIncomplete, cause, ""))
-		}
-	}
-	return errors.Join(lacks...)
+	return found, errors.Join(lacks...), err
 }
 
 // namesRepository reports whether a name means a part of metadata: its own name, its repository's, or the end of one of them.
@@ -219,9 +208,14 @@ func (a *app) tellExport(doc exportDocument, what string) error {
 		return a.document(doc)
 	}
 	c := doc.Counts
-	a.say("%s: %s, %s, %s, %s, %s, %s", doc.To, plural(c.Repositories, "repository", "repositories"), plural(c.Issues, "issue", "issues"),
-		plural(c.Pulls, "pull request", "pull requests"), plural(c.Comments, "comment", "comments"), plural(c.Releases, "release", "releases"),
-		plural(c.Files, "file", "files"))
+	counts := []string{
+		plural(c.Repositories, "repository", "repositories"), plural(c.Issues, "issue", "issues"), plural(c.Pulls, "pull request", "pull requests"),
+		plural(c.Comments, "comment", "comments"), plural(c.Releases, "release", "releases"),
+	}
+	if c.Projects > 0 {
+		counts = append(counts, plural(c.Projects, "project", "projects"))
+	}
+	a.say("%s: %s, %s", doc.To, strings.Join(counts, ", "), plural(c.Files, "file", "files"))
 	if c.Missing > 0 {
 		a.say("note: the point does not have the bytes of %s", plural(c.Missing, "file", "files"))
 	}

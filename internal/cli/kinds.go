@@ -73,7 +73,7 @@ func (a *app) makers(ctx context.Context, o restoreOptions, observe point.Observ
 		return nil, err
 	}
 	leave := func(context.Context, point.Reader, point.Part, string) ([]string, error) {
-		return []string{"stays in the point: restore it to a directory"}, nil
+		return []string{"stays in the point: restore it to a directory"}, protect.ErrStays
 	}
 	metadata, err := a.metadataRestorer(p, to, o, observe)
 	if err != nil {

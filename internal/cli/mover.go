@@ -169,7 +169,7 @@ func (a *app) move(ctx context.Context, task volume.Task) (parts []volume.PartRe
 		}
 		return a.Getenv(name)
 	}
-	v, err := openEither(ctx, location, []fault.Secret{fault.Secret(task.Location.Password), fault.Secret(task.Location.OtherPassword)}, o)
+	v, err := vault.OpenEither(ctx, location, []fault.Secret{fault.Secret(task.Location.Password), fault.Secret(task.Location.OtherPassword)}, o)
 	if err != nil {
 		return nil, err
 	}

@@ -213,7 +213,8 @@ type showDocument struct {
 	Ledger   point.Ledger `json:"ledger"`
 	Finished time.Time    `json:"finished"`
 	Tool     string       `json:"tool"`
-	Refs     []shownRef   `json:"refs,omitempty"` // with --refs
+	Dumps    []shownDump  `json:"dumps,omitempty"` // of databases
+	Refs     []shownRef   `json:"refs,omitempty"`  // with --refs
 }
 
 func (a *app) show(ctx context.Context, ref string, o showOptions) error {
@@ -230,10 +231,11 @@ func (a *app) show(ctx context.Context, ref string, o showOptions) error {
 		doc := showDocument{
 			Version: documentVersion, Point: record.Point, Ledger: record.Ledger, Finished: record.Finished, Tool: record.Tool,
 		}
-		if o.refs {
-			if doc.Refs, err = refsOf(ctx, record.Point.Parts, tree); err != nil {
-				return err
-			}
+		if doc.Dumps, err = dumpsOf(ctx, record.Point.Parts, tree); err == nil && o.refs {
+			doc.Refs, err = refsOf(ctx, record.Point.Parts, tree)
+		}
+		if err != nil {
+			return err
 		}
 		switch {
 		case a.global.json:
@@ -241,17 +243,18 @@ func (a *app) show(ctx context.Context, ref string, o showOptions) error {
 		case o.refs:
 			return a.tellRefs(doc.Refs)
 		}
-		return a.tellRecord(record)
+		return a.tellRecord(record, doc.Dumps)
 	})
 }
 
-func (a *app) tellRecord(r *point.Record) error {
+func (a *app) tellRecord(r *point.Record, dumps []shownDump) error {
 	p := r.Point
 	for _, line := range append([][2]string{
 		{"point", p.ID},
 		{"subject", p.Subject.Name + " (" + p.Subject.Kind + ")"},
 		{"policy", p.Policy},
 		{"taken", stamp(p.Time) + " UTC, in " + r.Finished.Sub(p.Time).Round(100*time.Millisecond).String()},
+		{"skew", skewLine(p.Parts)},
 		{"made by", r.Tool},
 		{"on hold", holdsOf(p)},
 		{"proven", proofLine(p.Proof)},
@@ -271,7 +274,7 @@ func (a *app) tellRecord(r *point.Record) error {
 	}
 	fmt.Fprintln(a.Stdout)
 	for _, part := range p.Parts {
-		for _, remark := range remarks(part) {
+		for _, remark := range append(remarks(part), dumpRemarks(p, part, dumps)...) {
 			fmt.Fprintln(a.Stdout, printable(part.Name+": "+remark))
 		}
 	}
@@ -311,6 +314,14 @@ func countsOf(p point.Part) string {
 		counts = append(counts, text)
 	}
 	return strings.Join(counts, ", ")
+}
+
+// skewLine tells how far apart the moments are that parts are of.
+func skewLine(parts []point.Part) string {
+	if skew := point.Skew(parts); skew > 0 {
+		return skew.Round(time.Millisecond).String() + " between the first and the last moment that parts are of"
+	}
+	return ""
 }
 
 // remarks are what a part's line in the table has no room for.

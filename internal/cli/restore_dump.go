@@ -186,8 +186,10 @@ func dumpNotes(dir, owner, repository string, report gitea.DumpReport) []string 
 		of = owner
 	}
 	notes := []string{
-		fmt.Sprintf("%d issues, %d pull requests, %d comments, %d reviews, %d releases, %d files", report.Issues, report.Pulls, report.Comments,
-			report.Reviews, report.Releases, report.Files),
+		strings.Join([]string{
+			plural(report.Issues, "issue", "issues"), plural(report.Pulls, "pull request", "pull requests"), plural(report.Comments, "comment", "comments"),
+			plural(report.Reviews, "review", "reviews"), plural(report.Releases, "release", "releases"), plural(report.Files, "file", "files"),
+		}, ", "),
 		fmt.Sprintf("on the server: gitea restore-repo --repo_dir %s --owner_name %s --repo_name %s", dir, of, name),
 	}
 	if report.Private {
@@ -202,7 +204,7 @@ func dumpNotes(dir, owner, repository string, report gitea.DumpReport) []string 
 func missingNotes(all []string) (notes []string) {
 	for i, missing := range all {
 		if i == missingNamed {
-			return append(notes, fmt.Sprintf("and %d files more", len(all)-i))
+			return append(notes, fmt.Sprintf("and %s more", plural(int64(len(all)-i), "file", "files")))
 		}
 		notes = append(notes, "left out: "+missing)
 	}

@@ -78,7 +78,7 @@ func metadataTarget(p provider) (forge.MetadataRestorer, error) {
 func (a *app) metadataRestorer(p provider, mirror *forge.Mirror, o restoreOptions, observe point.Observer) (protect.Restorer, error) {
 	if !o.metadata.wanted {
 		return func(context.Context, point.Reader, point.Part, string) ([]string, error) {
-			return []string{"stays in the point: ask for it with --metadata"}, nil
+			return []string{"stays in the point: ask for it with --metadata"}, protect.ErrStays
 		}, nil
 	}
 	to, err := metadataTarget(p)

@@ -179,7 +179,9 @@ func (a *app) newWorker(ctx context.Context, o workerOptions) (*worker.Worker, e
 		movers.PullSecrets = append(movers.PullSecrets, corev1.LocalObjectReference{Name: name})
 	}
 	secrets := &notify.Secrets{}
-	sign := once(func(ctx context.Context) (*evidence.Key, error) { return clusterEvidenceKey(ctx, cluster, o.system) })
+	sign := once(func(ctx context.Context) (*evidence.Key, error) {
+		return clusterEvidenceKey(ctx, cluster.Client, o.system)
+	})
 	log := notify.NewLogger(a.Stderr, notify.LogOptions{JSON: a.told.json, Level: slog.LevelInfo, Secrets: secrets})
 	return worker.New(worker.Options{
 		Cluster: cluster, System: o.system, Name: o.clusterName, Volumes: movers, Now: a.Clock, Log: log, Retention: retention,
@@ -193,6 +195,7 @@ func (a *app) newWorker(ctx context.Context, o workerOptions) (*worker.Worker, e
 		Open: func(ctx context.Context, l volume.Location, create bool) (worker.Store, error) {
 			return a.openCarried(ctx, l, secrets, sign, create)
 		},
+		Signs: func(ctx context.Context) error { _, err := sign(ctx); return err },
 		Rotate: func(ctx context.Context, l volume.Location) (bool, error) {
 			location, err := vault.ParseLocation(l.URL)
 			if err != nil {

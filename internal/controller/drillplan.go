@@ -322,6 +322,9 @@ func (c *controller) tellProof(ctx context.Context, p *v1alpha1.RestorePoint) er
 	}
 	at := proof.Time.UTC().Format(time.RFC3339)
 	status, kind, reason, message := metav1.ConditionTrue, corev1.EventTypeNormal, "Proven", "restored and looked at on "+at+"; it ran after "+proof.RestoreTook
+	if len(proof.Excepted) > 0 {
+		message += "; nobody looked at " + strings.Join(proof.Excepted, ", ")
+	}
 	if !proof.Proven {
 		status, kind, reason = metav1.ConditionFalse, corev1.EventTypeWarning, "NotProven"
 		message = "the drill of " + at + " found: " + strings.Join(proof.Problems, "; ")

@@ -26,7 +26,7 @@ import (
 
 // What worker Jobs carry. They have no LabelOwner: the tidying that it asks for is done by such a Job.
 const (
-	// LabelWork is on the controller's own Jobs and says what they do: backup, restore, release, location, actions or tidy.
+	// LabelWork is on the controller's own Jobs and says what they do: backup, restore, load-back, release, location, actions or tidy.
 	LabelWork = v1alpha1.Group + "/work"
 	// annotationFor says whose Job it is: NAMESPACE/NAME; of backups NAMESPACE/RUN.
 	annotationFor = v1alpha1.Group + "/for"
@@ -86,6 +86,8 @@ func (t task) args() []string {
 		return args
 	case workTidy:
 		return []string{"worker", t.work}
+	case workLoadBack:
+		return []string{"worker", workRestore, t.key.String()}
 	case workRelease:
 		return []string{"worker", t.work, t.key.String(), "--force=" + strconv.FormatBool(t.force)}
 	}
@@ -109,15 +111,20 @@ func (c *controller) job(t task) *batchv1.Job {
 		indexed, n := batchv1.IndexedCompletion, int32(t.shards) //nolint:gosec // at most mostShards
 		mode, pods, backoff = &indexed, &n, backoff*n
 	}
+	var stays *int32
+	if t.work == workLoadBack || t.work == workRelease { // what they found is in the Restore's status
+		stays = new(int32(settledFor / time.Second))
+	}
 	return &batchv1.Job{
 		ObjectMeta: meta,
 		Spec: batchv1.JobSpec{
-			CompletionMode:        mode,
-			Completions:           pods,
-			Parallelism:           pods,
-			BackoffLimit:          &backoff,
-			ActiveDeadlineSeconds: &most,
-			PodFailurePolicy:      podFailures(),
+			TTLSecondsAfterFinished: stays,
+			CompletionMode:          mode,
+			Completions:             pods,
+			Parallelism:             pods,
+			BackoffLimit:            &backoff,
+			ActiveDeadlineSeconds:   &most,
+			PodFailurePolicy:        podFailures(),
 			Template: corev1.PodTemplateSpec{
 				ObjectMeta: metav1.ObjectMeta{Labels: meta.Labels},
 				Spec: corev1.PodSpec{

@@ -21,7 +21,7 @@ import (
 func (c *controller) addRestores(m manager.Manager) error {
 	return ctrl.NewControllerManagedBy(m).Named("restore").
 		For(&v1alpha1.Restore{}).
-		Watches(&batchv1.Job{}, handler.EnqueueRequestsFromMapFunc(ofJob(c.restores, workRestore, workRelease))).
+		Watches(&batchv1.Job{}, handler.EnqueueRequestsFromMapFunc(ofJob(c.restores, workRestore, workLoadBack, workRelease))).
 		Watches(&v1alpha1.Location{}, handler.EnqueueRequestsFromMapFunc(untaken(c.restores))).
 		Watches(&v1alpha1.RestorePoint{}, handler.EnqueueRequestsFromMapFunc(untaken(c.restores))).
 		Watches(&v1alpha1.Backup{}, handler.EnqueueRequestForOwner(m.GetScheme(), m.GetRESTMapper(), &v1alpha1.Restore{})).
@@ -66,7 +66,35 @@ func (c *controller) reconcileRestore(ctx context.Context, request reconcile.Req
 	if holdsSyncs(&r) {
 		return c.hold(ctx, &r)
 	}
+	if overdue := r.DeletionTimestamp != nil && c.Now().Sub(r.DeletionTimestamp.Time) > releaseTime; r.Status.LoadsBack() && !overdue {
+		return c.loadBack(ctx, &r)
+	}
 	return c.release(ctx, d)
+}
+
+// workLoadBack puts back what databases had before a Restore that failed without doing so. Not the tidying: that has no time for it.
+const workLoadBack = "load-back"
+
+// loadBack gives such a Restore a Job, and another one a while after that fails.
+func (c *controller) loadBack(ctx context.Context, r *v1alpha1.Restore) (reconcile.Result, error) {
+	t := taskOf(workLoadBack, r)
+	t.deadline, t.urgent = deedOfRestore(r).deadline()+jobGrace, true
+	j, err := c.find(ctx, t)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	o := outcomeOf(j)
+	switch wait := retry - c.Now().Sub(o.ended); {
+	case o.state == absent:
+		_, err = c.start(ctx, t, nil)
+	case o.state == succeeded: // its word in the status is on its way
+		return reconcile.Result{RequeueAfter: queueLook}, nil
+	case o.state == failed && wait > 0:
+		return reconcile.Result{RequeueAfter: wait}, nil
+	case o.state == failed:
+		return reconcile.Result{RequeueAfter: queueLook}, c.stop(ctx, j) // its name is free once it is gone
+	}
+	return reconcile.Result{}, err
 }
 
 // checkRestore finds what is wrong with a Restore before any work is done for it.

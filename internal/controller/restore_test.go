@@ -62,6 +62,36 @@ func TestDeletedRestoreIsStoppedAndTidied(t *testing.T) {
 	}
 }
 
+func TestDatabasesOfAFailedRestoreGetBackWhatTheyHad(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+	w.succeed(w.job("tidy"))
+	w.location(w.system)
+	w.point(w.system)
+	r := w.restore(w.system, "back", v1alpha1.RestoreSpec{RestorePoint: "shop-1"})
+	ended := w.job("restore")
+	begun := metav1.NewMicroTime(w.clock.now())
+	w.status(r, func() {
+		r.Status.Phase, r.Status.Finished = v1alpha1.PhaseFailed, &metav1.Time{Time: begun.Time}
+		r.Status.Databases = []v1alpha1.DatabaseStatus{{Name: "orders", Engine: "mysql", Begun: &begun}}
+	})
+	w.succeed(ended)
+	j := w.job("load-back")
+	if got, want := j.Spec.Template.Spec.Containers[0].Args[:3], []string{"worker", "restore", w.system + "/back"}; !slices.Equal(got, want) {
+		t.Errorf("arguments %q, want %q", got, want)
+	}
+	w.fail(j, "BackoffLimitExceeded", "the server is away")
+	w.clock.forward(6 * time.Minute)
+	w.touch(r)
+	w.gone(j)
+	w.succeed(w.job("load-back"))
+	if _ = w.get(r); len(r.Finalizers) == 0 {
+		t.Error("it was let go before its databases had what they had")
+	}
+	w.status(r, func() { r.Status.Databases[0].Begun = nil })
+	w.letGoTidied(r)
+}
+
 func TestTenantsRestoreIntoTheirNamespaceOnly(t *testing.T) {
 	w := newWorld(t)
 	w.start()

@@ -80,6 +80,7 @@ var failures = []struct { //nolint:gochecknoglobals // a constant table
 	hint  string
 	words []string
 }{
+	{fault.ErrUnavailable, "look whether the server runs, and at its log", []string{"unexpected eof", "SSL connection has been closed unexpectedly"}}, // half way
 	{fault.ErrRefused, "look at what the server offers, and at the authorities in --ca-file; --tls says what is asked for", []string{
 		"TLS/SSL error", "SSL connection error", "SSL is required", "does not support SSL", "certificate verify failed", "SSL error", "SSL_connect failed",
 		"server certificate for", "root certificate file",

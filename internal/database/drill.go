@@ -136,7 +136,7 @@ func (c *client) pose(ctx context.Context, q Question, m *Manifest) (point.Check
 	check := point.Check{What: "sql"}
 	const shown = 100
 	name := q.Database
-	if name == "" && m.Engine != SQLite {
+	if name == "" && m.Engine != SQLite && m.Engine != Redis {
 		var all []string
 		for _, f := range m.Files {
 			all = append(all, f.Databases...)

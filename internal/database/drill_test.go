@@ -12,6 +12,7 @@ import (
 
 	"github.com/backstay/backstay/internal/database"
 	"github.com/backstay/backstay/internal/database/databasetest"
+	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/point"
 	"github.com/backstay/backstay/internal/point/memory"
 	"github.com/backstay/backstay/internal/protect"
@@ -138,6 +139,33 @@ func TestDrillOfSQLite(t *testing.T) {
 		"passed load: 1 databases", "passed tables: shop.db: wants 1, has 1", `passed sql: "SELECT id, NULL FROM orders": "1"`,
 		`failed sql: "SELECT id FROM orders WHERE id = 2": has ""`, "failed sql: ", "failed sql: ",
 	)
+}
+
+func TestDrillOfRedis(t *testing.T) {
+	from := databasetest.Start(t, database.Redis, database.ScratchOptions{})
+	databasetest.RedisCLI(t, from.Server, everyType())
+	store := memory.New(time.Now)
+	receipt, err := backup(t, store, database.Local{}, from.Server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := from.Stop(); err != nil { // the drill knows no other server
+		t.Fatal(err)
+	}
+	part := receipt.Point.Parts[0].Name
+	begins(t, drill(t, store, receipt), "passed load: 1 databases")
+	_, reader, err := store.Open(t.Context(), receipt.Point.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = database.Drill(t.Context(), protect.Within(reader, part), databasetest.Open(t), []database.Question{{Query: "SELECT 1"}})
+	if !errors.Is(err, fault.ErrUnsupported) {
+		t.Errorf("asked in SQL: %v", err)
+	}
+	if err := store.Corrupt(receipt.Point.ID, part+"/dump.rdb"); err != nil {
+		t.Fatal(err)
+	}
+	begins(t, drill(t, store, receipt), "failed load: ")
 }
 
 // scratchOf is the directory of the server that TestServersDieWithTheirProcess starts in a process of its own.

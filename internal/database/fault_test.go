@@ -185,6 +185,35 @@ func TestWhatGoesWrong(t *testing.T) {
 	}
 }
 
+// TestWhatToolsComplainOf is of what cannot be had from a server of the tests.
+func TestWhatToolsComplainOf(t *testing.T) {
+	t.Parallel()
+	for said, exit := range map[string]int{
+		"mariadb-dump: Error 2026: TLS/SSL error: unexpected eof while reading when dumping table `data` at row: 29899":                                 75,
+		"mysqldump: Error 2013: Lost connection to MySQL server during query when dumping table `data` at row: 2":                                       75,
+		"pg_dump: error: Dumping the contents of table \"t\" failed: PQgetCopyData() failed. SSL connection has been closed unexpectedly":               75,
+		"ERROR 2026 (HY000): TLS/SSL error: self-signed certificate in certificate chain":                                                               6,
+		"ERROR 2026 (HY000): SSL connection error: CA certificate is required if ssl-mode is VERIFY_CA or VERIFY_IDENTITY":                              6,
+		"ERROR 1045 (28000): Access denied for user 'backup'@'10.0.0.7' (using password: YES)":                                                          5,
+		"mysqldump: Couldn't execute 'FLUSH TABLES': Access denied; you need (at least one of) the RELOAD or FLUSH_TABLES privilege(s) for this (1227)": 5,
+		"mysqldump: [ERROR] unknown option '--what'.":                                                                                                   6,
+	} {
+		complains := runs(func(_ context.Context, c database.Command) error {
+			if c.Argv[1] == "--version" {
+				return nil
+			}
+			return &database.Ended{Program: c.Argv[0], Status: 2, Said: said}
+		})
+		if err := database.Ping(t.Context(), database.Server{Engine: database.MySQL}, complains); fault.Of(err).Exit != exit {
+			t.Errorf("%s: exit %d, want %d", said, fault.Of(err).Exit, exit)
+		}
+	}
+}
+
+type runs func(context.Context, database.Command) error
+
+func (r runs) Run(ctx context.Context, c database.Command) error { return r(ctx, c) }
+
 func portOf(t *testing.T, s *database.Scratch) int {
 	t.Helper()
 	if s.Port == 0 {

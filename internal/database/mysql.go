@@ -54,9 +54,9 @@ func (mysqlEngine) begin(ctx context.Context, c *client) (*Dump, error) {
 		return nil, err
 	}
 	d, err := c.mysqlDump(ctx, databases, state.logs)
-	if state.logs && errors.Is(c.explained(err), fault.ErrDenied) { // who may not read the log's position may still dump
+	if why := c.mysqlPositionless(err); state.logs && why != "" {
 		if d, err = c.mysqlDump(ctx, databases, false); err == nil {
-			d.manifest.Notes = append(d.manifest.Notes, "the position in the binary log is not recorded: "+c.name()+" does not let the user read it")
+			d.manifest.Notes = append(d.manifest.Notes, "the position in the binary log is not recorded: "+why)
 		}
 	}
 	if err != nil {
@@ -72,6 +72,18 @@ func (mysqlEngine) begin(ctx context.Context, c *client) (*Dump, error) {
 	return d, nil
 }
 
+// mysqlPositionless says why a dump may do without the position where it fails with it; "" where it fails for something else.
+func (c *client) mysqlPositionless(err error) string {
+	var ended *Ended
+	switch {
+	case errors.Is(c.explained(err), fault.ErrDenied):
+		return c.name() + " does not let the user read it"
+	case errors.As(err, &ended) && strings.Contains(ended.Said, "SHOW MASTER STATUS"): // MySQL 8.4 has given it another name
+		return ended.Program + " does not know how " + c.name() + " is asked for it; MySQL's own mysqldump does"
+	}
+	return ""
+}
+
 // mysqlDump starts the tool, and reads until its transaction stands: then it begins with the first database.
 func (c *client) mysqlDump(ctx context.Context, databases []string, position bool) (*Dump, error) {
 	tool, version, err := c.tool(ctx, mysqlDumpers...)
@@ -82,13 +94,16 @@ func (c *client) mysqlDump(ctx context.Context, databases []string, position boo
 	argv = append(argv, "--single-transaction", "--quick", "--routines", "--events", "--triggers", "--hex-blob", "--skip-dump-date",
 		"--no-tablespaces", "--max-allowed-packet=1G", "--comments")
 	if isMySQL(version) {
-		argv = append(argv, "--set-gtid-purged=OFF", "--column-statistics=0")
+		argv = append(argv, "--set-gtid-purged=OFF", "--loose-column-statistics=0") // which 5.7 does not know
 	}
 	if position {
 		argv = append(argv, mysqlPositionOption(version))
 	}
 	argv = append(append(argv, "--databases", "--"), databases...)
-	out := start(ctx, c.runner, Command{Argv: argv, Env: c.mysqlEnv()})
+	out, err := start(ctx, c.runner, Command{Argv: argv, Env: c.mysqlEnv()})
+	if err != nil {
+		return nil, err
+	}
 	head, seen, err := mysqlHead(out)
 	if err != nil {
 		return nil, errors.Join(err, out.Close())
@@ -253,8 +268,12 @@ func (c *client) mysqlConnection(version string) []string {
 	if c.Port != 0 {
 		argv = append(argv, "--port="+strconv.Itoa(c.Port))
 	}
-	if c.CAFile != "" && c.TLS != TLSDisable {
-		argv = append(argv, "--ssl-ca="+c.CAFile)
+	authorities := c.CAFile
+	if authorities == "" && c.TLS == TLSVerify && isMySQL(version) {
+		authorities = trusted
+	}
+	if authorities != "" && c.TLS != TLSDisable {
+		argv = append(argv, "--ssl-ca="+authorities)
 	}
 	modes := map[string]string{TLSDisable: "--skip-ssl", TLSRequire: "--ssl", TLSVerify: "--ssl-verify-server-cert"}
 	if isMySQL(version) {
@@ -271,18 +290,23 @@ func isMySQL(version string) bool { return !strings.Contains(version, "MariaDB")
 
 // mysqlPositionOption has the position written as a comment. MySQL has renamed it with 8.0.26.
 func mysqlPositionOption(version string) string {
-	_, number, _ := strings.Cut(version, "Ver ")
-	parts := strings.FieldsFunc(number, func(r rune) bool { return r < '0' || r > '9' })
-	if !isMySQL(version) || len(parts) < 3 {
-		return "--master-data=2"
+	if isMySQL(version) && slices.Compare(mysqlVersion(version), []int{8, 0, 26}) >= 0 {
+		return "--source-data=2"
 	}
-	var numbers []int
-	for _, p := range parts[:3] {
-		n, _ := strconv.Atoi(p) // digits; what is too long is newer than all
-		numbers = append(numbers, n)
+	return "--master-data=2"
+}
+
+// mysqlVersion is the version of MySQL that a tool says it is of: "Ver 10.13 Distrib 5.7.44" up to 5.7, "Ver 8.0.36" since.
+func mysqlVersion(said string) (numbers []int) {
+	_, of, found := strings.Cut(said, "Distrib ")
+	if !found {
+		_, of, _ = strings.Cut(said, "Ver ")
 	}
-	if slices.Compare(numbers, []int{8, 0, 26}) < 0 {
-		return "--master-data=2"
+	for _, digits := range strings.FieldsFunc(of, func(r rune) bool { return r < '0' || r > '9' }) {
+		n, _ := strconv.Atoi(digits) // what is too long is newer than all
+		if numbers = append(numbers, n); len(numbers) == 3 {
+			break
+		}
 	}
-	return "--source-data=2"
+	return numbers
 }

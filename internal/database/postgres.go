@@ -28,7 +28,8 @@ const (
 	rolesFile     = "roles.sql"
 	// mostSnapshots bounds the databases of one dump: each keeps a session open until its turn.
 	mostSnapshots = 64
-	// trusted is where Debian, and Backstay's image, have the authorities that a machine trusts: libpq knows no such place by itself.
+	// trusted is where Debian, and Backstay's image, have the authorities that a machine trusts: libpq and the tools of MySQL know no such
+	// place by themselves.
 	trusted = "/etc/ssl/certs/ca-certificates.crt"
 )
 
@@ -128,7 +129,7 @@ func (c *client) postgresStream(d *Dump, s *snapshot) stream {
 			return start(ctx, c.runner, Command{
 				Argv: []string{"pg_dump", "--format=custom", "--compress=0", "--no-password", "--snapshot=" + s.id},
 				Env:  c.postgresEnv(s.database),
-			}), nil
+			})
 		},
 		finish: func(f *File) error {
 			f.Tables = check.tables
@@ -148,8 +149,11 @@ type snapshot struct {
 
 func (c *client) postgresSnapshot(ctx context.Context, database string) (*snapshot, error) {
 	reads, writes := io.Pipe()
-	s := &snapshot{database: database, in: writes}
-	s.out = start(ctx, c.runner, Command{Argv: psql(), Env: c.postgresEnv(database), Stdin: reads})
+	out, err := start(ctx, c.runner, Command{Argv: psql(), Env: c.postgresEnv(database), Stdin: reads})
+	if err != nil {
+		return nil, err
+	}
+	s := &snapshot{database: database, in: writes, out: out}
 	go func() { // psql may end without reading: then nobody is to wait for it
 		<-s.out.done
 		reads.Close() //nolint:errcheck // never fails

@@ -77,7 +77,8 @@ func (r *rdbReader) commands(out *bufio.Writer) error {
 			return err
 		}
 		if code == rdbEnd {
-			return nil // what follows is the checksum, which the vault's own makes good for
+			_, err := r.from.Discard(rdbSum) // the vault's own makes good for it
+			return err
 		}
 		if err := r.record(code, out); err != nil {
 			return err

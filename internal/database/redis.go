@@ -86,7 +86,10 @@ func (redisEngine) begin(ctx context.Context, c *client) (*Dump, error) {
 		return nil, err
 	}
 	facts := redisFacts(info)
-	out := start(ctx, c.runner, Command{Argv: append(argv, "--rdb", "-"), Env: c.redisEnv()})
+	out, err := start(ctx, c.runner, Command{Argv: append(argv, "--rdb", "-"), Env: c.redisEnv()})
+	if err != nil {
+		return nil, err
+	}
 	// The first bytes come after the server has forked: the dump is of that moment.
 	head := make([]byte, len(rdbMagic))
 	if _, err := io.ReadFull(out, head); err != nil {

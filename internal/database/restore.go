@@ -10,6 +10,7 @@ import (
 	"io"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/point"
@@ -120,31 +121,48 @@ func (l *loading) feed(ctx context.Context, f File, load func(io.Reader) error) 
 	sum := sha256.New()
 	counted := &countedReader{from: io.TeeReader(file, sum)}
 	err = load(counted)
+	n, failed := counted.end()
 	if closed := file.Close(); err == nil {
 		err = closed
 	}
 	switch {
-	case counted.err != nil: // the vault's own error says more than what the tool makes of it
-		return counted.err
+	case failed != nil: // the vault's own error says more than what the tool makes of it
+		return failed
 	case err != nil:
 		return err
-	case counted.n != f.Bytes || hex.EncodeToString(sum.Sum(nil)) != f.SHA256:
+	case n != f.Bytes || hex.EncodeToString(sum.Sum(nil)) != f.SHA256:
 		return fault.New(f.Name, fault.ErrCorrupt, "it is not what was dumped", "")
 	}
 	return nil
 }
 
+// countedReader is what a runner reads for a program. It may still read when the program has ended: one in a pod, or one that was killed.
 type countedReader struct {
-	from io.Reader
-	n    int64
-	err  error
+	reading sync.Mutex
+	from    io.Reader
+	n       int64
+	err     error
+	over    bool
 }
 
 func (r *countedReader) Read(p []byte) (int, error) {
+	r.reading.Lock()
+	defer r.reading.Unlock()
+	if r.over {
+		return 0, io.ErrClosedPipe
+	}
 	n, err := r.from.Read(p)
 	r.n += int64(n)
 	if err != nil && err != io.EOF {
 		r.err = err
 	}
 	return n, err
+}
+
+// end says how much was read, and what went wrong with it. Nothing is read any more when it returns.
+func (r *countedReader) end() (int64, error) {
+	r.reading.Lock()
+	defer r.reading.Unlock()
+	r.over = true
+	return r.n, r.err
 }

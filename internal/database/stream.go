@@ -1,43 +1,75 @@
 package database
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"hash"
 	"io"
+	"os"
+	"time"
 
 	"github.com/backstay/backstay/internal/fault"
 )
 
 // output is what a program writes, as it comes. Its end is seen only after the program has ended well.
 type output struct {
-	*io.PipeReader
-	stop context.CancelFunc
-	done chan struct{}
+	pipe  *os.File // embedded, io.Copy would find its WriteTo, and pass Read by
+	stop  context.CancelFunc
+	left  time.Duration // how long what a program left running may say nothing, and hold the pipe open
+	done  chan struct{}
+	ended error // what Run said; to be read after done
 }
 
-// errStopped ends a program whose output nobody wants any more.
-var errStopped = errors.New("stopped")
-
-func start(ctx context.Context, r Runner, c Command) *output {
+// start has a program write into a pipe of the system: a program of this machine gets its end, so that the bytes pass through no hand in
+// between, and one that is wide, so that program and reader seldom wait for each other.
+func start(ctx context.Context, r Runner, c Command) (*output, error) {
+	reads, writes, err := os.Pipe()
+	if err != nil {
+		return nil, fault.Wrap("run a program", nil, err, "")
+	}
+	widen(writes)
 	ctx, stop := context.WithCancel(ctx)
-	reads, writes := io.Pipe()
-	o := &output{PipeReader: reads, stop: stop, done: make(chan struct{})}
+	o := &output{pipe: reads, stop: stop, left: killedTime, done: make(chan struct{})}
 	c.Stdout = writes
 	go func() {
 		defer close(o.done)
-		writes.CloseWithError(r.Run(ctx, c)) // nil is the end of the file
+		o.ended = r.Run(ctx, c)
+		writes.Close()               //nolint:errcheck // nothing waits in it to be written
+		reads.SetReadDeadline(now()) //nolint:errcheck // wakes who waits: what the program left running may hold the pipe open
 	}()
-	return o
+	return o, nil
 }
 
-// Close stops the program where it still runs, and waits for its end.
+// Read reads on. Where the program ended badly that is the error, at the end or before it.
+func (o *output) Read(p []byte) (int, error) {
+	n, err := o.pipe.Read(p)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		if <-o.done; o.ended == nil { // what is still in the pipe, however late it is read
+			o.pipe.SetReadDeadline(now().Add(o.left)) //nolint:errcheck // pipes have deadlines
+			n, err = o.pipe.Read(p)
+		}
+	}
+	if err == nil {
+		return n, nil
+	}
+	<-o.done
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = cutShort("the tool has ended, and what it left running holds its output open")
+	}
+	return n, cmp.Or(o.ended, err)
+}
+
+// Close stops the program where it still runs, and waits for its end. Idempotent.
 func (o *output) Close() error {
 	o.stop()
-	err := o.CloseWithError(errStopped)
+	err := o.pipe.Close() // a runner that still writes waits for nobody then
 	<-o.done
+	if errors.Is(err, os.ErrClosed) {
+		return nil
+	}
 	return err
 }
 
@@ -71,20 +103,13 @@ func (d *dumped) Read(p []byte) (int, error) {
 	if d.check != nil {
 		d.check.Write(p[:n]) //nolint:errcheck // fails never
 		if err == io.EOF {   //nolint:errorlint // as io.Reader has it
-			err = cmpErr(d.check.end(), err)
+			err = cmp.Or(d.check.end(), err)
 		}
 	}
 	if err != nil && err != io.EOF { //nolint:errorlint // as io.Reader has it
 		d.err = err
 	}
 	return n, err
-}
-
-func cmpErr(first, second error) error {
-	if first != nil {
-		return first
-	}
-	return second
 }
 
 func (d *dumped) sha256() string { return hex.EncodeToString(d.sum.Sum(nil)) }

@@ -86,7 +86,9 @@ func (r *Report) statement(line int, s *Statement, keys []PublicKey, seen, follo
 	case err == nil:
 		r.Signers[s.sealed.keyID]++
 	case errors.Is(err, errUnsigned):
-		r.Unsigned = append(r.Unsigned, s.Hash)
+		if r.Unsigned = append(r.Unsigned, s.Hash); len(r.Unsigned) <= maxProblems {
+			r.Notes = append(r.Notes, fmt.Sprintf("statement %.16s is not signed: %s", s.Hash, s.Deed))
+		}
 	default:
 		r.fault(line, s.Hash, "%v", err)
 	}

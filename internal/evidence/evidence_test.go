@@ -240,6 +240,9 @@ func TestUnsignedIsCountedAndSignedOver(t *testing.T) {
 	if len(r.Faults) > 0 || !slices.Equal(r.Unsigned, []string{one.Hash}) || r.Signers[key.Public().ID()] != 1 {
 		t.Errorf("report %+v", r)
 	}
+	if want := "not signed: point " + id(1) + " of "; len(r.Notes) != 1 || !strings.Contains(r.Notes[0], want) {
+		t.Errorf("notes %q, want %q", r.Notes, want)
+	}
 }
 
 func TestForgedSignature(t *testing.T) {
@@ -330,12 +333,13 @@ func TestKeysRoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	public, err := evidence.ParsePublicKey(key.Public().PEM())
+	other := evidence.NewKey().Public()
+	public, err := evidence.ParsePublicKeys(slices.Concat(key.Public().PEM(), []byte("\n"), other.PEM()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if again.Public().ID() != public.ID() || len(public.ID()) != 64 {
-		t.Errorf("ids %s and %s", again.Public().ID(), public.ID())
+	if len(public) != 2 || public[0].ID() != again.Public().ID() || public[1].ID() != other.ID() || len(other.ID()) != 64 {
+		t.Errorf("keys %v, want %s and %s", public, again, other.ID())
 	}
 	if shown := fmt.Sprintf("%v %+v %#v %s", key, key, key, key); strings.Trim(shown, "0123456789abcdef ") != "" {
 		t.Errorf("a key prints as %s", shown)
@@ -348,8 +352,13 @@ func TestKeysRoundTrip(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, err := evidence.ParsePublicKey(key.PEM()); !errors.Is(err, fault.ErrInvalid) {
-		t.Errorf("a private key for a public one: %v", err)
+	for name, text := range map[string][]byte{
+		"empty": nil, "private": key.PEM(), "private after public": append(other.PEM(), key.PEM()...),
+		"rest": append(other.PEM(), "rest"...), "long": bytes.Repeat(other.PEM(), 1<<10),
+	} {
+		if _, err := evidence.ParsePublicKeys(text); !errors.Is(err, fault.ErrInvalid) {
+			t.Errorf("public, %s: %v", name, err)
+		}
 	}
 }
 
@@ -389,13 +398,18 @@ func FuzzParseKey(f *testing.F) {
 	key := evidence.NewKey()
 	f.Add(key.PEM())
 	f.Add(key.Public().PEM())
+	f.Add(append(key.Public().PEM(), evidence.NewKey().Public().PEM()...))
 	f.Add([]byte("-----BEGIN PUBLIC KEY-----\n-----END PUBLIC KEY-----\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if k, err := evidence.ParseKey(b); err == nil && k.String() == "" {
 			t.Error("a key without an id")
 		}
-		if k, err := evidence.ParsePublicKey(b); err == nil {
-			if again, err := evidence.ParsePublicKey(k.PEM()); err != nil || again.ID() != k.ID() {
+		keys, err := evidence.ParsePublicKeys(b)
+		if err == nil && len(keys) == 0 {
+			t.Error("no key, and no error")
+		}
+		for _, k := range keys {
+			if again, err := evidence.ParsePublicKeys(k.PEM()); err != nil || again[0].ID() != k.ID() {
 				t.Errorf("%v", err)
 			}
 		}

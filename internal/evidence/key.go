@@ -64,9 +64,12 @@ func (k *Key) PEM() []byte {
 // ParseKey reads what Key.PEM writes, or openssl genpkey -algorithm ed25519.
 func ParseKey(text []byte) (*Key, error) {
 	const op = "read evidence key"
-	block, err := onlyBlock(op, text, privateBlock)
+	block, rest, err := nextBlock(op, text, privateBlock)
 	if err != nil {
 		return nil, err
+	}
+	if len(bytes.TrimSpace(rest)) > 0 {
+		return nil, fault.New(op, fault.ErrInvalid, "there is something after the key", "")
 	}
 	parsed, err := x509.ParsePKCS8PrivateKey(block)
 	if err != nil {
@@ -95,37 +98,42 @@ func (k PublicKey) PEM() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: publicBlock, Bytes: k.der})
 }
 
-// ParsePublicKey reads what PublicKey.PEM writes.
-func ParsePublicKey(text []byte) (PublicKey, error) {
-	const op = "read public evidence key"
-	block, err := onlyBlock(op, text, publicBlock)
-	if err != nil {
-		return PublicKey{}, err
+// ParsePublicKeys reads one or more of what PublicKey.PEM writes.
+func ParsePublicKeys(text []byte) (keys []PublicKey, err error) {
+	const op = "read public evidence keys"
+	for rest := text; len(keys) == 0 || len(bytes.TrimSpace(rest)) > 0; {
+		var block []byte
+		if block, rest, err = nextBlock(op, rest, publicBlock); err != nil {
+			return nil, err
+		}
+		parsed, err := x509.ParsePKIXPublicKey(block)
+		if err != nil {
+			return nil, fault.Wrap(op, fault.ErrInvalid, err, "")
+		}
+		key, is := parsed.(ed25519.PublicKey)
+		if !is {
+			return nil, fault.New(op, fault.ErrInvalid, "it is no Ed25519 key", "")
+		}
+		public, err := newPublicKey(key)
+		if err != nil {
+			return nil, fault.Wrap(op, fault.ErrInvalid, err, "")
+		}
+		keys = append(keys, public)
 	}
-	parsed, err := x509.ParsePKIXPublicKey(block)
-	if err != nil {
-		return PublicKey{}, fault.Wrap(op, fault.ErrInvalid, err, "")
-	}
-	key, is := parsed.(ed25519.PublicKey)
-	if !is {
-		return PublicKey{}, fault.New(op, fault.ErrInvalid, "it is no Ed25519 key", "")
-	}
-	return newPublicKey(key)
+	return keys, nil
 }
 
-// onlyBlock is the content of the one PEM block of a text.
-func onlyBlock(op string, text []byte, kind string) ([]byte, error) {
+// nextBlock is the content of a text's first PEM block, and what stands after it.
+func nextBlock(op string, text []byte, kind string) (content, rest []byte, err error) {
 	if len(text) > maxKeyFile {
-		return nil, fault.New(op, fault.ErrInvalid, "it is too long", "")
+		return nil, nil, fault.New(op, fault.ErrInvalid, "it is too long", "")
 	}
 	block, rest := pem.Decode(text)
 	switch {
 	case block == nil:
-		return nil, fault.New(op, fault.ErrInvalid, "it is no PEM file", "")
+		return nil, nil, fault.New(op, fault.ErrInvalid, "it is no PEM file", "")
 	case block.Type != kind:
-		return nil, fault.New(op, fault.ErrInvalid, "it is no "+kind, "`backstay evidence key` prints the public key")
-	case len(bytes.TrimSpace(rest)) > 0:
-		return nil, fault.New(op, fault.ErrInvalid, "it has more than one key", "give one file a key")
+		return nil, nil, fault.New(op, fault.ErrInvalid, "it is no "+kind, "`backstay evidence key` prints the public key")
 	}
-	return block.Bytes, nil
+	return block.Bytes, rest, nil
 }

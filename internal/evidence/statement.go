@@ -1,7 +1,9 @@
 package evidence
 
 import (
+	"cmp"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"time"
 
@@ -42,6 +44,18 @@ type Deed struct {
 	Drill    *Drill    `json:"drill,omitempty"`
 }
 
+// String says what was done to which point, and by what: "point 3f2a… of shop/db committed by backstay kando 1.0".
+func (d Deed) String() string {
+	of := fmt.Sprintf("%d points", len(d.Points))
+	if len(d.Points) == 1 {
+		of = "point " + d.Points[0].ID
+	}
+	if d.Made != nil {
+		of += " of " + d.Made.Subject.Name
+	}
+	return fmt.Sprintf("%s %s by %s", of, d.What, cmp.Or(d.Tool, "nobody knows what"))
+}
+
 // Point names a point and its content.
 type Point struct {
 	ID     string
@@ -68,6 +82,7 @@ type Drill struct {
 	RestoreSeconds float64       `json:"restoreSeconds"`
 	Checks         int           `json:"checks"`
 	Problems       []point.Check `json:"problems,omitempty"` // the first twenty
+	Excepted       []string      `json:"excepted,omitempty"` // parts at which nobody looked
 	By             string        `json:"by,omitempty"`
 }
 
@@ -76,7 +91,7 @@ func DrillOf(p point.Proof) *Drill {
 	problems := p.Problems()
 	return &Drill{
 		Started: p.Started, Finished: p.Finished, Proven: p.Proven, RestoreSeconds: p.RestoreSeconds,
-		Checks: len(p.Checks), Problems: problems[:min(len(problems), maxProblems)], By: p.By,
+		Checks: len(p.Checks), Problems: problems[:min(len(problems), maxProblems)], Excepted: p.Excepted(), By: p.By,
 	}
 }
 

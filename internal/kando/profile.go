@@ -83,14 +83,16 @@ type KopiaServer struct {
 
 // Vault is a vault of Backstay, and what is to become of what is pushed.
 type Vault struct {
-	URL         string            `json:"url"`
-	Password    string            `json:"password"`
-	Credentials map[string]string `json:"credentials,omitempty"` // by the names of the environment variables that vaults take them from
-	Subject     point.Subject     `json:"subject"`
-	Policy      string            `json:"policy,omitempty"`
-	Part        string            `json:"part,omitempty"`  // below which parts are named
-	Mark        string            `json:"mark,omitempty"`  // of the capture that a push is a shard of; "": each push is a point of its own
-	Point       string            `json:"point,omitempty"` // id of the point that is being restored
+	URL      string `json:"url"`
+	Password string `json:"password"`
+	// OtherPassword opens it before or after its password is changed; "" where that is not under way.
+	OtherPassword string            `json:"otherPassword,omitempty"`
+	Credentials   map[string]string `json:"credentials,omitempty"` // by the names of the environment variables that vaults take them from
+	Subject       point.Subject     `json:"subject"`
+	Policy        string            `json:"policy,omitempty"`
+	Part          string            `json:"part,omitempty"`  // below which parts are named
+	Mark          string            `json:"mark,omitempty"`  // of the capture that a push is a shard of; "": each push is a point of its own
+	Point         string            `json:"point,omitempty"` // id of the point that is being restored
 }
 
 const profileHint = "give --profile JSON, --profile @FILE, or set KANDO_PROFILE or KANDO_PROFILE_FILE"

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/backstay/backstay/internal/evidence"
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/point"
 	"github.com/backstay/backstay/internal/protect"
@@ -109,6 +110,52 @@ func same(t *testing.T, got, want map[string]string) {
 	if len(got) != len(want) {
 		t.Errorf("%d names %v, want %d", len(got), got, len(want))
 	}
+}
+
+// TestPushesAreSignedWithTheKeyOfTheContainer, where it was given one; evidence says which were not.
+func TestPushesAreSignedWithTheKeyOfTheContainer(t *testing.T) {
+	t.Parallel()
+	d := newVault(t)
+	key := evidence.NewKey()
+	push := func(env map[string]string) (stderr string) {
+		t.Helper()
+		s := &session{env: env, stdin: strings.NewReader("select 1;")}
+		must(t, s.run(t.Context(), "location", "push", "-p", inline(t, d), "-s", "dump.sql", "-"))
+		return s.stderr.String()
+	}
+	if said := push(nil); said != "" {
+		t.Errorf("without a key it says %q", said)
+	}
+	push(map[string]string{envEvidenceKey: string(key.PEM())})
+	if said := push(map[string]string{envEvidenceKey: "no key"}); !strings.Contains(said, "evidence is not signed: "+envEvidenceKey) {
+		t.Errorf("with what is no key it says %q", said)
+	}
+	inVault(t, d, func(v *vault.Vault) {
+		e, err := v.Evidence(t.Context())
+		must(t, err)
+		r := e.Report([]evidence.PublicKey{key.Public()})
+		if len(r.Faults) > 0 || r.Statements != 3 || r.Signers[key.Public().ID()] != 1 || len(r.Unsigned) != 2 {
+			t.Errorf("report %+v", r)
+		}
+		if len(r.Notes) == 0 || !strings.HasSuffix(r.Notes[0], "of shop/db/dump.sql committed by backstay kando test") {
+			t.Errorf("notes %q", r.Notes)
+		}
+	})
+}
+
+// TestPushWhileThePasswordIsChanged: the profile has both passwords from before the change until after it.
+func TestPushWhileThePasswordIsChanged(t *testing.T) {
+	t.Parallel()
+	d := newVault(t)
+	changing := d
+	changing.Vault = &Vault{}
+	*changing.Vault = *d.Vault
+	changing.Vault.OtherPassword = "battery staple"
+	push := func() { kando(t, "select 1;", "location", "push", "-p", inline(t, changing), "-s", "dump.sql", "-") }
+	push()
+	inVault(t, d, func(v *vault.Vault) { must(t, v.ChangePassword(t.Context(), "battery staple")) })
+	push()
+	refused(t, fault.ErrDenied, "select 1;", "location", "push", "-p", inline(t, d), "-s", "dump.sql", "-")
 }
 
 func TestPushMakesAPointOfItsOwn(t *testing.T) {

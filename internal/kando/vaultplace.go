@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/backstay/backstay/internal/evidence"
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/point"
 	"github.com/backstay/backstay/internal/protect"
@@ -52,11 +53,13 @@ const writers = 1
 const closeTime = 30 * time.Second
 
 func (p *vaultPlace) with(ctx context.Context, readOnly bool, do func(*vault.Vault) error) error {
-	v, err := vault.Open(ctx, p.location, fault.Secret(p.d.Password), vault.Options{
+	passwords := []fault.Secret{fault.Secret(p.d.Password), fault.Secret(p.d.OtherPassword)}
+	v, err := vault.OpenEither(ctx, p.location, passwords, vault.Options{
 		ReadOnly: readOnly,
-		Tool:     "backstay " + p.t.Version,
+		Tool:     "backstay kando " + p.t.Version,
 		Writers:  writers,
 		Clock:    p.t.Clock,
+		Evidence: p.t.evidenceKey,
 		Env: func(name string) string {
 			if value, given := p.d.Credentials[name]; given {
 				return value
@@ -71,6 +74,20 @@ func (p *vaultPlace) with(ctx context.Context, readOnly bool, do func(*vault.Vau
 	tidy, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTime)
 	defer cancel()
 	return errors.Join(err, v.Close(tidy))
+}
+
+// envEvidenceKey has the key that statements are signed with, in PEM. Nothing gives it to a container unasked: who may write a Blueprint could
+// sign anything with it.
+const envEvidenceKey = "BACKSTAY_EVIDENCE_KEY"
+
+// evidenceKey is the key that the container was given, if any.
+func (t *tool) evidenceKey(context.Context) (*evidence.Key, error) {
+	text := t.Getenv(envEvidenceKey)
+	if text == "" {
+		return nil, nil //nolint:nilnil // no key: the statement is left unsigned
+	}
+	key, err := evidence.ParseKey([]byte(text))
+	return key, fault.Wrap(envEvidenceKey, nil, err, "")
 }
 
 // below is a path of the command line as one below something: "../x" and "/x" are x.
@@ -117,6 +134,9 @@ func (p *vaultPlace) pushPoint(ctx context.Context, v *vault.Vault, s *source, n
 	r, err := protect.Backup(ctx, v, &pushed{source: s, subject: subject, part: partData, whole: true}, p.d.Policy)
 	if err != nil {
 		return nil, err
+	}
+	for _, warning := range r.Warnings {
+		p.t.warn("%s", warning)
 	}
 	return &snapshot{ID: r.Point.ID, LogicalSize: r.Point.Bytes, PhysicalSize: r.StoredBytes}, nil
 }

@@ -209,12 +209,15 @@ func KeepProof(ctx context.Context, store Store, p point.Proof) error {
 }
 
 func bounded(checks []point.Check) []point.Check {
-	var failed, passed, kept []point.Check
+	var failed, passed, excepted, kept []point.Check
 	for _, c := range checks {
 		c.Detail = strings.ToValidUTF8(c.Detail[:min(len(c.Detail), keptDetail)], "")
-		if c.OK {
+		switch {
+		case c.Excepted:
+			excepted = append(excepted, c)
+		case c.OK:
 			passed = append(passed, c)
-		} else {
+		default:
 			failed = append(failed, c)
 		}
 	}
@@ -222,6 +225,7 @@ func bounded(checks []point.Check) []point.Check {
 	if more := len(failed) - len(kept); more > 0 {
 		kept = append(slices.Clip(kept), point.Check{What: "more", Detail: fmt.Sprintf("%d more checks failed", more)})
 	}
+	kept = append(slices.Clip(kept), excepted...)
 	if len(passed) <= keptPassed {
 		return append(slices.Clip(kept), passed...)
 	}

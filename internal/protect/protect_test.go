@@ -331,6 +331,26 @@ func TestRestoreGoesOnAfterAPartThatCameBackIncomplete(t *testing.T) {
 	}
 }
 
+func TestRestoreTellsWhatStaysInThePoint(t *testing.T) {
+	store := memory.New(daily())
+	id := backup(t, store, &source{name: "a", files: map[string]string{"dir/a/f": "1", "dir/b/f": "2"}})
+	one := func(_ context.Context, _ point.Reader, part point.Part, _ string) ([]string, error) {
+		if part.Name == "dir/a" {
+			return []string{"it has no place there"}, protect.ErrStays
+		}
+		return nil, nil
+	}
+	done, err := protect.Restore(t.Context(), store, id, protect.Restoration{To: "url", Finds: true, Restorers: map[string]protect.Restorer{point.KindDir: one}})
+	if err != nil || len(done) != 2 {
+		t.Fatalf("Restore = %+v, %v", done, err)
+	}
+	for _, r := range done {
+		if stays := r.Part.Name == "dir/a"; stays != (r.To == "") || stays != (len(r.Notes) == 1) {
+			t.Errorf("restored %+v", r)
+		}
+	}
+}
+
 // TestRestoreKeepsToItsDirectory plants names in a point that lead out of it.
 func TestRestoreKeepsToItsDirectory(t *testing.T) {
 	store := memory.New(daily())

@@ -20,8 +20,11 @@ import (
 
 // Restorer brings one part back to a place: a directory on the local disk, which is empty or not there, or whatever else the
 // one who set it up meant. The reader is rooted at the part. Notes say what was left out on purpose or is left to do. An error
-// that is fault.ErrIncomplete means that the part is there, but not all of it.
+// that is fault.ErrIncomplete means that the part is there, but not all of it, ErrStays that nothing was brought back, and that is well.
 type Restorer func(ctx context.Context, from point.Reader, part point.Part, to string) (notes []string, err error)
+
+// ErrStays is a Restorer's word for a part that has no place where it goes, as its notes explain.
+var ErrStays = errors.New("the part stays in the point")
 
 // Restoration says what of a point is wanted, and where.
 type Restoration struct {
@@ -36,7 +39,7 @@ type Restoration struct {
 // Restored is one part that was asked for, and where it went.
 type Restored struct {
 	Part point.Part `json:"part"`
-	To   string     `json:"to,omitempty"` // "" where the point does not hold the part
+	To   string     `json:"to,omitempty"` // "" where the point does not hold the part, or it has no place there
 	// Notes say what was left out on purpose or is left to do.
 	Notes []string `json:"notes,omitempty"`
 }
@@ -86,6 +89,9 @@ func Restore(ctx context.Context, store Store, id string, r Restoration) ([]Rest
 			to = below(r.To, part.Name)
 		}
 		notes, err := restore(ctx, Within(from, part.Name), part, to)
+		if errors.Is(err, ErrStays) {
+			to, err = "", nil
+		}
 		if err != nil && !errors.Is(err, fault.ErrIncomplete) {
 			return done, fault.Wrap(op+": "+part.Name, localClass(err), err, "")
 		}
@@ -109,17 +115,12 @@ func comesLast(p point.Part, kind string) int {
 // shortcomings tells what the point does not hold of a part and of the parts inside it: what was known when it was made comes back
 // as notes, what should have been there as errors.
 func shortcomings(parts []point.Part, name string) (notes []string, lacks []error) {
-	lack := func(format string, args ...any) {
-		lacks = append(lacks, fault.New("not in the point", fault.ErrIncomplete, fmt.Sprintf(format, args...), ""))
-	}
 	for _, p := range parts {
 		inside := strings.HasPrefix(p.Name, name+"/")
 		if p.Name != name && !inside {
 			continue
 		}
 		switch p.State {
-		case point.Failed:
-			lack("%s: it failed: %s", p.Name, p.Reason)
 		case point.Skipped:
 			notes = append(notes, fmt.Sprintf("%s was left out: %s", p.Name, p.Reason))
 		case point.Carried:
@@ -129,12 +130,26 @@ func shortcomings(parts []point.Part, name string) (notes []string, lacks []erro
 			if n := len(c.MissingAtSource); n > 0 {
 				notes = append(notes, fmt.Sprintf("%s: missing at the source when the point was made: %d of %d %s", p.Name, n, c.Expected, c.Of))
 			}
-			if !c.Closes() {
-				lack("%s: it has %d of %d %s", p.Name, c.Stored, c.Expected, c.Of)
-			}
 		}
+		lacks = append(lacks, Lacks(p)...)
 	}
 	return notes, lacks
+}
+
+// Lacks tells what a part of a point should hold and does not. Errors: fault.ErrIncomplete.
+func Lacks(p point.Part) (all []error) {
+	lack := func(format string, args ...any) {
+		all = append(all, fault.New("not in the point", fault.ErrIncomplete, fmt.Sprintf(format, args...), ""))
+	}
+	if p.State == point.Failed {
+		lack("%s: it failed: %s", p.Name, p.Reason)
+	}
+	for _, c := range p.Counts {
+		if !c.Closes() {
+			lack("%s: it has %d of %d %s", p.Name, c.Stored, c.Expected, c.Of)
+		}
+	}
+	return all
 }
 
 // localClass is the class of an error of the local disk, which has none of its own; nil for any other.

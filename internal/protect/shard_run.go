@@ -336,7 +336,8 @@ func (b *workbench) free(v *view) []int {
 	return free
 }
 
-// capture captures a share, piece by piece, and makes each last.
+// capture captures a share, piece by piece. It is done when all of it lasts; the draft makes pieces last meanwhile as it does in any run, the
+// first ones each by itself and later a few at a time, for each time costs more than the one before.
 func (b *workbench) capture(ctx context.Context, share int) error {
 	captured := map[string][]point.Part{}
 	for _, piece := range b.all.Shares[share] {
@@ -344,10 +345,10 @@ func (b *workbench) capture(ctx context.Context, share int) error {
 		if err := b.hand(ctx, watched, piece); err != nil {
 			return err
 		}
-		if err := errors.Join(ctx.Err(), b.draft.Checkpoint(ctx)); err != nil {
-			return err
-		}
 		captured[piece.Name] = watched.parts()
+	}
+	if err := errors.Join(ctx.Err(), b.draft.Checkpoint(ctx)); err != nil {
+		return err
 	}
 	return b.member.post(ctx, b.member.note(shareName(share), noteDone), captured)
 }

@@ -2,6 +2,7 @@ package protect_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -22,10 +23,12 @@ type sharedStore struct {
 	*memory.Store
 	mu    sync.Mutex
 	notes map[string][]byte
+	lasts map[string]bool // parts that a checkpoint made last
+	early []string        // that were said to be done before
 }
 
 func newSharedStore() *sharedStore {
-	return &sharedStore{Store: memory.New(time.Now), notes: map[string][]byte{}}
+	return &sharedStore{Store: memory.New(time.Now), notes: map[string][]byte{}, lasts: map[string]bool{}}
 }
 
 // way is a process's way to the vault, which may be cut.
@@ -70,6 +73,17 @@ func (w *way) Post(ctx context.Context, name string, text []byte) error {
 	w.sharedStore.mu.Lock()
 	defer w.sharedStore.mu.Unlock()
 	w.notes[name] = text
+	if strings.HasSuffix(name, ".done") {
+		var captured map[string][]point.Part
+		if err := json.Unmarshal(text, &captured); err != nil {
+			return err
+		}
+		for name := range captured {
+			if !w.lasts[name] {
+				w.early = append(w.early, name)
+			}
+		}
+	}
 	return nil
 }
 
@@ -119,31 +133,49 @@ func (w *way) Begin(ctx context.Context, s point.Subject, policy string) (point.
 		return nil, err
 	}
 	d, err := w.Store.Begin(ctx, s, policy)
-	return &wayDraft{d, w}, err
+	return &wayDraft{Draft: d, way: w}, err
 }
 
 // wayDraft makes parts last only when there is a way.
 type wayDraft struct {
 	point.Draft
-	way *way
+	way   *way
+	ended []string
+}
+
+// Checkpoint makes last what was stored.
+func (d *wayDraft) Checkpoint(ctx context.Context) error {
+	if err := d.way.pass(ctx); err != nil {
+		return err
+	}
+	d.way.sharedStore.mu.Lock()
+	defer d.way.sharedStore.mu.Unlock()
+	for _, name := range d.ended {
+		d.way.lasts[name] = true
+	}
+	return d.Draft.Checkpoint(ctx)
 }
 
 func (d *wayDraft) At(moment time.Time) { d.Draft.(point.Dated).At(moment) }
 
 func (d *wayDraft) Part(ctx context.Context, name, kind string) (point.PartWriter, error) {
 	w, err := d.Draft.Part(ctx, name, kind)
-	return wayPart{w, d.way}, err
+	return wayPart{w, d, name}, err
 }
 
 type wayPart struct {
 	point.PartWriter
-	way *way
+	draft *wayDraft
+	name  string
 }
 
 func (p wayPart) Store(ctx context.Context, q point.Part) error {
-	if err := p.way.pass(ctx); err != nil {
+	if err := p.draft.way.pass(ctx); err != nil {
 		return err
 	}
+	p.draft.way.sharedStore.mu.Lock()
+	p.draft.ended = append(p.draft.ended, p.name)
+	p.draft.way.sharedStore.mu.Unlock()
 	return p.PartWriter.Store(ctx, q)
 }
 
@@ -302,6 +334,9 @@ func TestProcessesShareARun(t *testing.T) {
 						t.Errorf("%d made the point, listed %d times, fetched twice: %v", makers, f.listed, f.twice())
 					}
 					s.onePoint(t, 300)
+					if len(s.early) > 0 {
+						t.Errorf("said to be done, and not made last: %q", s.early)
+					}
 					// The work is divided evenly: who has nothing to do waits for the slowest, and looks every two seconds.
 					ideal := time.Duration(300/(processes*parallel)) * time.Second
 					if took := time.Since(began); took > ideal+30*time.Second {

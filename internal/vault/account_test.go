@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -193,13 +194,20 @@ func benchmarkAccount(b *testing.B, repositories, changed int, next func() strin
 	b.ReportMetric(float64(peak), "MiB-peak")
 }
 
-// killedVariable names the vault into which the other process of TestKilledAccount backs up.
+// killedVariable tells the other process of TestKilledAccount after how many repositories it is going to be killed, and into which vault
+// it backs up: "count directory".
 const killedVariable = "BACKSTAY_TEST_KILLED"
 
-const killedRepositories = 120
+const killedRepositories = 340
 
-// slowAccount makes a point of an account, and prints the number of each repository that it fetches.
-func slowAccount(ctx context.Context, dir string) error {
+// slowAccount makes a point of an account, and prints the number of each repository that it fetches. When it has fetched as many as it
+// may it fetches nothing more.
+func slowAccount(ctx context.Context, what string) error {
+	var most int64
+	var dir string
+	if _, err := fmt.Sscan(what, &most, &dir); err != nil {
+		return err
+	}
 	st, err := filesystem.New(ctx, &filesystem.Options{Path: dir}, false)
 	if err != nil {
 		return err
@@ -208,9 +216,12 @@ func slowAccount(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
+	var fetched atomic.Int64
 	_, err = backUpAccount(ctx, v, killedRepositories, func(int) bool { return false }, func(i int) {
-		time.Sleep(10 * time.Millisecond)
 		fmt.Println(i)
+		if fetched.Add(1) >= most {
+			<-ctx.Done() // it is being killed
+		}
 	})
 	return errors.Join(err, v.Close(ctx))
 }
@@ -220,20 +231,23 @@ func TestKilledAccount(t *testing.T) {
 	dir := t.TempDir()
 	must(t, newVault(t, dir, Options{}).Close(t.Context()))
 	fetched := map[int]int{}
-	const kills = 5
+	const kills = 3
 	for kill := range kills + 1 {
+		most := 90 + kill
+		if kill == kills {
+			most = killedRepositories + 1
+		}
 		cmd := exec.CommandContext(t.Context(), os.Args[0])
-		cmd.Env = append(os.Environ(), killedVariable+"="+dir)
+		cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d %s", killedVariable, most, dir))
 		out, err := cmd.StdoutPipe()
 		must(t, err)
 		must(t, cmd.Start())
 		lines := bufio.NewScanner(out)
-		for n := 0; lines.Scan(); n++ {
+		for n := 1; lines.Scan(); n++ {
 			var i int
 			_, err := fmt.Sscan(lines.Text(), &i)
 			must(t, err)
-			fetched[i]++
-			if kill < kills && n == 15+kill {
+			if fetched[i]++; n == most {
 				must(t, cmd.Process.Kill())
 			}
 		}
@@ -249,7 +263,8 @@ func TestKilledAccount(t *testing.T) {
 		again += n - 1
 	}
 	t.Logf("%d fetched again", again)
-	if again > kills*2*4 { // four at a time: those being fetched, and those that ended while a checkpoint was written
+	// Four at a time are fetched, as many wait, and twice as many as may be at risk: in a checkpoint that is being written, and after it.
+	if again > kills*(4+4+2*maxAtRisk) {
 		t.Errorf("%d kills made %d fetches twice", kills, again)
 	}
 	points, err := openVault(t, dir, Options{}).Points(t.Context(), point.Filter{})
@@ -265,7 +280,7 @@ func TestCheckpointsOfManyParts(t *testing.T) {
 	written := 0
 	const parts = 10_000
 	for i := range parts {
-		c.ended(&point.Part{Name: fmt.Sprint(i), NewBytes: 1})
+		c.ended(&ended{part: point.Part{Name: fmt.Sprint(i)}, brought: 1})
 		names, rebase := c.plan()
 		written += len(names)
 		id := manifest.ID(fmt.Sprint("m", i))
@@ -298,6 +313,68 @@ func TestCheckpointsOfManyParts(t *testing.T) {
 			t.Errorf("%s was lost", repositoryName(i))
 		}
 		must(t, w.Fail(t.Context(), errors.New("not asked")))
+	}
+	must(t, d.Abandon(t.Context()))
+}
+
+// TestCheckpointOfWhatIsLast: who waited for another's checkpoint, which has what they wanted to make last, too, makes none.
+func TestCheckpointOfWhatIsLast(t *testing.T) {
+	v := newVault(t, t.TempDir(), Options{})
+	begun, err := v.Begin(t.Context(), acme, "")
+	must(t, err)
+	d := begun.(*draft)
+	for i := range 4 {
+		must(t, captureRepository(t.Context(), d, i, true, func(int) {}))
+	}
+	d.flushing.Lock() // while one is being made
+	waiting := make(chan error, 3)
+	for range cap(waiting) {
+		go func() { waiting <- d.Checkpoint(t.Context()) }()
+	}
+	before := d.checkpoints.count
+	must(t, d.flush(t.Context()))
+	d.flushing.Unlock()
+	for range cap(waiting) {
+		must(t, <-waiting)
+	}
+	if made := d.checkpoints.count - before; made != 1 {
+		t.Errorf("%d checkpoints were made of four parts that one has", made)
+	}
+	w, err := d.Part(t.Context(), repositoryName(9), point.KindGit)
+	must(t, err)
+	must(t, w.(point.Saver).Save(t.Context(), point.Part{Mark: "halfway"}))
+	if d.checkpoints.open == "" {
+		t.Error("a part that is open is in no checkpoint")
+	}
+	must(t, w.Fail(t.Context(), errors.New("not asked")))
+	must(t, d.Abandon(t.Context()))
+}
+
+// TestNothingIsAtRiskInAShard: what a point takes over lasts already, whoever stored it.
+func TestNothingIsAtRiskInAShard(t *testing.T) {
+	v := newVault(t, t.TempDir(), Options{})
+	shard, err := v.Begin(t.Context(), acme, "")
+	must(t, err)
+	const repositories = 5
+	for i := range repositories {
+		must(t, captureRepository(t.Context(), shard, i, true, func(int) {}))
+	}
+	must(t, shard.Abandon(t.Context()))
+	begun, err := v.Begin(t.Context(), acme, "")
+	must(t, err)
+	d := begun.(*draft)
+	for i := range repositories {
+		w, err := d.Part(t.Context(), repositoryName(i), point.KindGit)
+		must(t, err)
+		prior := w.Prior()
+		if prior == nil || prior.Part.NewBytes == 0 {
+			t.Fatalf("%s: %+v", repositoryName(i), prior)
+		}
+		must(t, w.Keep(t.Context(), "."))
+		must(t, w.Store(t.Context(), prior.Part))
+	}
+	if n := d.checkpoints.atRisk; n > 0 {
+		t.Errorf("%d parts are at risk", n)
 	}
 	must(t, d.Abandon(t.Context()))
 }

@@ -26,6 +26,9 @@ type checkpoints struct {
 	open   manifest.ID // "" for none
 	moved  bool        // what is saved of open parts is not what open has
 	last   time.Time   // when the last one began
+
+	changes int // parts that were ended or saved
+	secured int // of changes, those that a checkpoint made last
 }
 
 // due tells whether what is at risk is worth a checkpoint. Each makes an index, and each index makes all that is looked up slower and
@@ -36,11 +39,18 @@ func (c *checkpoints) due() bool {
 }
 
 // ended notes a part. Objects of a cluster are listed faster than a checkpoint of them is made.
-func (c *checkpoints) ended(p *point.Part) {
-	c.names = append(c.names, p.Name)
-	if p.NewBytes > 0 && p.Kind != point.KindObjects {
+func (c *checkpoints) ended(e *ended) {
+	c.names = append(c.names, e.part.Name)
+	c.changes++
+	if e.brought > 0 && e.part.Kind != point.KindObjects {
 		c.atRisk++
 	}
+}
+
+// saved notes that an open part is saved in another state, or is not open any more.
+func (c *checkpoints) saved() {
+	c.moved = true
+	c.changes++
 }
 
 // manifests are those that are there.
@@ -119,10 +129,20 @@ func (d *draft) secure(ctx context.Context) error {
 	}
 }
 
-// Checkpoint makes what was ended so far last, as snapshots that are not listed.
+// Checkpoint makes what was ended so far last, as snapshots that are not listed. Of several that wait for each other the first makes the
+// checkpoint of all.
 func (d *draft) Checkpoint(ctx context.Context) error {
+	d.mu.Lock()
+	wanted := d.checkpoints.changes
+	d.mu.Unlock()
 	d.flushing.Lock()
 	defer d.flushing.Unlock()
+	d.mu.Lock()
+	made := d.checkpoints.secured >= wanted
+	d.mu.Unlock()
+	if made {
+		return nil
+	}
 	return d.flush(ctx)
 }
 
@@ -138,7 +158,7 @@ func (d *draft) flush(ctx context.Context) error {
 	c := &d.checkpoints
 	c.last, c.atRisk = d.v.now(), 0
 	names, rebase := c.plan()
-	closed, all, moved := d.closed, len(c.names), c.moved
+	closed, all, moved, changes := d.closed, len(c.names), c.moved, c.changes
 	record, parts := d.record(names, d.ended)
 	open, saved := d.record(slices.Sorted(maps.Keys(d.saved)), d.saved)
 	c.moved = false
@@ -176,7 +196,13 @@ func (d *draft) flush(ctx context.Context) error {
 	if err := d.w.Flush(ctx); err != nil {
 		return storageFault(op, err)
 	}
-	return d.v.putLeaf(ctx, newSumsLeaf(), leaf{Shared: shared})
+	if err := d.v.putLeaf(ctx, newSumsLeaf(), leaf{Shared: shared}); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	c.secured = changes
+	d.mu.Unlock()
+	return nil
 }
 
 // unlisted writes the snapshot of a checkpoint and returns its manifest; "" for one of no parts.

@@ -78,6 +78,8 @@ type draft struct {
 type ended struct {
 	part point.Part
 	node *node // stored; nil where the point has nothing of it
+	// brought is bytes that this draft stored of it; the part may have more that are new, which another draft stored as a shard.
+	brought int64
 }
 
 // Begin starts a point of a subject.
@@ -199,10 +201,10 @@ func (d *draft) end(e ended) {
 	delete(d.open, e.part.Name)
 	if _, saved := d.saved[e.part.Name]; saved {
 		delete(d.saved, e.part.Name)
-		d.checkpoints.moved = true
+		d.checkpoints.saved()
 	}
 	d.ended[e.part.Name] = e
-	d.checkpoints.ended(&e.part)
+	d.checkpoints.ended(&e)
 }
 
 // save notes how an open part is to be found by the next run.
@@ -211,7 +213,7 @@ func (d *draft) save(e ended) {
 	defer d.mu.Unlock()
 	if d.open[e.part.Name] {
 		d.saved[e.part.Name] = e
-		d.checkpoints.moved = true
+		d.checkpoints.saved()
 	}
 }
 

@@ -252,7 +252,7 @@ func (p *part) Store(ctx context.Context, q point.Part) error {
 		q.NewBytes = 0
 	} // else what was kept may have been new in this run, when a shard of it was written: its writer says so
 	q.Bytes, q.NewBytes, q.Notes = size(&n.entry), max(q.NewBytes, p.newBytes), append(q.Notes, p.notes...)
-	p.d.end(ended{q, n})
+	p.d.end(ended{q, n, p.newBytes})
 	return p.d.secureEnded(ctx)
 }
 
@@ -268,7 +268,7 @@ func (p *part) Save(ctx context.Context, q point.Part) error {
 	p.mu.Lock()
 	q.NewBytes, q.Notes = p.newBytes, append(slices.Clone(q.Notes), p.notes...)
 	p.mu.Unlock()
-	p.d.save(ended{q, n})
+	p.d.save(ended{part: q, node: n})
 	return fault.Wrap(op, nil, p.d.Checkpoint(ctx), "")
 }
 
@@ -308,7 +308,7 @@ func (p *part) Fail(ctx context.Context, reason error) error {
 	p.d.mu.Lock()
 	p.d.failures = append(p.d.failures, fmt.Errorf("%s: %w", p.name, reason))
 	p.d.mu.Unlock()
-	p.d.end(ended{q, n})
+	p.d.end(ended{part: q, node: n})
 	return p.d.secureEnded(ctx)
 }
 

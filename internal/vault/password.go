@@ -14,6 +14,31 @@ import (
 
 const hintNewPassword = "give the password that the vault has now"
 
+// OpenEither opens a vault that has one of several passwords; empty ones do not count. Between the two writes of a change neither opens
+// it: that is worth another try later (fault.ErrUnavailable).
+func OpenEither(ctx context.Context, loc Location, passwords []fault.Secret, o Options) (*Vault, error) {
+	var first error
+	tried := 0
+	for _, password := range passwords {
+		if password == "" {
+			continue
+		}
+		tried++
+		v, err := Open(ctx, loc, password, o)
+		if err == nil || !errors.Is(err, fault.ErrDenied) && !errors.Is(err, fault.ErrCorrupt) {
+			return v, err
+		}
+		if first == nil || errors.Is(err, fault.ErrCorrupt) {
+			first = err
+		}
+	}
+	if tried > 1 && errors.Is(first, fault.ErrCorrupt) {
+		return nil, fault.New("open "+loc.String(), fault.ErrUnavailable, "its password is being changed: "+first.Error(),
+			"where that was interrupted, ask for the change again")
+	}
+	return nil, first
+}
+
 // ChangePassword gives the vault a new password. The old one opens nothing any more; who had it before could have kept the key
 // that it opened. Data is not written again, and others who have the vault open go on.
 func (v *Vault) ChangePassword(ctx context.Context, password fault.Secret) error {

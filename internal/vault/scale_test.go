@@ -50,7 +50,7 @@ func fastPoint(ctx context.Context, dir string, v *Vault, w repo.DirectRepositor
 	empty := newDir("")
 	empty.entry.ModTime = fs.UTCTimestampFromTime(at)
 	part := point.Part{Name: "git/" + name + ".git", Kind: point.KindGit, State: point.Stored, Revision: fmt.Sprintf("%040d", i)}
-	d.order, d.ended = []string{part.Name}, map[string]ended{part.Name: {part, empty}}
+	d.order, d.ended = []string{part.Name}, map[string]ended{part.Name: {part: part, node: empty}}
 	record, parts := d.record(d.order, d.ended)
 	m, _, err := d.snapshot(ctx, record, parts, draftPoint)
 	if err != nil {

@@ -234,7 +234,7 @@ func (w *Worker) vaultOf(ctx context.Context, namespace, location string) (*blue
 	if err := store.Close(ctx); err != nil {
 		return nil, fault.Wrap("close location "+location, nil, err, "")
 	}
-	return &blueprint.VaultDocument{URL: l.URL, Password: l.Password, Credentials: l.Credentials}, nil
+	return &blueprint.VaultDocument{URL: l.URL, Password: l.Password, OtherPassword: l.OtherPassword, Credentials: l.Credentials}, nil
 }
 
 // blueprints are those that the ActionSet names, of its own namespace.

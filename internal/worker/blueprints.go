@@ -18,7 +18,6 @@ import (
 	"github.com/backstay/backstay/internal/blueprint"
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/kube"
-	"github.com/backstay/backstay/internal/kube/volume"
 	"github.com/backstay/backstay/internal/point"
 	"github.com/backstay/backstay/internal/protect"
 )
@@ -134,7 +133,7 @@ func (b *backup) actOn(ctx context.Context, i int, a v1alpha1.ActionStatus) erro
 	p := performance{
 		home: home, owner: string(b.object.UID), name: fmt.Sprintf("backup-%d", i), action: actionBackup, rights: b.rights, made: what,
 		vault: &blueprint.VaultDocument{
-			URL: b.secrets.URL, Password: b.secrets.Password, Credentials: b.secrets.Credentials,
+			URL: b.secrets.URL, Password: b.secrets.Password, OtherPassword: b.secrets.OtherPassword, Credentials: b.secrets.Credentials,
 			Subject: blueprint.VaultSubject{Kind: b.subject().Kind, Name: b.subject().Name}, Policy: b.object.Spec.Policy,
 			Part: path.Join(a.Part, partData), Mark: b.mark(partBlueprints),
 		},
@@ -229,12 +228,6 @@ func (b *backup) acted(ctx context.Context) ([]protect.Shard, error) {
 	return shards, nil
 }
 
-// isLeft reports whether a part is of a claim whose data a Blueprint brings back.
-func (r *restoration) isLeft(part string) bool {
-	namespace, claim, is := volume.ClaimOf(part)
-	return is && slices.ContainsFunc(r.made, func(m made) bool { return slices.Contains(m.Claims, namespace+"/"+claim) })
-}
-
 // acts are the actions that bring back what Blueprints captured, in the order of the point.
 func (r *restoration) acts(all []made) []made {
 	if r.object.Spec.Only == v1alpha1.OnlyConfig || len(r.object.Spec.Claims) > 0 || len(r.object.Spec.Objects) > 0 {
@@ -317,7 +310,7 @@ func (r *restoration) actOn(ctx context.Context, i int, m made) error {
 	p := performance{
 		home: r.object.Namespace, owner: string(r.object.UID), name: fmt.Sprintf("restore-%d", i), action: actionRestore, rights: r.rights, made: m,
 		vault: &blueprint.VaultDocument{
-			URL: r.secrets.URL, Password: r.secrets.Password, Credentials: r.secrets.Credentials,
+			URL: r.secrets.URL, Password: r.secrets.Password, OtherPassword: r.secrets.OtherPassword, Credentials: r.secrets.Credentials,
 			Subject: blueprint.VaultSubject{Kind: subject.Kind, Name: subject.Name}, Point: r.record.Point.ID,
 		},
 	}

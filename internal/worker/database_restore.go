@@ -8,14 +8,14 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
-
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/database"
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/kube"
+	"github.com/backstay/backstay/internal/kube/volume"
 	"github.com/backstay/backstay/internal/point"
 	"github.com/backstay/backstay/internal/protect"
 )
@@ -52,13 +52,27 @@ func (r *restoration) returns(ctx context.Context, record *point.Record, tree po
 		if err != nil {
 			return nil, fault.Wrap("read "+p.Name, nil, err, "")
 		}
-		all = append(all, r.returned(p.Name, *was))
+		all = append(all, r.returned(p.Name, *was, outsideOf(&record.Point, *was)))
 	}
 	return all, nil
 }
 
+// outsideOf reports whether a server is not in the namespaces of a point: nothing of it moves when they go elsewhere.
+func outsideOf(p *point.Point, d v1alpha1.Database) bool {
+	if d.Pod == nil || !strings.HasPrefix(cmp.Or(d.Host, "/"), "/") && d.Host != "localhost" && !net.ParseIP(d.Host).IsLoopback() {
+		return true // also where the pod lends its tools alone
+	}
+	return !slices.ContainsFunc(p.Parts, func(part point.Part) bool {
+		namespace, is := kube.NamespaceOf(part.Name)
+		if !is {
+			namespace, _, is = volume.ClaimOf(part.Name)
+		}
+		return is && namespace == d.Pod.Namespace
+	})
+}
+
 // returned is where the database of a server comes back.
-func (r *restoration) returned(part string, was v1alpha1.Database) returning {
+func (r *restoration) returned(part string, was v1alpha1.Database, outside bool) returning {
 	if was.Pod != nil {
 		was.Pod.Namespace = r.to(was.Pod.Namespace)
 	}
@@ -66,7 +80,7 @@ func (r *restoration) returned(part string, was v1alpha1.Database) returning {
 	i := slices.IndexFunc(spec.Databases, func(d v1alpha1.Database) bool { return nameOfDatabase(d) == was.Name })
 	if i < 0 {
 		d := returning{part: part, to: was}
-		if was.Pod == nil && len(spec.Namespaces) > 0 {
+		if outside && len(spec.Namespaces) > 0 {
 			d.left = "the application goes to other namespaces, and the server is outside of them; databases can name another one"
 		}
 		return d
@@ -206,73 +220,6 @@ func (r *restoration) loadOne(ctx context.Context, d returning, tree point.Reade
 		}
 		if kube.Pause(patience, databaseLook) != nil {
 			return cmp.Or(ctx.Err(), err)
-		}
-	}
-}
-
-// loadBack puts back what databases had before a Restore changed them: out of the point that was made before it.
-func (r *restoration) loadBack(ctx context.Context, of *v1alpha1.Restore) error {
-	changed := map[string]bool{}
-	for _, d := range of.Status.Databases {
-		if d.Begun != nil {
-			changed[d.Name] = true
-		}
-	}
-	if len(changed) == 0 {
-		return nil
-	}
-	const op = "put back what databases had"
-	if of.Status.GitOps == nil || of.Status.GitOps.UndoBackup == "" {
-		return fault.New(op, fault.ErrNotFound, "no point was made before", "restore an older point with existing: replace")
-	}
-	before, err := r.undoBackup(ctx, of)
-	if err != nil {
-		return fault.Wrap(op, nil, err, "")
-	}
-	store, _, err := r.open(ctx, before.Namespace, before.Spec.Location, false)
-	if err != nil {
-		return fault.Wrap(op, nil, err, "")
-	}
-	defer store.Close(context.WithoutCancel(ctx)) //nolint:errcheck // only read from
-	record, tree, err := store.Open(ctx, before.Status.Point)
-	if err != nil {
-		return fault.Wrap(op, nil, err, "")
-	}
-	all, err := (&restoration{Worker: r.Worker, object: of}).returns(ctx, record, tree)
-	if err != nil {
-		return fault.Wrap(op, nil, err, "")
-	}
-	for _, d := range all {
-		if !changed[d.to.Name] {
-			continue
-		}
-		if err := r.loadOne(ctx, d, tree, true, func(string) error { return nil }); err != nil {
-			return fault.Wrap(op+": "+d.String(), nil, err, "")
-		}
-		delete(changed, d.to.Name)
-	}
-	if len(changed) > 0 {
-		return fault.New(op, fault.ErrIncomplete, fmt.Sprintf("point %s does not have %v", record.Point.ID, sortedKeys(changed)), "")
-	}
-	return nil
-}
-
-// undoBackup is the Backup that was made before a Restore, when its point is made.
-func (r *restoration) undoBackup(ctx context.Context, of *v1alpha1.Restore) (*v1alpha1.Backup, error) {
-	for {
-		var b v1alpha1.Backup
-		name := of.Status.GitOps.UndoBackup
-		if err := r.Cluster.Client.Get(ctx, types.NamespacedName{Namespace: of.Namespace, Name: name}, &b); err != nil {
-			return nil, fault.Wrap("read backup "+name, kube.ClassOf(err), err, "")
-		}
-		if b.Status.Phase.Final() && b.Status.Point == "" {
-			return nil, fault.New("backup "+name, fault.ErrNotFound, "it made no point", "")
-		}
-		if b.Status.Phase.Final() {
-			return &b, nil
-		}
-		if err := kube.Pause(ctx, databaseLook); err != nil {
-			return nil, err
 		}
 	}
 }

@@ -37,6 +37,9 @@ func (r *reached) close() {
 // reach finds a database server for an object of namespace home. Whatever is done in a pod is done with rights. Secrets are of home.
 func (w *Worker) reach(ctx context.Context, home string, rights *kube.Cluster, d v1alpha1.Database) (*reached, error) {
 	op := "reach database " + d.Name
+	if d.Engine == v1alpha1.EngineSQLite { // it has no server that could be asked, in a pod or out of it
+		return nil, fault.New(op, fault.ErrUnsupported, "a file of SQLite is in a volume", "back up the volume: SQLite opens what a snapshot has of it")
+	}
 	r := &reached{server: serverOf(d)}
 	if d.TLS != nil {
 		r.server.TLS = cmp.Or(d.TLS.Mode, database.TLSVerify)
@@ -93,8 +96,6 @@ func (w *Worker) inPod(ctx context.Context, r *reached, home string, rights *kub
 // outside reaches a server over the network, by the tools in Backstay's own image.
 func (w *Worker) outside(ctx context.Context, r *reached, home string, d v1alpha1.Database) error {
 	switch {
-	case d.Engine == v1alpha1.EngineSQLite:
-		return fault.New("", fault.ErrInvalid, "a file of SQLite is in a pod", "say pod")
 	case d.Host == "" || strings.HasPrefix(d.Host, "/"):
 		return fault.New("", fault.ErrInvalid, "it says neither host nor pod", "")
 	case home != w.System: // a dump can be a program to the tools that load it, and a server may ask them for files

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -16,6 +17,7 @@ import (
 	"github.com/backstay/backstay/api/v1alpha1"
 	"github.com/backstay/backstay/internal/database"
 	"github.com/backstay/backstay/internal/database/databasetest"
+	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/point"
 	"github.com/backstay/backstay/internal/point/memory"
 )
@@ -302,7 +304,6 @@ func TestTenantsReachDatabasesInTheirOwnPodsOnly(t *testing.T) {
 	}{
 		"from Backstay's own pods":   {"team-a", v1alpha1.Database{Engine: "mysql", Host: "db.example"}, "Backstay's own pods"},
 		"a socket of Backstay's own": {l.system, v1alpha1.Database{Engine: "mysql", Host: "/run/mysqld.sock"}, "neither host nor pod"},
-		"a file of Backstay's own":   {l.system, v1alpha1.Database{Engine: "sqlite", File: "/etc/passwd"}, "in a pod"},
 		"a pod of somebody else":     {"team-a", v1alpha1.Database{Engine: "mysql", Pod: inPod("team-b")}, "not of team-a"},
 		"a pod of nowhere":           {l.system, v1alpha1.Database{Engine: "mysql", Pod: inPod("")}, "several namespaces"},
 	} {
@@ -322,38 +323,11 @@ func TestDatabasesOfOneNameAreRefused(t *testing.T) {
 	}
 }
 
-// TestRollbackOfDatabases: rows return with the revision that they go with; a rollback that fails, and an undo, put back those that were there.
-func TestRollbackOfDatabases(t *testing.T) {
-	k := newKeeping(t)
-	k.deployed = &point.Deployment{Name: deployed, Sources: []point.DeployedSource{{URL: "https://git.example.com/shop.git", Path: "shop", From: goodOne, To: badOne}}}
-	k.history = &history{files: map[string]map[string]string{goodOne: {"shop/app.yaml": "1"}, badOne: {"shop/app.yaml": "2"}}}
-	k.engine = newEngine()
-	good := k.backedUp("good", k.app, k.databases)
-	k.fill("after")
-	k.backedUp("undo", k.app, k.databases)
-
-	rolled := func(name string) v1alpha1.RestoreStatus {
-		t.Helper()
-		r := &v1alpha1.Restore{ObjectMeta: k.named(name), Spec: v1alpha1.RestoreSpec{RestorePoint: good.RestorePoint, GitOps: &v1alpha1.Transaction{}}}
-		k.create(r)
-		r.Status.GitOps = &v1alpha1.TransactionStatus{UndoBackup: "undo"}
-		if err := k.cluster.Client.Status().Update(t.Context(), r); err != nil {
-			t.Fatal(err)
+func TestAFileOfSQLiteHasNoServer(t *testing.T) {
+	for _, pod := range []*v1alpha1.DatabasePod{nil, {Namespace: "shop"}} {
+		_, err := (&Worker{}).reach(t.Context(), "shop", nil, v1alpha1.Database{Name: "app", Engine: v1alpha1.EngineSQLite, File: "/etc/app.db", Pod: pod})
+		if !errors.Is(err, fault.ErrUnsupported) || len(fault.Hints(err)) == 0 {
+			t.Errorf("pod %v: %v", pod, err)
 		}
-		if err := k.worker().Restore(t.Context(), k.system, name); err != nil {
-			t.Fatal(err)
-		}
-		return k.restoreStatus(name)
-	}
-	k.engine.refuses = goodOne
-	if s := rolled("fails"); s.Phase != v1alpha1.PhaseFailed || s.Databases[0].Begun == nil || k.rows() != "after after" {
-		t.Errorf("a rollback that fails: rows %s, %+v", k.rows(), s)
-	}
-	k.engine.refuses = ""
-	if s := rolled("done"); s.Phase != v1alpha1.PhaseComplete || k.rows() != "before before" {
-		t.Errorf("a rollback: rows %s, %+v", k.rows(), s)
-	}
-	if s := k.restored("undone", v1alpha1.RestoreSpec{Undo: "done"}); s.Phase != v1alpha1.PhaseComplete || k.rows() != "after after" {
-		t.Errorf("a rollback that is undone: rows %s, %+v", k.rows(), s)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,6 +31,9 @@ type drill struct {
 	checks      []point.Check
 	took        time.Duration // until all ran; 0 where it did not come to that
 }
+
+// checkDatabase is what a drill calls that a database came back.
+const checkDatabase = "database"
 
 // Drill works on a Drill until it has ended. It returns an error where the work should be taken up again.
 func (w *Worker) Drill(ctx context.Context, namespace, name string) error {
@@ -98,6 +102,7 @@ func (d *drill) work(ctx context.Context) error {
 			return err
 		}
 	}
+	d.unseen()
 	return d.prove(ctx, began)
 }
 
@@ -195,16 +200,28 @@ func (d *drill) restored(p *restore.Plan) {
 			d.found("objects", part.Name, true, fmt.Sprintf("%d objects", objects[namespace]))
 		}
 	}
-	for _, one := range d.restoration.databases {
-		detail := "loaded"
-		if one.left != "" {
-			detail = "not looked at: " + one.left
+	for i, one := range d.restoration.databases {
+		if is := d.restoration.object.Status.Databases; i < len(is) && is[i].Stored {
+			d.found(checkDatabase, one.part, true, "loaded")
 		}
-		d.found("database", one.part, true, detail)
 	}
 	for _, v := range p.Volumes {
 		if v.Action == restore.Create || v.Action == restore.Exchange {
 			d.found("volume", v.Part, true, fmt.Sprintf("%d bytes", v.Bytes))
+		}
+	}
+}
+
+// unseen notes the databases that were not loaded, as they are outside of what came back.
+func (d *drill) unseen() {
+	const why = "not looked at: it is outside of the application's namespaces"
+	for _, one := range d.restoration.databases {
+		switch {
+		case one.left == "":
+		case slices.Contains(d.object.Spec.ExceptDatabases, one.to.Name):
+			d.checks = append(d.checks, point.Check{What: checkDatabase, Of: one.part, Excepted: true, Detail: why})
+		default:
+			d.found(checkDatabase, one.part, false, why+"; exceptDatabases can except it")
 		}
 	}
 }
@@ -251,16 +268,12 @@ func (d *drill) asInPoint(object string) string {
 
 // prove has the location keep what was found, and says so on the point's object.
 func (d *drill) prove(ctx context.Context, began time.Time) error {
-	store, is := d.restoration.store.(protect.Prover)
-	if !is {
-		return fault.New("drill "+d.object.Name, fault.ErrUnsupported, "the location keeps no proofs", "")
-	}
 	p := point.Proof{
 		Point: d.object.Status.Point, Started: began.UTC(), Finished: d.Now().UTC(), RestoreSeconds: d.took.Seconds(), Checks: d.checks,
 		By: strings.Join([]string{d.Name, d.object.Namespace, d.object.Name}, "/"),
 	}
 	p.Proven = len(p.Problems()) == 0
-	if err := store.Prove(ctx, p); err != nil {
+	if err := protect.KeepProof(ctx, d.restoration.store, p); err != nil {
 		return fault.Wrap("keep what the drill found", nil, err, "")
 	}
 	var o v1alpha1.RestorePoint
@@ -284,7 +297,7 @@ func proofOf(p *point.Proof) *v1alpha1.PointProof {
 	for _, c := range p.Problems() {
 		proof.Problems = append(proof.Problems, textOf(c))
 	}
-	proof.Problems = listed(proof.Problems)
+	proof.Problems, proof.Excepted = listed(proof.Problems), p.Excepted()
 	return &proof
 }
 
@@ -319,6 +332,9 @@ func (d *drill) end(ctx context.Context, cause error, untidy []string) error {
 	message := strings.Join(problems, "; ")
 	if phase == v1alpha1.PhaseComplete {
 		message = fmt.Sprintf("proven: everything ran %s after the first byte", tookOf(d.took))
+		if but := proof.Excepted(); len(but) > 0 {
+			message += "; nobody looked at " + strings.Join(but, ", ")
+		}
 	}
 	err := d.save(ctx, func(s *v1alpha1.DrillStatus) {
 		now := metav1.NewTime(d.Now())
@@ -326,7 +342,7 @@ func (d *drill) end(ctx context.Context, cause error, untidy []string) error {
 		s.Problems = listed(append(problems, untidy...))
 		s.Checks = nil
 		for _, c := range d.checks {
-			s.Checks = append(s.Checks, v1alpha1.DrillCheck{What: c.What, Of: c.Of, OK: c.OK, Detail: c.Detail})
+			s.Checks = append(s.Checks, v1alpha1.DrillCheck{What: c.What, Of: c.Of, OK: c.OK, Excepted: c.Excepted, Detail: c.Detail})
 		}
 		s.Conditions = conditions(s.Conditions, d.object.Generation, standingOf(phase), reason, message, now.Time)
 	})

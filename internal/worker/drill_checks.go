@@ -160,7 +160,7 @@ func (d *drill) loaded(name string) (returning, error) {
 	var all []returning
 	for _, one := range d.restoration.databases {
 		switch {
-		case name != "" && one.to.Name != name:
+		case name != "" && one.to.Name != name, name == "" && one.left != "":
 		case one.left != "":
 			return one, fault.New("", fault.ErrUnsupported, one.String()+" is not in scratch: "+one.left, "")
 		default:

@@ -276,3 +276,60 @@ func TestTidyClearsWhatADeletedDrillLeft(t *testing.T) {
 		t.Errorf("namespaces are left: %+v", left)
 	}
 }
+
+// TestDrillTouchesNoDatabaseOutside: a drill loads nothing where the live application has its data, and proves no point whose databases
+// nobody looked at, unless it is told that they need not be.
+func TestDrillTouchesNoDatabaseOutside(t *testing.T) {
+	k := newKeeping(t)
+	k.ends()
+	shared := *k
+	shared.app = k.application()
+	shared.pod("db")
+	made := k.backedUp("backup", k.app, k.databases, func(b *v1alpha1.Backup) { b.Spec.Application.Databases[1].Pod.Namespace = shared.app })
+	if made.Phase != v1alpha1.PhaseComplete || len(made.Databases) != 2 {
+		t.Fatalf("status %+v", made)
+	}
+	k.fill("after")
+
+	s := k.drilled("strict", v1alpha1.DrillSpec{RestorePoint: made.RestorePoint, DrillScratch: v1alpha1.DrillScratch{ExceptDatabases: []string{"orders"}}})
+	if s.Phase != v1alpha1.PhaseIncomplete || len(s.Problems) != 1 || !strings.HasPrefix(s.Problems[0], "database databases/stock: not looked at") {
+		t.Errorf("status %+v", s)
+	}
+	if proof, told := k.proof(made); proof == nil || proof.Proven || told == nil || told.Proven {
+		t.Errorf("proof %+v, told %+v", proof, told)
+	}
+	s = k.drilled("told", v1alpha1.DrillSpec{
+		RestorePoint: made.RestorePoint, DrillScratch: v1alpha1.DrillScratch{ExceptDatabases: []string{"orders", "stock"}},
+	})
+	if s.Phase != v1alpha1.PhaseComplete || !strings.Contains(s.Conditions[0].Message, "nobody looked at databases/orders, databases/stock") {
+		t.Errorf("status %+v", s)
+	}
+	want := []string{"databases/orders", "databases/stock"}
+	if proof, told := k.proof(made); proof == nil || !proof.Proven || !slices.Equal(proof.Excepted(), want) || !told.Proven || !slices.Equal(told.Excepted, want) {
+		t.Errorf("proof %+v, told %+v", proof, told)
+	}
+	if k.rows() != "after after" {
+		t.Errorf("the live databases have %s", k.rows())
+	}
+}
+
+// TestDatabasesOutside: what a dump is of is in the point's namespaces only where it is in a pod of theirs, and that pod's own.
+func TestDatabasesOutside(t *testing.T) {
+	p := &point.Point{Parts: []point.Part{{Name: "kubernetes/shop", Kind: point.KindObjects}}}
+	for host, want := range map[string]bool{
+		"": false, "/run/mysqld.sock": false, "localhost": false, "127.0.0.1": false, "::1": false,
+		"db.example.com": true, "mariadb": true, "10.0.0.1": true,
+	} {
+		d := v1alpha1.Database{Host: host, Pod: &v1alpha1.DatabasePod{Namespace: "shop"}}
+		if got := outsideOf(p, d); got != want {
+			t.Errorf("host %q in a pod of the application: outside %t, want %t", host, got, want)
+		}
+		d.Pod.Namespace = "shared"
+		if !outsideOf(p, d) {
+			t.Errorf("host %q in a pod of somebody else is inside", host)
+		}
+	}
+	if !outsideOf(p, v1alpha1.Database{Host: "127.0.0.1"}) {
+		t.Error("a server without a pod is inside")
+	}
+}

@@ -49,6 +49,8 @@ type lab struct {
 	history      *history          // of what it deploys
 	tools        database.Runner   // of databases, here and in every pod
 
+	unsigned error // why evidence cannot be signed
+
 	mu      sync.Mutex
 	opened  error // why the vault cannot be opened
 	created int   // vaults
@@ -122,6 +124,7 @@ func (l *lab) workerAt(c *kube.Cluster, s Store, now func() time.Time) *Worker {
 			}
 			return s, l.opened
 		},
+		Signs:      func(context.Context) error { return l.unsigned },
 		Repository: l.repositories,
 		Tools:      l.tools,
 		InPod:      func(*kube.Cluster, string, string, string) database.Runner { return l.tools },

@@ -34,12 +34,16 @@ func (w *Worker) Location(ctx context.Context, namespace, name string) error {
 		return fault.Wrap(fmt.Sprintf("read location %s/%s", namespace, name), kube.ClassOf(err), err, "")
 	}
 	err := w.location(ctx, &l)
+	unsigned := w.Signs(ctx)
 	tidy, cancel := context.WithTimeout(context.WithoutCancel(ctx), tidyTime)
 	defer cancel()
 	return errors.Join(err, w.persist(tidy, &l, func() error {
 		message, is := "points and objects are in line", good
 		if l.Status.PasswordChanged != nil {
 			message += "; the vault has the new password: put it in the place of password, and take newPassword away"
+		}
+		if unsigned != nil {
+			message += "; evidence is not signed: " + unsigned.Error()
 		}
 		switch {
 		case err != nil && again(ctx, err):

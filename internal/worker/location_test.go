@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -37,6 +38,22 @@ func TestSubjectsBecomeClusterAndApplication(t *testing.T) {
 		spec := specOf("vault", point.Point{Subject: point.Subject{Name: subject}})
 		if got := [2]string{spec.Cluster, spec.Application}; got != want {
 			t.Errorf("%s: %v, want %v", subject, got, want)
+		}
+	}
+}
+
+// TestLocationSaysWhyEvidenceIsNotSigned although nothing is backed up: a key that was lost is noticed before it is missed.
+func TestLocationSaysWhyEvidenceIsNotSigned(t *testing.T) {
+	l := newLab(t)
+	w := l.worker()
+	for _, lost := range []error{nil, errors.New("the Secret is lost"), nil} {
+		l.unsigned = lost
+		if err := w.Location(t.Context(), l.system, "main"); err != nil {
+			t.Fatal(err)
+		}
+		ready := l.locationStatus().Conditions[0]
+		if said := strings.Contains(ready.Message, "evidence is not signed: the Secret is lost"); said != (lost != nil) || ready.Status != "True" {
+			t.Errorf("%v: condition %+v", lost, ready)
 		}
 	}
 }

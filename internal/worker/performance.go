@@ -157,7 +157,7 @@ func (w *Worker) unmake(ctx context.Context, l letting, id string) error {
 		p := performance{
 			home: l.home, owner: record.Point.ID, name: fmt.Sprintf("delete-%d", i), action: actionDelete, rights: rights, made: m,
 			vault: &blueprint.VaultDocument{
-				URL: l.vault.URL, Password: l.vault.Password, Credentials: l.vault.Credentials,
+				URL: l.vault.URL, Password: l.vault.Password, OtherPassword: l.vault.OtherPassword, Credentials: l.vault.Credentials,
 				Subject: blueprint.VaultSubject{Kind: subject.Kind, Name: subject.Name}, Point: record.Point.ID,
 			},
 		}

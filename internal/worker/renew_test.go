@@ -99,6 +99,9 @@ func TestPasswordIsRotated(t *testing.T) {
 		s.NewPassword = &v1alpha1.Secret{SecretKeyRef: &v1alpha1.SecretKeyRef{Name: "vault", Key: "next"}}
 	})
 	opens("asked for")
+	if v, err := w.vaultOf(t.Context(), l.system, "main"); err != nil || v.Password != "secret" || v.OtherPassword != "fresh" {
+		t.Errorf("a Profile of the location: %+v, %v", v, err)
+	}
 	if s := look(); s.PasswordChanged == nil || k.password != "fresh" || !strings.Contains(s.Conditions[0].Message, "take newPassword away") {
 		t.Errorf("the vault has %q, status %+v", k.password, s)
 	}

@@ -66,10 +66,14 @@ func (w *Worker) Restore(ctx context.Context, namespace, name string) error {
 	if err := w.Cluster.Client.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, &object); err != nil {
 		return fault.Wrap(fmt.Sprintf("read restore %s/%s", namespace, name), kube.ClassOf(err), err, "")
 	}
-	if object.Status.Phase.Final() {
+	r := &restoration{Worker: w, object: &object}
+	switch {
+	case object.Status.LoadsBack():
+		return r.failed(ctx)
+	case object.Status.Phase.Final():
 		return w.letUndoneGo(ctx, &object)
 	}
-	return (&restoration{Worker: w, object: &object}).run(ctx)
+	return r.run(ctx)
 }
 
 func (r *restoration) run(ctx context.Context) error {
@@ -261,7 +265,7 @@ func (r *restoration) build(ctx context.Context) error {
 	}
 	for _, p := range r.record.Point.Parts {
 		lacks := p.State != point.Stored && p.State != point.Carried
-		if isActed(p.Name) || p.State == point.Skipped && r.isLeft(p.Name) {
+		if isActed(p.Name) {
 			continue
 		}
 		switch p.Kind {
@@ -287,7 +291,10 @@ func (r *restoration) build(ctx context.Context) error {
 				return fault.New("read the point", fault.ErrCorrupt, fmt.Sprintf("part %q names no claim", p.Name), "")
 			}
 			d := restore.Data{Namespace: namespace, Claim: claim, Part: p.Name, Block: p.Kind == point.KindBlock, Bytes: p.Bytes}
-			if lacks {
+			switch {
+			case p.State == point.Skipped:
+				d.Missing, d.LeftOut = p.Reason, true
+			case lacks:
 				d.Missing = string(p.State) + ": " + p.Reason
 			}
 			o.Data = append(o.Data, d)
@@ -667,12 +674,12 @@ func (r *restoration) abort(ctx context.Context, cause error) error {
 	defer cancel()
 	if r.claims != nil {
 		if err := r.putRight(tidy); err != nil {
-			r.Log.Error("what the restore left could not all be put right; `worker tidy` will", "restore", r.object.Name, "error", err.Error())
+			r.Log.Error("what the restore left could not all be put right; the next processes will", "restore", r.object.Name, "error", err.Error())
 		}
 	}
 	r.Log.Error("restore failed", "restore", r.object.Name, "error", cause.Error())
 	err := r.save(tidy, func(s *v1alpha1.RestoreStatus) {
-		s.Problems = listed(append([]string{cause.Error()}, fault.Hints(cause)...))
+		s.Problems = listed(slices.Concat([]string{cause.Error()}, fault.Hints(cause), s.Problems))
 		endRestore(s, r.object.Generation, v1alpha1.PhaseFailed, reasonOf(cause), cause.Error(), r.Now())
 	})
 	if errors.Is(err, errEnded) {
@@ -699,7 +706,7 @@ func (r *restoration) putRight(ctx context.Context) error {
 	if transaction {
 		err = errors.Join(err, r.undoTransaction(ctx, r.object))
 	}
-	return errors.Join(err, r.start(ctx), r.loadBack(ctx, r.object))
+	return errors.Join(err, r.start(ctx), r.takeBackDatabases(ctx))
 }
 
 func (r *restoration) phase(ctx context.Context, phase v1alpha1.Phase) error {

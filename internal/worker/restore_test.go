@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -254,5 +255,40 @@ func TestNewestPointIsThatOfThisCluster(t *testing.T) {
 		if !errors.Is(err, test.class) || err == nil && got.Name != test.want {
 			t.Errorf("of %d points, cluster %q: %v, %v", len(test.points), test.wanted, got, err)
 		}
+	}
+}
+
+// TestExcludedClaimsAreNotMissing: what a policy leaves out comes back empty, and the Restore is complete.
+func TestExcludedClaimsAreNotMissing(t *testing.T) {
+	l := newLab(t)
+	app := l.application()
+	cache := &corev1.PersistentVolumeClaim{
+		ObjectMeta: metav1.ObjectMeta{Namespace: app, Name: "cache"},
+		Spec: corev1.PersistentVolumeClaimSpec{
+			AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+			Resources:   corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}},
+		},
+	}
+	l.create(cache)
+	made := l.backedUp("backup", app, func(b *v1alpha1.Backup) { b.Spec.Application.Volumes.Exclude = []string{"cac*"} })
+	if made.Phase != v1alpha1.PhaseComplete {
+		t.Fatalf("backup %+v", made)
+	}
+	cache.Finalizers = nil
+	if err := l.cluster.Client.Update(t.Context(), cache); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.cluster.Client.Delete(t.Context(), cache); err != nil {
+		t.Fatal(err)
+	}
+	s := l.restored("back", v1alpha1.RestoreSpec{RestorePoint: made.RestorePoint})
+	var plan corev1.ConfigMap
+	l.get(s.PlanName, &plan)
+	err := l.cluster.Client.Get(t.Context(), client.ObjectKeyFromObject(cache), &corev1.PersistentVolumeClaim{})
+	if err != nil || s.Phase != v1alpha1.PhaseComplete || !strings.Contains(plan.Data[v1alpha1.PlanText], "excluded by the policy") {
+		t.Errorf("%v, %+v\n%s", err, s, plan.Data[v1alpha1.PlanText])
+	}
+	if s := l.restored("asked", v1alpha1.RestoreSpec{RestorePoint: made.RestorePoint, Only: v1alpha1.OnlyData, Claims: []string{"cache"}}); s.Phase != v1alpha1.PhaseIncomplete {
+		t.Errorf("what was asked for by name: %+v", s)
 	}
 }

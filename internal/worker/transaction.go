@@ -296,7 +296,7 @@ func (t *transaction) databasesInPods(ctx context.Context) error {
 		return nil
 	}
 	if t.undone != nil {
-		return t.loadBack(ctx, t.undone)
+		return t.loadBack(ctx, t.undone, func(string) error { return nil })
 	}
 	_, err := t.load(ctx, true)
 	return err

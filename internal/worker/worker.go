@@ -38,6 +38,8 @@ type Options struct {
 	Volumes volume.Options // of movers; what belongs to one Backup or Restore is filled in
 	// Open opens the vault at a location. With create it is made where there is none.
 	Open func(ctx context.Context, l volume.Location, create bool) (Store, error)
+	// Signs says why statements of evidence cannot be signed; nil where they can.
+	Signs func(ctx context.Context) error
 	// Rotate gives the vault at a location the location's other password, unless it has it, and ends a change that was cut short. It
 	// reports whether anything was to be done.
 	Rotate func(ctx context.Context, l volume.Location) (changed bool, err error)

@@ -175,6 +175,9 @@ func (b *builder) judgeNew(ctx context.Context, i *Item) error {
 		}
 		i.say("without its data")
 	}
+	if isKind(i.original, "persistentvolumeclaim") && slices.ContainsFunc(b.Data, func(d Data) bool { return d.of(i) && b.leftOut(d) }) {
+		i.say("it is empty: the point has no data of it, on purpose")
+	}
 	if i.Git != "" && i.From == "" {
 		i.say(i.Git + " takes it over")
 	}
@@ -380,9 +383,9 @@ func (b *builder) hasVolume(i *Item) bool {
 	return b.hasData(i) && slices.ContainsFunc(b.Data, func(d Data) bool { return d.of(i) && b.dataChosen(d) })
 }
 
-// hasData reports whether an item is a claim whose data is in the point.
+// hasData reports whether an item is a claim whose data is in the point, or should be.
 func (b *builder) hasData(i *Item) bool {
-	return isKind(i.original, "persistentvolumeclaim") && slices.ContainsFunc(b.Data, func(d Data) bool { return d.of(i) })
+	return isKind(i.original, "persistentvolumeclaim") && slices.ContainsFunc(b.Data, func(d Data) bool { return d.of(i) && !b.leftOut(d) })
 }
 
 func (d Data) of(i *Item) bool { return d.Namespace == i.namespace && d.Claim == i.original.GetName() }

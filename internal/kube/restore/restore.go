@@ -47,6 +47,8 @@ type Data struct {
 	Block     bool
 	Bytes     int64
 	Missing   string // why the point does not hold it; empty where it does
+	// LeftOut says that this is on purpose: the claim comes back as an object.
+	LeftOut bool
 }
 
 // Action is what happens to an object.

@@ -33,6 +33,10 @@ func (b *builder) volumes(ctx context.Context) error {
 
 func (b *builder) volume(ctx context.Context, d Data) (Volume, error) {
 	v := Volume{Namespace: b.mapping.to(d.Namespace), Claim: d.Claim, Part: d.Part, Block: d.Block, Bytes: d.Bytes}
+	if b.leftOut(d) {
+		v.Action, v.Why = Skip, "left out of the point: "+d.Missing
+		return v, nil
+	}
 	wanted, why := b.claim(d)
 	if wanted != nil {
 		v.Namespace, v.Claim = wanted.Namespace, wanted.Name
@@ -60,6 +64,9 @@ func (b *builder) volume(ctx context.Context, d Data) (Volume, error) {
 	v.Live = &live
 	return b.exchange(v, wanted), nil
 }
+
+// leftOut reports whether a point lacks data on purpose, and nobody asks for it by name.
+func (b *builder) leftOut(d Data) bool { return d.LeftOut && !slices.Contains(b.Spec.Claims, d.Claim) }
 
 func (v Volume) conflict(why string) Volume {
 	v.Action, v.Why = Conflict, why

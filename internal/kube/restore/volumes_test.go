@@ -2,6 +2,7 @@ package restore_test
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -128,6 +129,48 @@ func TestVolumes(t *testing.T) {
 			}
 			if len(test.want) > 0 && p.Lost != 90 {
 				t.Errorf("lost %d", p.Lost)
+			}
+		})
+	}
+}
+
+// TestDataThatIsLeftOutOnPurpose: the claim is an object like others, made empty where it is gone; who asks for its data is told.
+func TestDataThatIsLeftOutOnPurpose(t *testing.T) {
+	c := connect(t)
+	for name, test := range map[string]struct {
+		gone   bool
+		asked  []string
+		volume restore.Action
+		object restore.Action // of the claim; none where it is no item
+	}{
+		"there":                {false, nil, restore.Skip, restore.Same},
+		"gone":                 {true, nil, restore.Skip, restore.Create},
+		"asked for by name":    {false, []string{"data"}, restore.Conflict, ""},
+		"another is asked for": {false, []string{"image"}, restore.Exchange, restore.Same},
+	} {
+		t.Run(name, func(t *testing.T) {
+			namespace, objects := shop(t, c, claims)
+			put(t, c, parse(t, strings.ReplaceAll(storageClass, "NAMESPACE", namespace)))
+			if test.gone {
+				remove(t, c, objects)
+			}
+			p := build(t, restore.Options{
+				Cluster: c, Objects: map[string][]unstructured.Unstructured{namespace: objects}, Spec: v1alpha1.RestoreSpec{Claims: test.asked},
+				Data: []restore.Data{
+					{Namespace: namespace, Claim: "data", Missing: "excluded", LeftOut: true},
+					{Namespace: namespace, Claim: "image", Block: true},
+				},
+			})
+			text := strings.Join(p.Lines(), "\n")
+			if v := p.Volumes[0]; v.Action != test.volume || (v.Claim == "data") != strings.Contains(v.Why, "excluded") {
+				t.Errorf("volume %+v", v)
+			}
+			i := slices.IndexFunc(p.Items, func(i *restore.Item) bool { return i.Kind == "PersistentVolumeClaim" && i.Name == "data" })
+			switch {
+			case test.object == "" && i >= 0, test.object != "" && (i < 0 || p.Items[i].Action != test.object):
+				t.Errorf("the claim, as an object:\n%s", text)
+			case test.gone && !strings.Contains(p.Items[i].Why, "it is empty"):
+				t.Errorf("that it is empty is not told:\n%s", text)
 			}
 		})
 	}
