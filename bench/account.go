@@ -12,7 +12,11 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // account: many repositories of one account, listed as GitHub lists them, against what people do by script: a mirror of each.
@@ -82,20 +86,33 @@ type account struct {
 	http  *httptest.Server
 	dir   string
 	names []string
+
+	mu    sync.Mutex
 	moved map[string]time.Time
+
+	api, git atomic.Int64 // requests to the API, and to repositories
 }
 
 func newAccount(ctx context.Context, dir string, repositories int) (*account, error) {
 	a := &account{dir: dir, moved: map[string]time.Time{}}
+	template := filepath.Join(dir, "template.git")
+	if err := git(ctx, "init", "--quiet", "--bare", "--template=", "--initial-branch=main", template); err != nil {
+		return nil, err
+	}
+	group, inner := errgroup.WithContext(ctx)
+	group.SetLimit(4)
 	for i := range repositories {
 		name := fmt.Sprintf("r%04d", i)
 		a.names = append(a.names, name)
-		if err := git(ctx, "init", "--quiet", "--bare", "--initial-branch=main", a.path(name)); err != nil {
-			return nil, err
-		}
-		if err := a.push(ctx, i, "first"); err != nil {
-			return nil, err
-		}
+		group.Go(func() error {
+			if err := os.CopyFS(a.path(name), os.DirFS(template)); err != nil {
+				return err
+			}
+			return a.push(inner, i, "first")
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
 	}
 	backend, err := exec.CommandContext(ctx, "git", "--exec-path").Output()
 	if err != nil {
@@ -103,9 +120,13 @@ func newAccount(ctx context.Context, dir string, repositories int) (*account, er
 	}
 	served := http.NewServeMux()
 	served.HandleFunc("/api/v3/", a.list)
-	served.Handle("/", &cgi.Handler{
+	repositoryServer := &cgi.Handler{
 		Path: filepath.Join(strings.TrimSpace(string(backend)), "git-http-backend"),
 		Env:  []string{"GIT_PROJECT_ROOT=" + dir, "GIT_HTTP_EXPORT_ALL=1", "GIT_PROTOCOL=version=2"},
+	}
+	served.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		a.git.Add(1)
+		repositoryServer.ServeHTTP(w, r)
 	})
 	a.http = httptest.NewServer(served)
 	return a, nil
@@ -115,7 +136,7 @@ func (a *account) path(name string) string { return filepath.Join(a.dir, "acme",
 
 // push commits a file of some kilobytes to a repository.
 func (a *account) push(ctx context.Context, i int, text string) error {
-	name := a.names[i]
+	name := fmt.Sprintf("r%04d", i)
 	body := strings.Repeat(name+" "+text+"\n", 2000)
 	from := ""
 	if text != "first" {
@@ -124,12 +145,17 @@ func (a *account) push(ctx context.Context, i int, text string) error {
 	cmd := exec.CommandContext(ctx, "git", "--git-dir", a.path(name), "fast-import", "--quiet", "--force")
 	cmd.Stdin = strings.NewReader(fmt.Sprintf("commit refs/heads/main\ncommitter A <a@example.com> %d +0000\ndata %d\n%s\n%sM 100644 inline %s.txt\ndata %d\n%s\n",
 		1700000000+i, len(text), text, from, text, len(body), body))
+	a.mu.Lock()
 	a.moved[name] = time.Now().Add(-time.Hour).Add(time.Duration(len(text)) * time.Second)
+	a.mu.Unlock()
 	return cmd.Run()
 }
 
 // list answers a page of the account's repositories.
 func (a *account) list(w http.ResponseWriter, r *http.Request) {
+	a.api.Add(1)
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	if !strings.HasSuffix(r.URL.Path, "/repos") {
 		json.NewEncoder(w).Encode(map[string]any{"login": "acme", "type": "User"})
 		return

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -12,7 +13,8 @@ import (
 	"github.com/backstay/backstay/internal/database"
 )
 
-// dump: databases of MariaDB straight into a vault, against the same tool's output piped into stock kopia, in turns.
+// dump: databases of MariaDB straight into a vault, against the same tool's output piped into stock kopia, and back out of it, against the
+// same tool's output in a file; in turns.
 func (b *bench) dump(ctx context.Context) error {
 	for field := range strings.SplitSeq(b.gigabytes, ",") {
 		gigabytes, err := strconv.Atoi(field)
@@ -41,17 +43,24 @@ func (b *bench) dumpOf(ctx context.Context, bytes int64) (err error) {
 	if err := fillDatabase(ctx, db.Server.Host, bytes); err != nil {
 		return err
 	}
-	return b.dumpAgainstKopia(ctx, db.Server.Host, bytes)
+	if err := b.dumpAgainstKopia(ctx, db.Server.Host, bytes); err != nil {
+		return err
+	}
+	return b.loadAgainstClient(ctx, db.Server.Host, bytes)
+}
+
+// roundsOf is how often a dump is made, or loaded.
+func roundsOf(bytes int64) int {
+	if bytes > 2<<30 {
+		return 1 // long enough to be told from noise
+	}
+	return 3
 }
 
 func (b *bench) dumpAgainstKopia(ctx context.Context, socket string, bytes int64) error {
-	rounds := 3
-	if bytes > 2<<30 {
-		rounds = 1 // long enough to be told from noise
-	}
 	var ours, theirs cost
 	var stored, kopiaStored int64
-	for round := range rounds {
+	for round := range roundsOf(bytes) {
 		vault, kopia := b.path("dump-vault"), b.kopiaRival("dump")
 		if err := b.createVault(ctx, "dump-vault"); err != nil {
 			return err
@@ -89,6 +98,40 @@ func (b *bench) dumpAgainstKopia(ctx context.Context, socket string, bytes int64
 	b.row("peak memory of mariadb-dump, apart", megabytes(ours.children), "kopia", megabytes(theirs.children), 0, "")
 	b.bytes("stored", stored, "kopia", kopiaStored, "")
 	return nil
+}
+
+// loadAgainstClient loads a dump over the database that it came from, out of the vault and out of a file.
+func (b *bench) loadAgainstClient(ctx context.Context, socket string, bytes int64) error {
+	vault, file := b.path("load-vault"), b.path("dump.sql")
+	if err := b.createVault(ctx, "load-vault"); err != nil {
+		return err
+	}
+	if _, err := b.run1(ctx, "load-vault", "backup", "mysql://root@?socket="+socket, "--quiet"); err != nil {
+		return err
+	}
+	const dump = `mariadb-dump --no-defaults --user=root --socket="$0" --single-transaction --quick --databases bench >"$1"`
+	if _, err := measure(ctx, nil, "sh", "-c", dump, socket, file); err != nil {
+		return err
+	}
+	const load = `mariadb --no-defaults --user=root --socket="$0" -e 'DROP DATABASE bench' && mariadb --no-defaults --user=root --socket="$0" <"$1"`
+	var ours, theirs cost
+	for round := range roundsOf(bytes) {
+		c, err := b.run1(ctx, "load-vault", "restore", "latest", "--to", "mysql://root@?socket="+socket, "--replace", "--quiet")
+		if err != nil {
+			return err
+		}
+		ours = fastest(ours, c, round == 0)
+		mover := c
+		if c, err = measure(ctx, nil, "sh", "-c", load, socket, file); err != nil {
+			return err
+		}
+		theirs = fastest(theirs, c, round == 0)
+		fmt.Fprintf(os.Stderr, "%d MiB loaded, round %d: %s, mariadb %s\n", bytes>>20, round+1, perSecond(bytes, mover), perSecond(bytes, c))
+	}
+	b.table(fmt.Sprintf("A dump of %d MiB, loaded", bytes>>20))
+	b.row("throughput", perSecond(bytes, ours), "`mariadb < dump.sql`", perSecond(bytes, theirs), theirs.wall.Seconds()/ours.wall.Seconds(), "at least 0.8")
+	b.row("peak memory of the mover", megabytes(ours.peak), "limit", "100 MiB", float64(ours.peak)/(100<<20), "1")
+	return errors.Join(os.RemoveAll(vault), os.Remove(file))
 }
 
 // fastest is the faster of two runs, with the higher peaks of both.

@@ -16,8 +16,9 @@ import (
 // cost is what one run of a program took.
 type cost struct {
 	wall     time.Duration
-	peak     int64 // bytes of resident memory of the process itself, at most
-	children int64 // the same of the biggest of its descendants
+	cpu      time.Duration // of the process and of its children
+	peak     int64         // bytes of resident memory of the process itself, at most
+	children int64         // the same of the biggest of its descendants
 	out      []byte
 }
 
@@ -26,6 +27,11 @@ type cost struct {
 // The peak is the kernel's high-water mark of each process in the tree, read every few milliseconds. What wait4 reports is of no
 // use here: it takes the larger of a process and its children, and counts what a child had of its parent before exec.
 func measure(ctx context.Context, env []string, name string, args ...string) (cost, error) {
+	return measureEvery(ctx, 5*time.Millisecond, env, name, args...)
+}
+
+// measureEvery looks at the peaks less often, where several programs are measured side by side and for long.
+func measureEvery(ctx context.Context, often time.Duration, env []string, name string, args ...string) (cost, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Env = append(os.Environ(), env...)
 	var out, errs bytes.Buffer
@@ -37,12 +43,13 @@ func measure(ctx context.Context, env []string, name string, args ...string) (co
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
 	var c cost
-	tick := time.NewTicker(5 * time.Millisecond)
+	tick := time.NewTicker(often)
 	defer tick.Stop()
 	for {
 		select {
 		case err := <-ended:
 			c.wall, c.out = time.Since(start), out.Bytes()
+			c.cpu = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
 			if err != nil {
 				return c, fmt.Errorf("%s %s: %w\n%s%s", name, strings.Join(args, " "), err, out.Bytes(), errs.Bytes())
 			}

@@ -22,6 +22,9 @@ const (
 	metadataOfOne  = 12                     // requests for what people wrote in one repository since yesterday: 5, and one a list that moved
 	perPut         = 30 * time.Millisecond  // assumed: the store
 	putsOfPiece    = 4                      // pack, index, manifest, checksums: what makes a piece last
+	listOfStore    = 100 * time.Millisecond // assumed: of a thousand names
+	namesListed    = 1000                   // in a request to the store
+	aloneAtFirst   = 256                    // checkpoints of one repository each; later ones have one more for each so many before
 	notesOfShare   = 5                      // claim, two looks, done, removal
 	lane           = 8 << 20                // assumed: bytes a second from the forge, for one repository
 	station        = 60 << 20               // assumed: bytes a second into the store, for one worker
@@ -97,7 +100,7 @@ func (b *bench) repositoriesAtScale(p plan) {
 		heap.Fix(&lanes, 0)
 	}
 	listing := time.Duration(asked) * perRequest
-	capture := time.Duration(slices.Max(lanes) * float64(time.Second))
+	capture := max(time.Duration(slices.Max(lanes)*float64(time.Second)), checkpointing(moved/p.workers, p.workers))
 	requests, allowed := asked+moved*perPiece, hourly*p.tokens
 	// The first hour's allowance is there at once, and more comes while the work is done.
 	waiting := max(0, time.Duration(float64(requests-allowed)/float64(allowed)*float64(time.Hour))-listing-capture)
@@ -105,6 +108,17 @@ func (b *bench) repositoriesAtScale(p plan) {
 	fmt.Fprintf(b.out, "| %d | %g %% | %s | %d | %d | %d | %s | %s | %s | %s | %d MiB |\n", p.repositories, p.changed*100, yes(p.metadata), p.tokens,
 		p.workers, requests, rounded(waiting), rounded(capture), rounded(composing), rounded(listing+waiting+capture+composing),
 		(memoryBase+p.repositories*memoryOfOne)>>20)
+}
+
+// checkpointing is how long a worker makes its repositories last, which it does one checkpoint at a time beside all else. Each lists the
+// indexes that all workers' checkpoints have written.
+func checkpointing(repositories, workers int) time.Duration {
+	checkpoints := float64(repositories)
+	if repositories > aloneAtFirst { // the next takes checkpoints/aloneAtFirst repositories
+		checkpoints = math.Sqrt(2 * aloneAtFirst * (checkpoints - aloneAtFirst/2))
+	}
+	lists := 1 + checkpoints*float64(workers)/2/namesListed // on average
+	return time.Duration(checkpoints * (putsOfPiece*perPut.Seconds() + lists*listOfStore.Seconds()) * float64(time.Second))
 }
 
 func yes(is bool) string {
