@@ -4,6 +4,8 @@ package e2e
 
 import (
 	"context"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"net"
 	"os"
@@ -22,9 +24,10 @@ import (
 // databaseServer is a MariaDB outside of a cluster, on its node's network.
 type databaseServer struct {
 	*cluster
-	port   string
-	socket string
-	server *exec.Cmd
+	port      string
+	socket    string
+	authority string // of its certificate, PEM
+	server    *exec.Cmd
 }
 
 const databasePassword = "it's \"secret\""
@@ -48,10 +51,21 @@ func (c *cluster) databaseServer(t *testing.T) *databaseServer {
 	if r := finish(t, install); r.exit != 0 {
 		t.Fatalf("mariadb-install-db: exit %d\n%s%s", r.exit, r.stdout, r.stderr)
 	}
+	d := &databaseServer{cluster: c, port: freePort(t), socket: filepath.Join(dir, "socket")}
+	certificate, authority := certificateFor(t, nodeAddress)
+	key, err := x509.MarshalPKCS8PrivateKey(certificate.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.authority = string(authority)
+	for name, content := range map[string][]byte{"authority.pem": authority, "key.pem": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})} {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil { //nolint:gosec // the server is another user
+			t.Fatal(err)
+		}
+	}
 	if err := exec.CommandContext(ctx, "chown", "mysql", dir).Run(); err != nil {
 		t.Fatal(err)
 	}
-	d := &databaseServer{cluster: c, port: freePort(t), socket: filepath.Join(dir, "socket")}
 	d.start(t)
 	d.sql(t, `CREATE USER backstay@'%' IDENTIFIED BY 'it\'s "secret"'; GRANT ALL ON *.* TO backstay@'%'`)
 	return d
@@ -62,6 +76,7 @@ func (d *databaseServer) start(t *testing.T) {
 	dir := filepath.Dir(d.socket)
 	d.server = d.command(context.Background(), "mariadbd", "--no-defaults", "--user=mysql", "--datadir="+filepath.Join(dir, "data"), "--socket="+d.socket,
 		"--bind-address="+nodeAddress, "--port="+d.port, "--pid-file="+filepath.Join(dir, "pid"), "--log-bin="+filepath.Join(dir, "data", "log"),
+		"--ssl-cert="+filepath.Join(dir, "authority.pem"), "--ssl-key="+filepath.Join(dir, "key.pem"),
 		"--skip-name-resolve", "--innodb-flush-log-at-trx-commit=0")
 	said := &lockedBuffer{}
 	d.server.Stdout, d.server.Stderr = said, said
@@ -119,15 +134,76 @@ func (d *databaseServer) sum(t *testing.T) string {
 	return d.sql(t, "CHECKSUM TABLE orders.data EXTENDED; SELECT COUNT(*) FROM orders.data")
 }
 
-// source is the source of a policy: an application with its two databases in pods, whose volumes are left out, and one outside.
+// secrets are those by which policies reach the server.
+func (d *databaseServer) secrets(t *testing.T) {
+	t.Helper()
+	_, stranger := certificateFor(t, nodeAddress)
+	d.kubectlWith(t, fmt.Sprintf("apiVersion: v1\nkind: Secret\nmetadata: {name: orders}\nstringData: {password: %q, ca: %q, stranger: %q, cache: %q}\n",
+		databasePassword, d.authority, stranger, cachePassword), "-n", system, "apply", "--server-side", "--force-conflicts", "-f", "-")
+}
+
+// server is how policies reach the server, whose certificate an authority has signed that a key of a Secret has.
+func (d *databaseServer) reached(authority string) string {
+	return fmt.Sprintf("engine: mysql, host: %s, port: %s, tls: {mode: verify, ca: {secretKeyRef: {name: orders, key: %s}}}, username: backstay, "+
+		"password: {secretKeyRef: {name: orders, key: password}}, databases: [orders]", nodeAddress, d.port, authority)
+}
+
+// source is the source of a policy: an application with its databases in pods, whose volumes are left out, and one outside.
 func (d *databaseServer) source(t *testing.T, namespace string) string {
 	t.Helper()
-	d.kubectlWith(t, fmt.Sprintf("apiVersion: v1\nkind: Secret\nmetadata: {name: orders}\nstringData: {password: %q}\n", databasePassword),
-		"-n", system, "apply", "--server-side", "--force-conflicts", "-f", "-")
+	d.secrets(t)
 	return fmt.Sprintf(`{applications: {namespaces: [%s], maxSkew: 10m, volumes: {exclude: ["data-mariadb-*", postgresql]}, databases: [
-  {name: orders, engine: mysql, host: %s, port: %s, tls: {mode: disable}, username: backstay, password: {secretKeyRef: {name: orders, key: password}}, databases: [orders]},
+  {name: orders, %s},
   {name: shop, engine: mysql, databases: [shop], pod: {selector: {matchLabels: {app: mariadb}}}},
-  {name: ledger, engine: postgres, host: /tmp, pod: {selector: {matchLabels: {app: postgresql}}}}]}}`, namespace, nodeAddress, d.port)
+  {name: ledger, engine: postgres, host: /tmp, pod: {selector: {matchLabels: {app: postgresql}}}},
+  {name: cache, engine: redis, password: {secretKeyRef: {name: orders, key: cache}}, pod: {selector: {matchLabels: {app: redis}}}}]}}`,
+		namespace, d.reached("ca"))
+}
+
+const cachePassword = "p4ss $word"
+
+// cache puts a Redis beside an application, with keys of several kinds.
+func (c *cluster) cache(t *testing.T, namespace string) {
+	t.Helper()
+	c.apply(t, namespace, fmt.Sprintf(`
+apiVersion: v1
+kind: Secret
+metadata: {name: redis}
+stringData: {password: %q}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: redis}
+spec:
+  selector: {matchLabels: {app: redis}}
+  template:
+    metadata: {labels: {app: redis}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: redis
+        image: lab.local/redis:7.0
+        imagePullPolicy: Never
+        command: [bash, -c, 'printf "%%s\n" "requirepass \"$PASSWORD\"" "repl-diskless-sync-delay 0" | exec redis-server -']
+        env: [{name: PASSWORD, valueFrom: {secretKeyRef: {name: redis, key: password}}}]
+        readinessProbe: {exec: {command: [bash, -c, '[ "$(REDISCLI_AUTH=$PASSWORD redis-cli PING)" = PONG ]']}, periodSeconds: 1, failureThreshold: 100}
+`, cachePassword))
+	c.kubectl(t, "-n", namespace, "rollout", "status", "--timeout=120s", "deployment/redis")
+	c.redis(t, namespace, `for i in {1..2000}; do echo "SET key$i value$i"; done | redis-cli --pipe; redis-cli LPUSH list a b c; redis-cli HSET map one 1 two 2
+redis-cli -n 3 SET other "$(head -c 100000 /dev/zero | tr '\0' x)" PXAT 4102444800000`)
+}
+
+// redis runs a script beside the application's Redis.
+func (c *cluster) redis(t *testing.T, namespace, script string) string {
+	t.Helper()
+	return c.exec(t, namespace, "deployment/redis", "bash", "-c", "set -e; export REDISCLI_AUTH=$PASSWORD\n"+script)
+}
+
+// cached is what the application's Redis has.
+func (c *cluster) cached(t *testing.T, namespace string) string {
+	t.Helper()
+	return c.redis(t, namespace, `redis-cli DBSIZE; for i in {1..2000}; do echo "GET key$i"; done | redis-cli | md5sum; redis-cli LRANGE list 0 -1; redis-cli HGETALL map
+redis-cli -n 3 STRLEN other; redis-cli -n 3 PEXPIRETIME other; redis-cli EXISTS intruder`)
 }
 
 // backupStatus is how the newest Backup of a policy stands.
@@ -150,25 +226,40 @@ func (c *cluster) backupStatus(t *testing.T, policy string) v1alpha1.BackupStatu
 	return newest.Status
 }
 
+// backupEnds waits for the end of the newest Backup of a policy.
+func (c *cluster) backupEnds(t *testing.T, policy string) v1alpha1.BackupStatus {
+	t.Helper()
+	var s v1alpha1.BackupStatus
+	c.wait(t, "the Backup of policy "+policy+" ends", 5*time.Minute, func() (bool, string) {
+		s = c.backupStatus(t, policy)
+		return s.Phase.Final(), string(s.Phase)
+	})
+	return s
+}
+
 // TestClusterDatabases: a server outside of the cluster and those in an application's pods are in one point with it, and come back
-// equal; a dump whose server is killed is none.
+// equal; a dump whose server is killed is none. A server that belongs to no application has points of its own.
 func TestClusterDatabases(t *testing.T) {
 	c := startCluster(t, "backstay")
 	i := install(t, c, t.TempDir())
 	const ns = "shop-databases"
 	c.shop(t, ns, 1000)
+	c.cache(t, ns)
 	d := c.databaseServer(t)
+	d.sql(t, "ALTER USER backstay@'%' REQUIRE SSL")
 	orders := d.fill(t, 2000)
 	shop, ledger := c.shopData(t, ns)
-	c.apply(t, system, `
-apiVersion: backstay.io/v1alpha1
-kind: Policy
-metadata: {name: databases}
-spec: {location: main, suspend: true, sources: [`+d.source(t, ns)+`]}`)
+	cache := c.cached(t, ns)
+	policy := func(name, rest string) {
+		c.apply(t, system, fmt.Sprintf("apiVersion: backstay.io/v1alpha1\nkind: Policy\nmetadata: {name: %s}\nspec: {location: main, %s}", name, rest))
+	}
+	policy("databases", "suspend: true, sources: ["+d.source(t, ns)+"]")
+	policy("server", "sources: [{name: orders.example, database: {"+d.reached("ca")+"}}]")
+	policy("stranger", "sources: [{name: stranger.example, database: {"+d.reached("stranger")+"}}]")
 
 	i.backstay(t, "backup", "app/"+ns, "--policy", "databases")
 	s := c.backupStatus(t, "databases")
-	if s.Phase != v1alpha1.PhaseComplete || len(s.Databases) != 3 {
+	if s.Phase != v1alpha1.PhaseComplete || len(s.Databases) != 4 {
 		t.Fatalf("backup %+v", s)
 	}
 	for _, d := range s.Databases {
@@ -177,11 +268,23 @@ spec: {location: main, suspend: true, sources: [`+d.source(t, ns)+`]}`)
 		}
 	}
 	t.Logf("instant %+v\ndatabases %+v", s.Instant, s.Databases)
+	own := c.backupEnds(t, "server")
+	if own.Phase != v1alpha1.PhaseComplete || len(own.Sources) != 1 || own.Sources[0].Point == "" {
+		t.Fatalf("the server's own backup: %+v", own)
+	}
+	if s := c.backupEnds(t, "stranger"); s.Phase == v1alpha1.PhaseComplete || !strings.Contains(strings.Join(s.Problems, " "), "certificate") {
+		t.Errorf("a server whose certificate somebody else has signed: %+v", s)
+	}
+	if said := i.fromVault(t, "show", s.Point); !strings.Contains(said, "skew ") || strings.Count(said, "after the point's time") != 4 ||
+		!strings.Contains(said, "databases/orders: at log.0") {
+		t.Errorf("the moments of databases are not shown:\n%s", said)
+	}
 
 	spoil := func() {
 		d.sql(t, "DELETE FROM orders.data WHERE id > 10; CREATE TABLE orders.intruder (a INT)")
 		c.exec(t, ns, "statefulset/mariadb", "mariadb", "-e", "DELETE FROM shop.data WHERE id % 2 = 0")
 		c.exec(t, ns, "deployment/postgresql", "psql", "-q", "-h", "/tmp", "-U", "postgres", "-c", "DELETE FROM data WHERE id % 3 = 0")
+		c.redis(t, ns, "redis-cli DEL key7 list; redis-cli SET intruder 1; redis-cli -n 3 FLUSHDB")
 	}
 	back := func(when string) {
 		t.Helper()
@@ -191,6 +294,19 @@ spec: {location: main, suspend: true, sources: [`+d.source(t, ns)+`]}`)
 		if m, p := c.shopData(t, ns); m != shop || p != ledger {
 			t.Errorf("%s: the pods' servers have %q and %q, had %q and %q", when, m, p, shop, ledger)
 		}
+		if got := c.cached(t, ns); got != cache {
+			t.Errorf("%s: Redis has %q, had %q", when, got, cache)
+		}
+	}
+	spoil()
+	password := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(password, []byte(databasePassword), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	i.fromVault(t, "restore", own.Sources[0].Point, "--to", "mysql://backstay@"+net.JoinHostPort(nodeAddress, d.port)+"?tls=verify",
+		"--ca-file", filepath.Join(filepath.Dir(d.socket), "authority.pem"), "--database-password-file", password, "--replace")
+	if got := d.sum(t); got != orders {
+		t.Errorf("the server's own point: it has %q, had %q", got, orders)
 	}
 	spoil()
 	restore := func(name, more string) verdictOfRestore {
@@ -204,14 +320,14 @@ spec: {location: main, suspend: true, sources: [`+d.source(t, ns)+`]}`)
 		})
 		return verdictOfRestore{r.Status.Phase, strings.Join(r.Status.Problems, "; ")}
 	}
-	if v := restore("keeps", ""); v.phase != v1alpha1.PhaseIncomplete || strings.Count(v.problems, "not empty") != 3 {
+	if v := restore("keeps", ""); v.phase != v1alpha1.PhaseIncomplete || strings.Count(v.problems, "not empty") != 3 || !strings.Contains(v.problems, "has keys") {
 		t.Errorf("a restore that keeps what is there: %+v", v)
 	}
 	if got := d.sum(t); got == orders {
 		t.Error("a restore that keeps has replaced the database outside")
 	}
-	if v := restore("replaces", ", existing: replace"); v.phase == v1alpha1.PhaseFailed || strings.Contains(v.problems, "database ") {
-		t.Fatalf("a restore that replaces: %+v", v) // it names the claims that are left out
+	if v := restore("replaces", ", existing: replace"); v.phase == v1alpha1.PhaseFailed || strings.Contains(v.problems, "database ") || strings.Contains(v.problems, "volume of claim") {
+		t.Fatalf("a restore that replaces: %+v", v)
 	}
 	back("restored")
 

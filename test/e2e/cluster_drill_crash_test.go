@@ -3,6 +3,8 @@
 package e2e
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -50,14 +52,16 @@ func TestClusterDrillKilledInEveryPhase(t *testing.T) {
 	}
 }
 
-// TestClusterDrillCauses: a probe and a pod that a drill waits for in vain, and a Drill that is deleted half way.
+// TestClusterDrillCauses: a probe and a pod that a drill waits for in vain, a Drill that is deleted half way, and a database that it does not
+// look at.
 func TestClusterDrillCauses(t *testing.T) {
 	c := startCluster(t, "backstay")
 	d := newDrilled(t, c, "drilled")
 	t.Run("probe", func(t *testing.T) {
 		d.fails(t, "probe", v1alpha1.DrillSpec{DrillChecks: v1alpha1.DrillChecks{
 			HTTP: []v1alpha1.HTTPCheck{{Service: "web", Path: "/broken"}},
-		}}, `http web:/broken: it answers 500 Internal Server Error`)
+			Exec: []v1alpha1.ExecCheck{mariadb("SELECT COUNT(*) FROM shop.data WHERE id = 4711", "1")},
+		}}, `(?s)http web:/broken: it answers 500 Internal Server Error.*exec mariadb: it prints "0", and not "1"`)
 	})
 	t.Run("deleted", func(t *testing.T) {
 		o := &v1alpha1.Drill{
@@ -72,11 +76,38 @@ func TestClusterDrillCauses(t *testing.T) {
 		d.kubectl(t, "-n", system, "delete", "drills.backstay.io", "deleted", "--timeout=300s")
 		d.asItWas(t)
 	})
+	t.Run("outside", func(t *testing.T) {
+		server := c.databaseServer(t)
+		server.fill(t, 100)
+		d.kubectlWith(t, fmt.Sprintf("apiVersion: v1\nkind: Secret\nmetadata: {name: orders}\nstringData: {password: %q}\n", databasePassword),
+			"-n", system, "apply", "--server-side", "-f", "-")
+		d.dumps(t, fmt.Sprintf("      - {name: orders, engine: mysql, host: %s, port: %s, tls: {mode: disable}, username: backstay, databases: [orders], "+
+			"password: {secretKeyRef: {name: orders, key: password}}}\n", nodeAddress, server.port))
+		d.backup(t)
+		server.sql(t, "DELETE FROM orders.data WHERE id > 10")
+		now := server.sum(t)
+		d.fails(t, "outside", d.good(), `database databases/orders: not looked at`)
+		spec := d.good()
+		spec.ExceptDatabases = []string{"orders"}
+		o := d.make(t, "excepted", spec)
+		if o.Status.Phase != v1alpha1.PhaseComplete || !checked(o, "sql", `"100"`) {
+			t.Fatalf("status %+v", o.Status)
+		}
+		if message := d.proof(t, o, "True"); !strings.Contains(message, "nobody looked at databases/orders") {
+			t.Errorf("the point says %q", message)
+		}
+		if said := d.backstay(t, "points", "app/"+d.namespace); !strings.Contains(said, "PROVEN") || !strings.Contains(said, " in part\n") {
+			t.Errorf("points:\n%s", said)
+		}
+		d.asItWas(t)
+		if got := server.sum(t); got != now {
+			t.Errorf("the server outside has %q, had %q", got, now)
+		}
+	})
 	t.Run("pod", func(t *testing.T) {
 		d.serves(t, "true")
-		d.backstay(t, "backup", "app/"+d.namespace)
-		d.settled(t)
-		d.was = d.everything(t)
+		d.dumps(t, "")
+		d.backup(t)
 		spec := d.good()
 		spec.ReadyWithin = "30s"
 		d.fails(t, "pod", spec, `ready drilled/deployment\.apps/web: 0 of 1 pods are ready`)

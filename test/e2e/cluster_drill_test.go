@@ -96,11 +96,36 @@ func newDrilled(t *testing.T, c *cluster, namespace string) *drilled {
 	d := &drilled{installed: install(t, c, bucket), api: c.connect(t).Client, namespace: namespace, bucket: bucket}
 	d.shop(t, namespace, 100)
 	d.serves(t, "false")
-	d.backstay(t, "backup", "app/"+namespace)
-	d.settled(t)
+	d.dumps(t, "")
+	d.backup(t)
 	d.noLeftovers(t)
-	d.was = d.everything(t)
 	return d
+}
+
+// dumps has the application's points hold a dump of its MariaDB, and of other databases.
+func (d *drilled) dumps(t *testing.T, others string) {
+	t.Helper()
+	d.apply(t, system, `
+apiVersion: backstay.io/v1alpha1
+kind: Policy
+metadata: {name: drilled}
+spec:
+  location: main
+  suspend: true
+  sources:
+  - applications:
+      namespaces: [`+d.namespace+`]
+      databases:
+      - {name: shop, engine: mysql, databases: [shop], pod: {selector: {matchLabels: {app: mariadb}}}}
+`+others)
+}
+
+// backup makes a point of the application, and notes how the cluster is.
+func (d *drilled) backup(t *testing.T) {
+	t.Helper()
+	d.backstay(t, "backup", "app/"+d.namespace, "--policy", "drilled")
+	d.settled(t)
+	d.was = d.everything(t)
 }
 
 // serves has the web be ready everywhere, or only where it is now.
@@ -210,8 +235,14 @@ func mariadb(query, want string) v1alpha1.ExecCheck {
 func (d *drilled) good() v1alpha1.DrillSpec {
 	return v1alpha1.DrillSpec{DrillChecks: v1alpha1.DrillChecks{
 		HTTP: []v1alpha1.HTTPCheck{{Service: "web", Port: "http", Path: "/health", Contains: "shop"}},
+		SQL:  []v1alpha1.SQLCheck{{Query: "SELECT COUNT(*) FROM data", Want: text("100")}},
 		Exec: []v1alpha1.ExecCheck{mariadb("SELECT COUNT(*) FROM shop.data", "100")},
 	}}
+}
+
+// checked reports whether a drill made a check that passed and found that.
+func checked(o *v1alpha1.Drill, what, found string) bool {
+	return slices.ContainsFunc(o.Status.Checks, func(c v1alpha1.DrillCheck) bool { return c.What == what && c.OK && strings.Contains(c.Detail, found) })
 }
 
 // TestClusterDrill proves a point of an application in a scratch namespace, and finds a row that is missing and bytes that are not as stored.
@@ -229,6 +260,9 @@ func TestClusterDrill(t *testing.T) {
 	if proven.Status.Phase != v1alpha1.PhaseComplete || proven.Status.RestoreTook == "" || len(proven.Status.Problems) > 0 {
 		t.Fatalf("status %+v", proven.Status)
 	}
+	if !checked(proven, "sql", `"100"`) || !checked(proven, "database", "loaded") {
+		t.Errorf("checks %+v", proven.Status.Checks)
+	}
 	for _, want := range []string{"service/web ClusterIP", "cronjob/yearly suspended", "networkpolicy/backstay-drill", "deployment/web"} {
 		if !slices.Contains(seen, want) {
 			t.Errorf("scratch has %q, and no %q", seen, want)
@@ -242,16 +276,16 @@ func TestClusterDrill(t *testing.T) {
 	d.proof(t, proven, "True")
 	d.asItWas(t)
 	for _, want := range []string{
-		`backstay_drills\{phase="Complete"\} 1\n`, `backstay_application_proven_timestamp_seconds\{application="drilled",namespace="` + system + `",policy=""\} [1-9]`,
-		`backstay_application_drill_restore_seconds\{application="drilled",namespace="` + system + `",policy=""\} [1-9]`,
+		`backstay_drills\{phase="Complete"\} 1\n`, `backstay_application_proven_timestamp_seconds\{application="drilled",namespace="` + system + `",policy="drilled"\} [1-9]`,
+		`backstay_application_drill_restore_seconds\{application="drilled",namespace="` + system + `",policy="drilled"\} [1-9]`,
 	} {
 		d.counts(t, want)
 	}
 
 	t.Run("row", func(t *testing.T) {
 		d.fails(t, "row", v1alpha1.DrillSpec{DrillChecks: v1alpha1.DrillChecks{
-			Exec: []v1alpha1.ExecCheck{mariadb("SELECT COUNT(*) FROM shop.data WHERE id = 4711", "1")},
-		}}, `exec mariadb: it prints "0", and not "1"`)
+			SQL: []v1alpha1.SQLCheck{{Database: "shop", Query: "SELECT id FROM data WHERE id = 4711"}},
+		}}, `sql shop: "SELECT id FROM data WHERE id = 4711": has ""`)
 		d.counts(t, `backstay_application_proven_timestamp_seconds\{application="drilled".*\} 0\n`)
 	})
 	t.Run("blob", func(t *testing.T) {

@@ -5,6 +5,7 @@ package e2e
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/backstay/backstay/api/v1alpha1"
 )
@@ -110,6 +111,31 @@ spec:
 		policy(t, ", volumes: {withoutSnapshot: skip}, hooks: [{selector: {matchLabels: {app: counter}}, before: [/no-such-program]}]")
 		backup(t, 3, "instant/hooks", "counter")
 	})
+	t.Run("the key that evidence is signed with", func(t *testing.T) {
+		policy(t, ", volumes: {withoutSnapshot: skip}")
+		key, id := c.evidenceSecret(t)
+		before := i.evidence(t)
+		if before.exit != 0 || before.Statements < 4 || before.Signers[id] != before.Statements { // each of the Jobs above made one
+			t.Fatalf("evidence %+v, want all of it signed with %s", before, id)
+		}
+		c.kubectl(t, "-n", system, "delete", "secret", "backstay-evidence")
+		unsigned := backup(t, 0, "evidence is not signed", "it is lost")
+		c.kubectl(t, "-n", system, "delete", "restorepoint", unsigned.RestorePoint)
+		c.wait(t, "the location says that evidence is not signed", 2*time.Minute, func() (bool, string) {
+			said := c.kubectl(t, "-n", system, "get", "location", "main", "-o", `jsonpath={.status.conditions[?(@.type=="Ready")].message}`)
+			return strings.Contains(said, "evidence is not signed"), said
+		})
+		if lost := i.evidence(t); lost.exit != 3 || len(lost.Unsigned) != 2 || lost.Deleted != 1 || len(lost.Faults) != 0 {
+			t.Errorf("with the key lost: %+v, want a point and its deletion unsigned", lost)
+		}
+		c.apply(t, system, "apiVersion: v1\nkind: Secret\nmetadata: {name: backstay-evidence}\ndata: {key.pem: "+key+"}\n")
+		if s := backup(t, 0); strings.Contains(strings.Join(s.Problems, "\n"), "evidence") {
+			t.Errorf("problems %q", s.Problems)
+		}
+		if after := i.evidence(t); after.Signers[id] != before.Statements+1 || len(after.Unsigned) != 2 || len(after.Faults) != 0 {
+			t.Errorf("with the key put back: %+v", after)
+		}
+	})
 	t.Run("objects that will not list", func(t *testing.T) {
 		policy(t, ", volumes: {withoutSnapshot: skip}")
 		c.apply(t, "default", relics)
@@ -152,9 +178,7 @@ webhooks:
 // fromVault runs backstay on the vault itself, as somebody who has nothing but location and password.
 func (i *installed) fromVault(t *testing.T, args ...string) string {
 	t.Helper()
-	cmd := i.command(t.Context(), i.binary(t), append(args, "--location", i.url)...)
-	cmd.Env = append(append(cmd.Env, i.env...), "BACKSTAY_PASSWORD="+vaultPassword, "HOME="+t.TempDir())
-	r := finish(t, cmd)
+	r := i.off(t, t.TempDir(), args...)
 	if r.exit != 0 {
 		t.Fatalf("backstay %s: exit %d\n%s", strings.Join(args, " "), r.exit, r.stderr)
 	}

@@ -14,23 +14,10 @@ import (
 )
 
 // The machine and the forge are gone. Another machine, with nothing but the program, the store and the password, brings the repositories
-// back and what their forge knew, by the commands of docs/disaster.md as they stand. TestClusterDisaster does the same with an application.
+// back and what their forge knew, by the commands of docs/disaster.md as they stand. TestClusterDisaster loses a cluster, too.
 func TestDisaster(t *testing.T) {
-	const page = "docs/disaster.md"
-	lost := startGitea(t)
-	lost.people(t)
-	lost.populateWith(t, "alpha/api", 7, 9)
-	lost.call(t, http.MethodPatch, "/repos/alpha/api", map[string]any{"private": true}, nil) // as restores make them
-	source, _ := lost.metadata(t, "alpha/api")
-	want := filepath.Join(t.TempDir(), "api.git")
-	gitEnv(t, lost.gitEnv(), t.TempDir(), "clone", "-q", "--mirror", lost.url+"/alpha/api.git", want)
 	b := newBackstay(t)
-	token := filepath.Join(b.home, "token")
-	if err := os.WriteFile(token, []byte(lost.token+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	b.ok(t, "backup", "--organization", "alpha", "--metadata", lost.url, "--forge", "gitea", "--git-token-file", token, "--ca-file", lost.ca)
-
+	lost := loseForge(t, b)
 	store := filepath.Join(t.TempDir(), "store") // what is left
 	if err := os.Rename(b.vault, store); err != nil {
 		t.Fatal(err)
@@ -38,10 +25,40 @@ func TestDisaster(t *testing.T) {
 	if err := os.RemoveAll(b.home); err != nil {
 		t.Fatal(err)
 	}
-	lost.wipe(t)
+	lost.comesBack(t, "VAULT_URL=file://"+store, "VAULT_PASSWORD="+password)
+}
 
+// lostForge is what is known of a forge that is gone.
+type lostForge struct {
+	url        string
+	source     neutral.Source // its metadata
+	repository string         // a mirror of its repository
+}
+
+// loseForge backs up a forge and ends it.
+func loseForge(t *testing.T, b *backstay) *lostForge {
+	t.Helper()
+	g := startGitea(t)
+	g.people(t)
+	g.populateWith(t, "alpha/api", 7, 9)
+	g.call(t, http.MethodPatch, "/repos/alpha/api", map[string]any{"private": true}, nil) // as restores make them
+	lost := &lostForge{url: g.url, repository: filepath.Join(t.TempDir(), "api.git")}
+	lost.source, _ = g.metadata(t, "alpha/api")
+	gitEnv(t, g.gitEnv(), t.TempDir(), "clone", "-q", "--mirror", g.url+"/alpha/api.git", lost.repository)
+	token := filepath.Join(b.home, "token")
+	if err := os.WriteFile(token, []byte(g.token+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.ok(t, "backup", "--organization", "alpha", "--metadata", g.url, "--forge", "gitea", "--git-token-file", token, "--ca-file", g.ca)
+	g.wipe(t)
+	return lost
+}
+
+// comesBack runs the page's commands on a new machine, with a new forge; env says where the store is.
+func (lost *lostForge) comesBack(t *testing.T, env ...string) {
+	t.Helper()
+	const page = "docs/disaster.md"
 	home := t.TempDir()
-	env := []string{"VAULT_URL=file://" + store, "VAULT_PASSWORD=" + password}
 	said := runScript(t, home, home, block(t, page, "sh"), env...)
 	if !strings.Contains(said, "\ngood: 1 point") {
 		t.Errorf("nothing was verified: %s", said)
@@ -53,7 +70,7 @@ func TestDisaster(t *testing.T) {
 	if fsck := git(t, found[0], "fsck", "--full", "--strict"); strings.Contains(fsck, "missing") {
 		t.Errorf("git says %s", fsck)
 	}
-	same(t, found[0], want)
+	same(t, found[0], lost.repository)
 	if _, err := os.Stat(filepath.Join(home, "pages", "index.html")); err != nil {
 		t.Error(err)
 	}
@@ -66,11 +83,11 @@ func TestDisaster(t *testing.T) {
 	trusting := strings.ReplaceAll(block(t, page, "sh forge"), "--git-token-file token", "--git-token-file token --ca-file "+next.ca)
 	runScript(t, home, home, trusting, append(env, "NEW_FORGE="+next.url)...)
 	back, _ := next.metadata(t, "alpha/api")
-	compareMetadata(t, source, back, fidelityOf(t, source, next), lost.url, next.url)
+	compareMetadata(t, lost.source, back, fidelityOf(t, lost.source, next), lost.url, next.url)
 	again := filepath.Join(t.TempDir(), "api.git")
 	gitEnv(t, next.gitEnv(), t.TempDir(), "clone", "-q", "--mirror", next.url+"/alpha/api.git", again)
 	for _, ref := range []string{"refs/heads/", "refs/tags/"} { // those of pull requests are the forge's own
-		if got, want := git(t, again, "for-each-ref", ref), git(t, want, "for-each-ref", ref); got != want {
+		if got, want := git(t, again, "for-each-ref", ref), git(t, lost.repository, "for-each-ref", ref); got != want {
 			t.Errorf("the new forge has\n%s\nwant\n%s", got, want)
 		}
 	}

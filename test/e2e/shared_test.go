@@ -25,11 +25,10 @@ const (
 	sharedTime         = 5 * time.Minute // for what ends by itself
 )
 
-// startS3 serves a bucket on loopback until the test ends.
-func startS3(t *testing.T) (address string, env []string) {
+// startS3 serves a directory as a bucket on loopback until the test ends.
+func startS3(t *testing.T, dir string) (address string, env []string) {
 	t.Helper()
-	dir := t.TempDir()
-	if err := os.Mkdir(filepath.Join(dir, "vault"), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Join(dir, "vault"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	const key, secret = "backstay-test", "not-much-of-a-secret"
@@ -175,7 +174,7 @@ const (
 
 func newCrew(t *testing.T, late bool) *crew {
 	t.Helper()
-	address, env := startS3(t)
+	address, env := startS3(t, t.TempDir())
 	h := newHub(t)
 	for i := range sharedRepositories {
 		h.add(t, owner, fmt.Sprintf("r%02d", i))
