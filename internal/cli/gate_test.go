@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -81,22 +82,24 @@ func TestGate(t *testing.T) {
 		{name: "no end", script: []v1alpha1.GateStatus{waits}, deadline: 100 * time.Millisecond, class: fault.ErrUnavailable, says: "it is not open after 100ms: snapshots are taken"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			v, said := newVisitor(&gatekeeper{refuses: test.refuses, script: test.script}, test.ahead)
-			deadline := test.deadline
-			if deadline == 0 {
-				deadline = time.Minute
-			}
-			err := v.wait(t.Context(), deadline)
-			if !errors.Is(err, test.class) || test.class == nil && err != nil {
-				t.Errorf("error %v, want %v", err, test.class)
-			}
-			text := said.String()
-			if err != nil {
-				text += err.Error()
-			}
-			if !strings.Contains(text, test.says) {
-				t.Errorf("it says %q, want %q", text, test.says)
-			}
+			synctest.Test(t, func(t *testing.T) { // no deadline ends before what is to be seen within it
+				v, said := newVisitor(&gatekeeper{refuses: test.refuses, script: test.script}, test.ahead)
+				deadline := test.deadline
+				if deadline == 0 {
+					deadline = time.Minute
+				}
+				err := v.wait(t.Context(), deadline)
+				if !errors.Is(err, test.class) || test.class == nil && err != nil {
+					t.Errorf("error %v, want %v", err, test.class)
+				}
+				text := said.String()
+				if err != nil {
+					text += err.Error()
+				}
+				if !strings.Contains(text, test.says) {
+					t.Errorf("it says %q, want %q", text, test.says)
+				}
+			})
 		})
 	}
 }
@@ -105,12 +108,14 @@ func TestGate(t *testing.T) {
 func TestGateWhosePodIsToEnd(t *testing.T) {
 	waits := v1alpha1.GateStatus{Phase: v1alpha1.GateWaiting, Message: "waits"}
 	keeper := &gatekeeper{script: []v1alpha1.GateStatus{waits, waits, {Phase: v1alpha1.GateClosed, Reason: v1alpha1.GateFailed, Message: "the bucket is gone"}}}
-	v, _ := newVisitor(keeper, 0)
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := v.wait(ctx, time.Minute); err == nil || !strings.Contains(err.Error(), "the bucket is gone") {
-		t.Errorf("it says %v", err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		v, _ := newVisitor(keeper, 0)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := v.wait(ctx, time.Minute); err == nil || !strings.Contains(err.Error(), "the bucket is gone") {
+			t.Errorf("it says %v", err)
+		}
+	})
 }
 
 // newVisitor is a pod before a gate, with a clock that goes ahead whenever it is looked at.
