@@ -125,6 +125,7 @@ func TestWhatAProgramLeavesRunning(t *testing.T) {
 			t.Fatal(err)
 		}
 		o := started(t.Context(), t, Local{}, Command{Argv: []string{"sh", "-c", "exec 3<&0 2>/dev/null; (cat <&3) & echo first"}, Stdin: reads})
+		o.left = time.Minute // it writes as soon as it can
 		<-o.done
 		reads.Close()
 		if _, err := writes.WriteString("second\n"); err != nil {
@@ -137,7 +138,7 @@ func TestWhatAProgramLeavesRunning(t *testing.T) {
 	})
 	t.Run("holds on", func(t *testing.T) {
 		o := shell(t.Context(), t, "sleep 300 2>/dev/null & echo $!")
-		o.left = 100 * time.Millisecond
+		o.left = time.Second // in which what is there already is read, also on a busy machine
 		content, err := io.ReadAll(o)
 		killLeft(t, string(content))
 		if !errors.Is(err, fault.ErrIncomplete) || len(content) == 0 {

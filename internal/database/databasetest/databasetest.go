@@ -4,11 +4,12 @@ package databasetest
 import (
 	"bytes"
 	"context"
-	"net"
+	"errors"
 	"os"
 	"os/exec"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/backstay/backstay/internal/database"
@@ -47,15 +48,32 @@ func Open(t *testing.T) string {
 	return dir
 }
 
-// Port is one that nobody listens on.
+// Port is one that nobody listens on, and that nobody is given by chance until the test ends. Who asks for it by its number gets it, as
+// servers do that reuse addresses.
 func Port(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // local
+	held, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()                     //nolint:errcheck // nobody came
-	return l.Addr().(*net.TCPAddr).Port //nolint:errcheck // what tcp gives
+	t.Cleanup(func() {
+		if err := syscall.Close(held); err != nil {
+			t.Error(err)
+		}
+	})
+	syscall.CloseOnExec(held)
+	err = errors.Join(
+		syscall.SetsockoptInt(held, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1),
+		syscall.Bind(held, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), // and no Listen, which would keep the server out
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at, err := syscall.Getsockname(held)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return at.(*syscall.SockaddrInet4).Port //nolint:errcheck // of the family asked for
 }
 
 // SQL has MariaDB do something, and gives its answer.
