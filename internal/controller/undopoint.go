@@ -118,7 +118,7 @@ func (c *controller) pointOf(ctx context.Context, r *v1alpha1.Restore) (*v1alpha
 	want := r.Spec.Latest
 	for i := range all.Items {
 		if p := &all.Items[i]; want != nil && p.Spec.Application == want.Application && p.Spec.Location == want.Location {
-			return p, nil
+			return p.DeepCopy(), nil // its revisions go into a Backup, which the API server's answer is read into
 		}
 	}
 	return nil, fault.New("restore "+r.Name, fault.ErrNotFound, "no point of the application is there", "")
