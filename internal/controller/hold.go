@@ -216,7 +216,7 @@ func (d deployments) nudge(ctx context.Context, u *unstructured.Unstructured) er
 // used notes that a sync that was held has begun: its Gate lets no other through. It reports whether there was one.
 func (d deployments) used(ctx context.Context, sync *v1alpha1.Sync) (bool, error) {
 	var gates v1alpha1.GateList
-	if err := d.client.List(ctx, &gates, client.HasLabels{labelHeld}); err != nil {
+	if err := d.direct.List(ctx, &gates, client.HasLabels{labelHeld}); err != nil { // as held does: a sync may begin before the cache has its Gate
 		return false, fmt.Errorf("list gates: %w", err)
 	}
 	for i := range gates.Items {
