@@ -3,9 +3,12 @@ package controller_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -30,11 +33,12 @@ func TestMain(m *testing.M) { kubetest.Main(m) }
 // world is a cluster with a controller on it that has its own rights and no others. The test plays the Job controller and the worker.
 type world struct {
 	*testing.T
-	admin  client.Client
-	own    *kube.Cluster // the controller's
-	system string
-	clock  *clock
-	start  func() (stop func())
+	admin   client.Client
+	own     *kube.Cluster // the controller's
+	system  string
+	clock   *clock
+	start   func() (stop func())
+	running bool // a controller does
 }
 
 // clock is the controller's: the real one, and what a test adds to it.
@@ -81,9 +85,11 @@ func newWorld(t *testing.T, change ...func(*controller.Options)) *world {
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() { ended <- controller.Run(ctx, o) }()
+		w.running = true
 		var once sync.Once
 		stop := func() {
 			once.Do(func() {
+				w.running = false
 				cancel()
 				if err := <-ended; err != nil {
 					t.Error("controller: ", err)
@@ -172,18 +178,20 @@ func (w *world) apply(name string) {
 	}
 }
 
+// freePort is below those that the kernel gives to whoever asks for any: another process would get one of them before the controller listens,
+// or while it is started anew.
 func freePort(t *testing.T) string {
 	t.Helper()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	const first, most = 20000, 12000
+	for range 100 {
+		port := strconv.Itoa(first + rand.IntN(most)) //nolint:gosec // nobody is to be kept from guessing it
+		if l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:"+port); err == nil {
+			l.Close()
+			return port
+		}
 	}
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return port
+	t.Fatal("no port is free")
+	return ""
 }
 
 func (w *world) create(o client.Object) {
@@ -215,6 +223,40 @@ func (w *world) eventually(what string, check func() string) {
 func (w *world) cached() {
 	w.Helper()
 	time.Sleep(time.Second)
+}
+
+// seen waits until the controller has a policy in its cache: a sync that it sees before goes by none, and is not looked at again.
+func (w *world) seen(p *v1alpha1.Policy) {
+	w.Helper()
+	if !w.running { // one that starts later begins with all that is there
+		return
+	}
+	w.eventually("policy "+p.Name+" is seen", func() string {
+		if err := w.get(p); err != nil {
+			return err.Error()
+		}
+		if p.Status.ObservedGeneration != p.Generation {
+			return fmt.Sprintf("generation %d of %d is", p.Status.ObservedGeneration, p.Generation)
+		}
+		return ""
+	})
+}
+
+// served waits until the API server serves kinds that were defined a moment ago: a controller that finds them missing looks again after half a
+// minute.
+func (w *world) served(group, version string, kinds ...string) {
+	w.Helper()
+	for _, kind := range kinds {
+		w.eventually("kind "+kind, func() string {
+			list := &unstructured.UnstructuredList{}
+			list.SetAPIVersion(group + "/" + version)
+			list.SetKind(kind + "List")
+			if err := w.admin.List(w.Context(), list, client.Limit(1)); err != nil {
+				return err.Error()
+			}
+			return ""
+		})
+	}
 }
 
 // status changes an object's status, as the worker does, and tries again where the controller was faster.

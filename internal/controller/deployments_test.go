@@ -35,6 +35,7 @@ func (w *world) argo() {
 				operation: {type: object, x-kubernetes-preserve-unknown-fields: true},
 				status: {type: object, x-kubernetes-preserve-unknown-fields: true}}}}}]}}`))
 	})
+	w.served("argoproj.io", "v1alpha1", "Application")
 }
 
 // application makes an Application that deploys into a namespace, and has deployed the revision aaa.
@@ -93,6 +94,7 @@ func (w *world) guards(into string, change ...func(*v1alpha1.GitOps)) *v1alpha1.
 		},
 	}
 	w.create(p)
+	w.seen(p)
 	return p
 }
 
@@ -234,6 +236,8 @@ func TestOperationsThatComeAndGo(t *testing.T) {
 	base := w.clock.now().Truncate(time.Second)
 	w.syncsAt(a, base, "Succeeded", selfHeal)
 	w.recorded(into, v1alpha1.GateSelfHeal) // it watches
+	fence := w.knocks(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: into, Name: "gone"}})
+	w.answered(fence, "Closed/BackupFailed") // so its cache has the Gate that was made before
 	const many = 15
 	for i := range many {
 		w.syncsAt(a, base.Add(time.Duration(i)*time.Second), "Succeeded", selfHeal)

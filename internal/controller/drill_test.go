@@ -76,10 +76,11 @@ func (w *world) pointOf(p *v1alpha1.Policy, application, name string, ago time.D
 		},
 	}
 	w.create(o)
+	w.stands(o, &o.Status.Conditions, "Ready", "True/Complete") // so the controller has seen it
 	return o
 }
 
-// found is what the location's worker does after a drill.
+// found is what the location's worker does after a drill; it returns when the controller has seen it, where the last drill found something else.
 func (w *world) found(p *v1alpha1.RestorePoint, problems ...string) {
 	w.Helper()
 	proof := &v1alpha1.PointProof{Time: metav1.NewTime(w.clock.now()), Proven: len(problems) == 0, RestoreTook: "43s", Problems: problems}
@@ -93,6 +94,7 @@ func (w *world) found(p *v1alpha1.RestorePoint, problems ...string) {
 		}
 		return ""
 	})
+	w.stands(p, &p.Status.Conditions, "Proven", map[bool]string{true: "True/Proven", false: "False/NotProven"}[proof.Proven])
 }
 
 func (w *world) drills() []v1alpha1.Drill {

@@ -28,6 +28,7 @@ func (w *world) flux() {
 		if client.IgnoreAlreadyExists(err) != nil {
 			w.Fatal(err)
 		}
+		w.served(kind[0], "v1", kind[1])
 	}
 }
 

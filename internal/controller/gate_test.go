@@ -219,7 +219,11 @@ func TestWhatAGateAnswers(t *testing.T) {
 			if err := w.admin.Delete(w.Context(), p); err != nil {
 				w.Fatal(err)
 			}
-			w.cached()
+			later := &v1alpha1.Policy{ObjectMeta: metav1.ObjectMeta{Namespace: w.system, Name: "later"}, Spec: v1alpha1.PolicySpec{
+				Location: "vault", Suspend: true, Sources: []v1alpha1.Source{{Applications: &v1alpha1.Applications{Namespaces: []string{w.system}}}},
+			}}
+			w.create(later)
+			w.seen(later) // and that the other is gone
 		}, want: "Closed/Unprotected", says: "gitops: {}"},
 		{name: "first sync", before: func(w *world, s shop) {
 			w.deploys(s.application, `{history: [], resources: [`+away+`, {kind: Namespace, name: shop, status: Synced}]}`)
@@ -440,7 +444,7 @@ func TestABackupThatIsUnderWayIsJoined(t *testing.T) {
 	w.create(b)
 	w.job("backup")
 	w.status(b, func() { b.Status.Started = &metav1.Time{Time: w.clock.now()} })
-	w.cached()
+	w.phase(w.backup(w.system, "later", w.namespace()), v1alpha1.PhasePending) // so the controller has seen that the other was begun
 	g := w.knocks(s.pod)
 	if got := w.waited(g); got.Name != "nightly" {
 		t.Errorf("it waits for %s", got.Name)
@@ -490,7 +494,15 @@ func TestAFreshPoint(t *testing.T) {
 			}
 			test.change(w, s, &p.Spec)
 			w.create(p)
-			w.cached()
+			w.eventually("the point is seen", func() string {
+				if err := w.get(p); err != nil {
+					return err.Error()
+				}
+				if len(p.Status.Conditions) == 0 {
+					return "nothing is said of it"
+				}
+				return ""
+			})
 			g := w.knocks(s.pod)
 			if !test.fresh {
 				w.waited(g)
@@ -580,12 +592,14 @@ func TestWhichPolicyGoverns(t *testing.T) {
 	into := w.namespace()
 	a := w.application(w.system, "shop", into)
 	policy := func(name string, source v1alpha1.Applications) {
-		w.create(&v1alpha1.Policy{
+		p := &v1alpha1.Policy{
 			ObjectMeta: metav1.ObjectMeta{Namespace: w.system, Name: name},
 			Spec: v1alpha1.PolicySpec{
 				Location: "vault", Suspend: true, GitOps: &v1alpha1.GitOps{}, Sources: []v1alpha1.Source{{Applications: &source}},
 			},
-		})
+		}
+		w.create(p)
+		w.seen(p)
 	}
 	for i, test := range []struct {
 		name   string
@@ -604,7 +618,6 @@ func TestWhichPolicyGoverns(t *testing.T) {
 		{"z-argocd", v1alpha1.Applications{ArgoCD: []string{w.system + "/shop"}}, false, v1alpha1.Applications{}},
 	} {
 		policy(test.name, test.source)
-		w.cached()
 		w.syncsAt(a, w.clock.now().Add(time.Duration(i)*time.Second), "Running", full)
 		_, pod := w.hook(into, "gate-"+test.name, "shop")
 		g := w.knocks(pod)
@@ -630,6 +643,7 @@ func TestPoliciesOfTenants(t *testing.T) {
 		},
 	}
 	w.create(p)
+	w.seen(p)
 	w.location(mine)
 	for _, test := range []struct {
 		into, want string

@@ -342,6 +342,7 @@ func TestRunOfManyApplicationsHasOneJob(t *testing.T) {
 	for i := range many {
 		w.create(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("%s-%d", w.system, i), Labels: tag}})
 	}
+	w.clock.forward(-time.Hour) // the youngest Backup stays too young, however long it takes to make them all
 	w.start()
 	p := &v1alpha1.Policy{
 		ObjectMeta: metav1.ObjectMeta{Namespace: w.system, Name: "nightly"},
@@ -350,12 +351,13 @@ func TestRunOfManyApplicationsHasOneJob(t *testing.T) {
 		}},
 	}
 	w.create(p)
-	run := w.runs(p, 1)
-	w.job("backup")
-	all := w.backups(p)[run]
-	if len(all) != many {
-		t.Errorf("the job was started for %d of %d", len(all), many)
+	all := w.made(p, w.runs(p, 1), many)
+	if n := len(w.jobs("backup")); n > 0 {
+		t.Errorf("%d jobs were started before the last Backup had been there for a while", n)
 	}
+	w.clock.forward(time.Hour + 3*time.Second)
+	w.touch(&all[0])
+	w.job("backup")
 	for i := range all {
 		w.phase(&all[i], v1alpha1.PhasePending)
 	}

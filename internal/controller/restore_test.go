@@ -53,8 +53,13 @@ func TestDeletedRestoreIsStoppedAndTidied(t *testing.T) {
 	w.remove(r)
 	w.gone(j)
 	w.eventually("phase", func() string {
-		_ = w.get(r)
-		return map[v1alpha1.Phase]string{v1alpha1.PhaseFailed: ""}[r.Status.Phase]
+		if err := w.get(r); err != nil {
+			return err.Error()
+		}
+		if r.Status.Phase != v1alpha1.PhaseFailed {
+			return "it is " + string(r.Status.Phase)
+		}
+		return ""
 	})
 	w.letGoTidied(r)
 	if n := len(w.jobs("restore")); n > 0 {
@@ -136,8 +141,13 @@ func TestUndoPointComesBeforeATransaction(t *testing.T) {
 	w.job("restore")
 	w.status(b, func() { b.Status.Phase, b.Status.Point = v1alpha1.PhaseComplete, "0123456789abcdef" })
 	w.eventually("undo point", func() string {
-		_ = w.get(r)
-		return map[string]string{"0123456789abcdef": ""}[r.Status.GitOps.UndoPoint]
+		if err := w.get(r); err != nil {
+			return err.Error()
+		}
+		if r.Status.GitOps.UndoPoint != "0123456789abcdef" {
+			return "it is " + r.Status.GitOps.UndoPoint
+		}
+		return ""
 	})
 }
 
