@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
@@ -253,18 +253,39 @@ func TestActionSetsAreWorkedOnOnceTheyAreDefined(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var definitions []*unstructured.Unstructured
-	for document := range strings.SplitSeq(string(text), "\n---\n") {
-		crd := w.parse(document)
-		definitions = append(definitions, crd)
-		if err := w.admin.Delete(t.Context(), crd); err != nil {
-			t.Fatal(err)
+	kinds := []string{}
+	serve := func(yes bool) { // to delete a definition takes the API server as long as it likes
+		kinds = kinds[:0]
+		for document := range strings.SplitSeq(string(text), "\n---\n") {
+			crd := w.parse(document)
+			w.eventually("definition "+crd.GetName(), func() string {
+				if err := w.get(crd); err != nil {
+					return err.Error()
+				}
+				versions, _, _ := unstructured.NestedSlice(crd.Object, "spec", "versions")
+				for _, v := range versions {
+					v.(map[string]any)["served"] = yes //nolint:forcetypeassert // the API server has its type
+				}
+				if err := unstructured.SetNestedSlice(crd.Object, versions, "spec", "versions"); err != nil {
+					t.Fatal(err)
+				}
+				if err := w.admin.Update(t.Context(), crd); err != nil {
+					return err.Error()
+				}
+				return ""
+			})
+			kind, _, _ := unstructured.NestedString(crd.Object, "spec", "names", "kind")
+			kinds = append(kinds, kind)
 		}
 	}
-	for _, crd := range definitions {
-		w.eventually("deletion of "+crd.GetName(), func() string {
-			if err := w.get(crd); !apierrors.IsNotFound(err) {
-				return "it is there"
+	serve(false)
+	for _, kind := range kinds {
+		w.eventually(kind+" is not served", func() string {
+			list := &unstructured.UnstructuredList{}
+			list.SetAPIVersion("cr.kanister.io/v1alpha1")
+			list.SetKind(kind + "List")
+			if err := w.admin.List(t.Context(), list); !apierrors.IsNotFound(err) && !meta.IsNoMatchError(err) {
+				return "it is answered " + said(err)
 			}
 			return ""
 		})
@@ -272,25 +293,8 @@ func TestActionSetsAreWorkedOnOnceTheyAreDefined(t *testing.T) {
 	w.start()
 	w.location(w.system) // the rest works without
 	w.job("location")
-	for _, crd := range definitions {
-		crd.SetResourceVersion("")
-		crd.SetUID("")
-		crd.SetCreationTimestamp(metav1.Time{})
-		delete(crd.Object, "status")
-		w.create(crd)
-	}
-	app := w.namespace()
-	w.eventually("definitions are served", func() string {
-		list := &unstructured.UnstructuredList{}
-		for _, kind := range []string{"ActionSetList", "BlueprintList", "ProfileList"} {
-			list.SetAPIVersion("cr.kanister.io/v1alpha1")
-			list.SetKind(kind)
-			if err := w.admin.List(t.Context(), list, client.InNamespace(app)); err != nil {
-				return err.Error()
-			}
-		}
-		return ""
-	})
-	w.actionSet(app, "late")
+	serve(true)
+	w.served("cr.kanister.io", "v1alpha1", kinds...)
+	w.actionSet(w.namespace(), "late")
 	w.job("actions")
 }
