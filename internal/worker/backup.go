@@ -138,7 +138,7 @@ type backup struct {
 	servers []v1alpha1.Database   // of databases that belong to the application
 	dumps   *dumps                // of them, that this process has begun; nil for none
 
-	mu sync.Mutex // of object.Status
+	mu sync.Mutex // of object.Status, and its version; the rest of object stays as it was read
 }
 
 // run works on a Backup. What is wrong with the application, or with the Backup, ends it as Failed and is no error.
@@ -365,10 +365,8 @@ func (b *backup) instant(ctx context.Context) (err error) {
 // resting records in the status which containers are at rest, before they are.
 func (b *backup) resting(ctx context.Context) func([]v1alpha1.RestingPod) error {
 	return func(pods []v1alpha1.RestingPod) error {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		return b.persist(ctx, b.object, func() error { // of a Backup that has ended, too
-			b.object.Status.Resting = pods
+		return b.write(ctx, func(s *v1alpha1.BackupStatus) error { // of a Backup that has ended, too
+			s.Resting = pods
 			return nil
 		})
 	}
@@ -708,15 +706,24 @@ func (b *backup) abort(ctx context.Context, cause error) error {
 
 // save changes the status and writes it, unless the controller has ended the Backup.
 func (b *backup) save(ctx context.Context, change func(*v1alpha1.BackupStatus)) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.persist(ctx, b.object, func() error {
-		if b.object.Status.Phase == v1alpha1.PhaseFailed {
+	return b.write(ctx, func(s *v1alpha1.BackupStatus) error {
+		if s.Phase == v1alpha1.PhaseFailed {
 			return errEnded
 		}
-		change(&b.object.Status)
+		change(s)
 		return nil
 	})
+}
+
+// write changes the status and writes it, by a copy: the client empties an object before it fills in the answer, and those who work on other
+// volumes, or for other Blueprints, read of this one meanwhile whose it is.
+func (b *backup) write(ctx context.Context, change func(*v1alpha1.BackupStatus) error) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	own := b.object.DeepCopy()
+	err := b.persist(ctx, own, func() error { return change(&own.Status) })
+	b.object.ResourceVersion, b.object.Status = own.ResourceVersion, own.Status
+	return err
 }
 
 // fail ends a Backup as failed, unless the controller did.

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/backstay/backstay/api/v1alpha1"
@@ -224,6 +225,22 @@ func TestBlueprintThatFailsLeavesThePointIncomplete(t *testing.T) {
 	s = k.backedUp("lost", k.application(), binds)
 	if s.Phase != v1alpha1.PhaseIncomplete || !strings.Contains(strings.Join(s.Problems, " "), "its data is not in the vault") {
 		t.Errorf("with data that is not there: %+v", s)
+	}
+}
+
+// TestBlueprintsOfManyObjects run side by side, each while what became of others is written down.
+func TestBlueprintsOfManyObjects(t *testing.T) {
+	k, binds := bound(t)
+	app := k.application()
+	for n := range 2 * volumesAtOnce {
+		k.create(&corev1.ConfigMap{
+			ObjectMeta: metav1.ObjectMeta{Namespace: app, Name: fmt.Sprint("more-", n)}, Data: map[string]string{"colour": fmt.Sprint("green-", n)},
+		})
+	}
+	s := k.backedUp("many", app, binds)
+	undone := slices.ContainsFunc(s.Actions, func(a v1alpha1.ActionStatus) bool { return !a.Done || a.Started == nil || a.ActionSet == "" })
+	if s.Phase != v1alpha1.PhaseComplete || len(s.Actions) != 1+2*volumesAtOnce || undone || s.Parts.Stored != 2*len(s.Actions)+2 {
+		t.Errorf("status %+v, parts %+v", s, s.Parts)
 	}
 }
 
