@@ -6,6 +6,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -114,12 +115,12 @@ func bombs() []string {
 }
 
 func TestBombsDoNotGoOff(t *testing.T) {
-	const most = 5 * time.Second // of a busy machine
+	const most = 5 * time.Second // of the processor: what else the machine does is not counted
 	for i, text := range bombs() {
 		t.Run(strconv.Itoa(i), func(t *testing.T) {
-			began := time.Now()
+			began := processorTime(t)
 			got, err := Render(t.Context(), text, stranger(), nil)
-			took := time.Since(began)
+			took := processorTime(t) - began
 			t.Logf("%.80s: %s, %.80v", text, took, err)
 			if took > most {
 				t.Errorf("it took %s", took)
@@ -129,6 +130,16 @@ func TestBombsDoNotGoOff(t *testing.T) {
 			}
 		})
 	}
+}
+
+// processorTime is what this process has used so far.
+func processorTime(t *testing.T) time.Duration {
+	t.Helper()
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
 func TestRenderingEndsInTime(t *testing.T) {

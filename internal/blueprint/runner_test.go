@@ -506,7 +506,8 @@ func TestRetriesAndDeadline(t *testing.T) {
 	}
 
 	s = newStage(t)
-	b = blueprintOf(&Action{Phases: []Phase{{Func: "Hang", Name: "one"}}, DeferPhase: &Phase{Func: "Say", Name: "last"}})
+	last := &Phase{Func: "Raw", Name: "last", Args: map[string]any{"a": "x"}} // the deadline is its own, too: Raw takes no notice
+	b = blueprintOf(&Action{Phases: []Phase{{Func: "Hang", Name: "one"}}, DeferPhase: last})
 	b.Annotations = map[string]string{AnnotationDeadline: "1ms"}
 	status := s.run(b)
 	if got := states(status); !slices.Equal(got, []State{StateFailed, StateComplete}) || !strings.Contains(status.Error.Message, "did not end within 1ms") {
