@@ -100,6 +100,39 @@ func (l *lab) looked() {
 	}
 }
 
+// overdue is a context whose deadline passes when it is told to, not before.
+type overdue struct {
+	context.Context //nolint:containedctx // it is one itself
+	passed          chan struct{}
+}
+
+func newOverdue(ctx context.Context) (_ context.Context, pass func()) {
+	o := overdue{ctx, make(chan struct{})}
+	return o, sync.OnceFunc(func() { close(o.passed) })
+}
+
+func (o overdue) Done() <-chan struct{} { return o.passed }
+
+func (o overdue) Err() error {
+	select {
+	case <-o.passed:
+		return context.DeadlineExceeded
+	default:
+		return nil
+	}
+}
+
+// watched is a client that tells of each reading of an object before it begins.
+type watched struct {
+	client.Client
+	reads func()
+}
+
+func (w watched) Get(ctx context.Context, key client.ObjectKey, o client.Object, options ...client.GetOption) error {
+	w.reads()
+	return w.Client.Get(ctx, key, o, options...)
+}
+
 // later moves the clock.
 func (l *lab) later(d time.Duration) {
 	l.mu.Lock()

@@ -51,11 +51,12 @@ func TestDeferPhaseInAContainerIsDoneOnce(t *testing.T) {
 	l := newLab(t)
 	l.pod("web-0", ready(), "main")
 	l.kubelet(node{exec: shellOf})
-	lines := filepath.Join(t.TempDir(), "lines")
-	c, after := l.deferred("sh", "-c", "echo once >>"+lines+"; sleep 1; exit 3")
+	lines, goOn := filepath.Join(t.TempDir(), "lines"), filepath.Join(t.TempDir(), "go-on")
+	t.Cleanup(func() { _ = os.WriteFile(goOn, nil, 0o600) })
+	c, after := l.deferred("sh", "-c", "echo once >>"+lines+"; until [ -e "+goOn+" ]; do sleep 0.1; done; exit 3")
 	ctx, kill := context.WithCancel(t.Context())
 	go func() {
-		for range 500 {
+		for ctx.Err() == nil {
 			if text, _ := os.ReadFile(lines); len(text) > 0 {
 				break
 			}
@@ -66,6 +67,7 @@ func TestDeferPhaseInAContainerIsDoneOnce(t *testing.T) {
 	if _, err := l.run(ctx, "KubeExec", c); !errors.Is(err, context.Canceled) {
 		t.Fatalf("killed: %v", err)
 	}
+	l.ok(os.WriteFile(goOn, nil, 0o600))
 	for range 2 { // the second finds that it has ended
 		if _, err := l.run(t.Context(), "KubeExec", c); !errors.Is(err, fault.ErrRefused) || !strings.Contains(err.Error(), "sh ended with status 3") {
 			t.Errorf("taken up: %v", err)

@@ -180,7 +180,7 @@ func TestPodThatCannotStart(t *testing.T) {
 
 func TestTaskIsTakenOver(t *testing.T) {
 	l := newLab(t)
-	reading, goOn := make(chan struct{}, 10), make(chan struct{})
+	reading, goOn := make(chan struct{}, 1), make(chan struct{})
 	l.kubelet(node{
 		status: func(pod *corev1.Pod) *corev1.PodStatus {
 			select {
@@ -193,7 +193,10 @@ func TestTaskIsTakenOver(t *testing.T) {
 		log: func(w io.Writer, pod, c string, follow bool) {
 			hello(w, pod, c, follow)
 			w.(http.Flusher).Flush()
-			reading <- struct{}{}
+			select {
+			case reading <- struct{}{}:
+			default: // the log is read again and again until the pod is seen to have ended
+			}
 			<-goOn
 		},
 	})
@@ -235,15 +238,21 @@ func TestTaskIsTakenOver(t *testing.T) {
 
 func TestPodGoesWhenNobodyComesBack(t *testing.T) {
 	l := newLab(t)
+	var there atomic.Pointer[func()] // what happens once there is a pod
+	l.kubelet(node{status: func(*corev1.Pod) *corev1.PodStatus {
+		(*there.Load())()
+		return nil
+	}})
 	for name, end := range map[string]func() context.Context{
 		"a deadline": func() context.Context {
-			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-			t.Cleanup(cancel)
+			ctx, pass := newOverdue(t.Context())
+			there.Store(&pass)
 			return ctx
 		},
 		"called off": func() context.Context {
 			ctx, cancel := context.WithCancelCause(t.Context())
-			time.AfterFunc(100*time.Millisecond, func() { cancel(fault.New("", fault.ErrRefused, "the ActionSet was deleted", "")) })
+			off := func() { cancel(fault.New("", fault.ErrRefused, "the ActionSet was deleted", "")) }
+			there.Store(&off)
 			return ctx
 		},
 	} {

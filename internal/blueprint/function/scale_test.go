@@ -114,9 +114,16 @@ func TestScaleWorkloadOfAction(t *testing.T) {
 	}
 	l.settle("web", 2, 1)
 	c.Args["waitForReady"] = true
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
+	ctx, pass := newOverdue(t.Context())
+	defer pass()
+	direct, reads := l.cluster.Client, 0
+	l.cluster.Client = watched{direct, func() {
+		if reads++; reads == 3 { // what there was, and how far it is: that is known by now
+			pass()
+		}
+	}}
 	_, err = l.run(ctx, "ScaleWorkload", c)
+	l.cluster.Client = direct
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "it has 2 pods, 1 of them ready, and should have 2") {
 		t.Errorf("never ready: %v", err)
 	}
