@@ -240,8 +240,10 @@ func TestDumpsOfAProcessThatEnded(t *testing.T) {
 			ended := make(chan error, 1)
 			go func() { ended <- k.worker().Backup(ctx, k.system, "ended") }()
 			for s := k.statusOf("ended"); !test.until(&s) || k.tools.stalled.Load() < 2; s = k.statusOf("ended") {
-				if s.Phase.Final() {
-					t.Fatalf("it has ended before: %+v", s)
+				select {
+				case err := <-ended:
+					t.Fatalf("it has ended before: %v, %+v", err, s)
+				case <-time.After(20 * time.Millisecond): // the dumps need the processor, too
 				}
 			}
 			end()

@@ -33,14 +33,14 @@ func (l *lab) argo() {
 			l.Fatal(err)
 		}
 	}
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		l.cluster.Discovery.Invalidate()
 		list, err := l.cluster.Discovery.ServerResourcesForGroupVersion("argoproj.io/v1alpha1")
 		if err == nil && len(list.APIResources) == 2 {
 			return
 		}
 		if time.Now().After(end) {
-			l.Fatal(err)
+			l.Fatalf("served are %v, %v", list, err)
 		}
 	}
 }

@@ -127,7 +127,7 @@ func TestStatusIsWrittenWhenTheServerIsBack(t *testing.T) {
 func TestWorkThatLosesItsLeaseIsTakenUpAgain(t *testing.T) {
 	l := newLab(t)
 	w := l.worker()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	key := client.ObjectKey{Namespace: l.system, Name: "lease"}
 	if taken, err := w.takeLease(ctx, key, "two"); !taken || err != nil {
