@@ -34,7 +34,13 @@ func (undeletable) DeleteBlob(context.Context, blob.ID) error { return errors.Ne
 
 func testLease(st blob.Storage, owner string, now func() time.Time) lease {
 	l := newLease(st, now)
-	l.owner, l.renew, l.settle = owner, 20*time.Millisecond, 2*time.Second
+	l.owner, l.settle = owner, 2*time.Second
+	return l
+}
+
+// renewed is the lease with renewals that a test can wait for. As much time has each write, also on a busy machine.
+func (l lease) renewed() lease {
+	l.renew = 500 * time.Millisecond
 	return l
 }
 
@@ -117,13 +123,13 @@ func TestWorkEndsWhenTheLeaseIsLost(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			st, clock := diskStorage(t), newHandClock()
-			err := testLease(st, "holder", clock.now).hold(t.Context(), func(ctx context.Context) error {
+			err := testLease(st, "holder", clock.now).renewed().hold(t.Context(), func(ctx context.Context) error {
 				if err := test.lose(st, clock); err != nil {
 					t.Error(err)
 				}
 				select {
 				case <-ctx.Done():
-				case <-time.After(5 * time.Second):
+				case <-time.After(time.Minute):
 					t.Error("the work goes on without the lease")
 				}
 				return ctx.Err()
@@ -137,11 +143,19 @@ func TestWorkEndsWhenTheLeaseIsLost(t *testing.T) {
 
 func TestHeldLeaseIsRenewed(t *testing.T) {
 	st, clock := diskStorage(t), newHandClock()
-	holder, other := testLease(st, "holder", clock.now), testLease(st, "other", clock.now)
+	holder, other := testLease(st, "holder", clock.now).renewed(), testLease(st, "other", clock.now)
 	err := holder.hold(t.Context(), func(ctx context.Context) error {
 		for range 5 {
 			clock.forward(holder.term / 2)
-			time.Sleep(10 * holder.renew)
+			for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+				held, err := other.rivals(ctx, "")
+				if err == nil && len(held) == 1 && held[0].Renewed.Equal(clock.now()) {
+					break
+				}
+				if ctx.Err() != nil || time.Now().After(deadline) {
+					t.Fatalf("the lease is not renewed: %+v, %v, %v", held, err, context.Cause(ctx))
+				}
+			}
 			if err := other.hold(ctx, nothing); !errors.Is(err, fault.ErrBusy) {
 				t.Errorf("got %v, want busy", err)
 			}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"github.com/kopia/kopia/repo/blob"
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
+	"golang.org/x/sys/unix"
 
 	"github.com/backstay/backstay/internal/fault"
 	"github.com/backstay/backstay/internal/point"
@@ -63,7 +65,7 @@ func s3Server(t *testing.T) (endpoint string, client *minio.Client) {
 	}
 	client, err := minio.New(endpoint, &minio.Options{Creds: credentials.NewStaticV4(s3Key, s3Secret, ""), Region: "us-east-1", MaxRetries: 1})
 	must(t, err)
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		if _, err = client.ListBuckets(ctx); err == nil {
 			return endpoint, client
 		}
@@ -73,12 +75,18 @@ func s3Server(t *testing.T) (endpoint string, client *minio.Client) {
 	}
 }
 
+// freeAddress is one that nobody listens on, and that nobody is given by chance until the test ends. Who asks for it by its port and
+// reuses addresses gets it, as servers do.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	held, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	must(t, err)
-	defer l.Close()
-	return l.Addr().String()
+	t.Cleanup(func() { must(t, unix.Close(held)) })
+	must(t, unix.SetsockoptInt(held, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
+	must(t, unix.Bind(held, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})) // and no Listen, which would keep the server out
+	at, err := unix.Getsockname(held)
+	must(t, err)
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(at.(*unix.SockaddrInet4).Port))
 }
 
 func bucket(t *testing.T, client *minio.Client, endpoint, name string, lock bool) Location {

@@ -141,7 +141,7 @@ func sshServer(t *testing.T) (l Location, home string) {
 		t.Setenv(k, v)
 	}
 	l = mustParse(t, "sftp://"+me.Username+"@"+address+filepath.Join(home, "vault"))
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		st, err := l.storage(t.Context(), os.Getenv, true)
 		if err == nil {
 			must(t, st.Close(t.Context()))
