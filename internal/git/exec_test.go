@@ -82,13 +82,22 @@ func TestMemoryLimit(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("only Linux limits a process that is running")
 	}
-	// reads the megabytes into one variable, after the limit has surely been set
-	cmd := command(t.Context(), "sh", "-c", "sleep 0.3; x=$(head -c 20000000 /dev/zero | tr '\\0' a); echo ${#x}")
-	if out, err := cmd.Output(); err != nil || strings.TrimSpace(string(out)) != "20000000" {
-		t.Fatalf("without limit: %q, %v", out, err)
+	// reads the megabytes into one variable, when it is told to
+	const script = "read go; x=$(head -c 20000000 /dev/zero | tr '\\0' a); test ${#x} = 20000000"
+	if err := run(command(t.Context(), "sh", "-c", script), 0); err != nil {
+		t.Fatalf("without limit: %v", err)
 	}
-	cmd = command(t.Context(), "sh", "-c", "sleep 0.3; x=$(head -c 20000000 /dev/zero | tr '\\0' a); test ${#x} = 20000000")
-	if err := run(cmd, 15<<20); err == nil {
+	cmd := command(t.Context(), "sh", "-c", script)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := start(cmd, 15<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in.Close() // the limit is set
+	if err := c.wait(); err == nil {
 		t.Error("a program took more memory than it may")
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -678,12 +679,7 @@ func TestSilentHTTPServer(t *testing.T) {
 }
 
 func TestUnreachableServer(t *testing.T) {
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	l.Close()
+	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(heldPort(t)))
 	for _, scheme := range []string{"http", "https", "git"} {
 		_, err := dialTest(t, scheme+"://"+address+"/x", testOptions()).ListRefs(context.Background())
 		if !errors.Is(err, fault.ErrUnavailable) {
@@ -695,20 +691,30 @@ func TestUnreachableServer(t *testing.T) {
 func TestSlowReaderIsNotTheServersFault(t *testing.T) {
 	dir := sampleRepo(t)
 	o := testOptions()
-	o.IdleTimeout = 100 * time.Millisecond
+	o.IdleTimeout = 2 * time.Second // in which the server answers, also on a busy machine
 	r := dialTest(t, dir, o)
 	list, err := r.ListRefs(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.Fetch(context.Background(), oidsOf(list), nil, slowWriter(150*time.Millisecond)); err != nil {
+	if _, err := r.Fetch(context.Background(), oidsOf(list), nil, &slowWriter{time: o.IdleTimeout + 500*time.Millisecond}); err != nil {
 		t.Errorf("a slow writer: %v", err)
+	}
+	if !r.transport.ready() {
+		t.Error("the time of a slow writer was counted, and the conversation was ended")
 	}
 }
 
-type slowWriter time.Duration
+// slowWriter takes its time with the first bytes.
+type slowWriter struct {
+	time    time.Duration
+	written bool
+}
 
-func (w slowWriter) Write(p []byte) (int, error) {
-	time.Sleep(time.Duration(w))
+func (w *slowWriter) Write(p []byte) (int, error) {
+	if !w.written {
+		time.Sleep(w.time)
+	}
+	w.written = true
 	return len(p), nil
 }

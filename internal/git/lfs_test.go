@@ -337,15 +337,17 @@ func TestLFSServerThatStalls(t *testing.T) {
 	content := strings.Repeat("0123456789", 100_000)
 	h := newLFSHost(t, content)
 	o := testOptions()
-	o.IdleTimeout = 100 * time.Millisecond
-	r := dialTest(t, h.source(), o)
+	o.IdleTimeout = 2 * time.Second // in which the rest comes, also on a busy machine
 	h.stalls = 1
-	got, _, err := downloadAll(r, []Pointer{pointerOf(content)})
+	got, _, err := downloadAll(dialTest(t, h.source(), o), []Pointer{pointerOf(content)})
 	if err != nil || got[pointerOf(content).OID] != content {
 		t.Errorf("after a stall: %v", err)
 	}
+	h.mu.Lock() // one that was given up may be at it still
 	h.stalls = 9
-	if _, _, err := downloadAll(r, []Pointer{pointerOf(content)}); !errors.Is(err, fault.ErrUnavailable) {
+	h.mu.Unlock()
+	o.IdleTimeout = 100 * time.Millisecond
+	if _, _, err := downloadAll(dialTest(t, h.source(), o), []Pointer{pointerOf(content)}); !errors.Is(err, fault.ErrUnavailable) {
 		t.Errorf("when it always stalls: %v", err)
 	}
 }

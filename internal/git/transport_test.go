@@ -9,9 +9,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/backstay/backstay/internal/fault"
 )
@@ -19,16 +22,8 @@ import (
 // serveDaemon serves all repositories below root by git daemon, and returns the base of their URLs.
 func serveDaemon(t testing.TB, root string) string {
 	t.Helper()
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	_, port, err := net.SplitHostPort(address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Close()
+	port := strconv.Itoa(heldPort(t))
+	address := net.JoinHostPort("127.0.0.1", port)
 	ctx, cancel := context.WithCancel(context.Background())
 	cmd := command(ctx, "git", "daemon", "--listen=127.0.0.1", "--port="+port, "--export-all", "--base-path="+root, "--reuseaddr", root)
 	cmd.Env = append(cleanEnviron(os.Environ()), "HOME="+os.DevNull)
@@ -39,15 +34,39 @@ func serveDaemon(t testing.TB, root string) string {
 		cancel()
 		cmd.Wait()
 	})
-	for range 100 {
-		if conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", address); err == nil {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", address)
+		if err == nil {
 			conn.Close()
 			return "git://" + address
 		}
-		time.Sleep(20 * time.Millisecond)
+		if time.Now().After(deadline) {
+			t.Fatalf("git daemon does not listen: %v", err)
+		}
 	}
-	t.Fatal("git daemon does not listen")
-	return ""
+}
+
+// heldPort is a port that nobody listens on, and that nobody is given by chance until the test ends. Who asks for it by its number and
+// reuses addresses gets it.
+func heldPort(t testing.TB) int {
+	t.Helper()
+	held, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(held) })
+	err = errors.Join(
+		unix.SetsockoptInt(held, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1),
+		unix.Bind(held, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), // and no Listen, which would keep the server out
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at, err := unix.Getsockname(held)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return at.(*unix.SockaddrInet4).Port
 }
 
 // stubSSH is a program that takes ssh's place: it notes its arguments in a file and runs the remote command here.
@@ -486,12 +505,11 @@ func TestCancelKillsTheProgram(t *testing.T) {
 		t.Fatal(err)
 	}
 	state := ""
-	for range 100 {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		out, err := exec.CommandContext(t.Context(), "ps", "-o", "stat=", "-p", strings.TrimSpace(string(pid))).Output()
 		if state = string(out); err != nil || strings.HasPrefix(state, "Z") {
 			return
 		}
-		time.Sleep(20 * time.Millisecond)
 	}
 	t.Errorf("the program's child still runs: %s", state)
 }
@@ -530,7 +548,7 @@ func TestFetchAfterOneCalledOffAtItsEnd(t *testing.T) {
 type callingOff context.CancelFunc
 
 func (cancel callingOff) Write(p []byte) (int, error) {
-	time.Sleep(50 * time.Millisecond)
+	time.Sleep(time.Second) // what the server has yet to send is a few bytes, also on a busy machine
 	cancel()
 	time.Sleep(50 * time.Millisecond)
 	return len(p), nil
