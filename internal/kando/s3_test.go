@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -59,7 +60,7 @@ func newS3(t *testing.T) *s3Server {
 	})
 	client, err := minio.New(address, &minio.Options{Creds: credentials.NewStaticV4(s3Key, s3Secret, ""), Region: "us-east-1", MaxRetries: 1})
 	must(t, err)
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		if err = client.MakeBucket(ctx, bucketB, minio.MakeBucketOptions{}); err == nil {
 			return &s3Server{address, client}
 		}
@@ -69,9 +70,12 @@ func newS3(t *testing.T) *s3Server {
 	}
 }
 
+// freeAddress is where a server may listen. It is one of the many hosts of the loopback device: at 127.0.0.1 other tests could have the port
+// before the server has it.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	host := net.IPv4(127, byte(1+rand.IntN(254)), byte(rand.IntN(256)), byte(1+rand.IntN(254))).String()
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", host+":0")
 	must(t, err)
 	defer l.Close()
 	return l.Addr().String()
