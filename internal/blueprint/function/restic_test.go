@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -31,7 +32,9 @@ func s3Server(t *testing.T, bucket string) (endpoint string) {
 		}
 		t.Skip("set BACKSTAY_TEST_VERSITYGW to the S3 server versitygw: test/servers/build.sh versitygw")
 	}
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	// One of the many hosts of the loopback device: at 127.0.0.1 other tests could have the port before the server has it.
+	host := net.IPv4(127, byte(1+rand.IntN(254)), byte(rand.IntN(256)), byte(1+rand.IntN(254))).String()
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", host+":0")
 	must(t, err)
 	address := l.Addr().String()
 	must(t, l.Close())
@@ -45,7 +48,7 @@ func s3Server(t *testing.T, bucket string) (endpoint string) {
 		cancel()
 		_ = server.Wait() // it was killed
 	})
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", address)
 		if err == nil {
 			c.Close()
