@@ -118,8 +118,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.api.ServeHTTP(good, r)
 	r.Body = io.NopCloser(bytes.NewReader(body))
 
-	status := &statusWriter{ResponseWriter: w}
-	defer func() { s.record(r, string(body), status.status) }()
+	status := &statusWriter{ResponseWriter: w, record: func(status int) { s.record(r, string(body), status) }}
+	defer status.end()
 	if fault, previous := s.due(r, good); fault != nil {
 		status.Header().Set("Date", good.Header().Get("Date"))
 		fault(status, r, good, previous)
@@ -166,21 +166,31 @@ func (s *Server) record(r *http.Request, body string, status int) {
 	s.recorded = append(s.recorded, Request{r.Method, r.URL.Path, r.URL.RawQuery, r.Header.Clone(), body, status})
 }
 
+// statusWriter records a request before anything of its answer is sent: who has the whole answer may look at once at what was recorded.
 type statusWriter struct {
 	http.ResponseWriter
-	status int
+	record   func(status int)
+	recorded bool
 }
 
 func (w *statusWriter) WriteHeader(status int) {
-	w.status = status
+	w.note(status)
 	w.ResponseWriter.WriteHeader(status)
 }
 
 func (w *statusWriter) Write(b []byte) (int, error) {
-	if w.status == 0 {
-		w.status = http.StatusOK
-	}
+	w.note(http.StatusOK)
 	return w.ResponseWriter.Write(b)
+}
+
+// end records a request that was not answered.
+func (w *statusWriter) end() { w.note(0) }
+
+func (w *statusWriter) note(status int) {
+	if !w.recorded {
+		w.recorded = true
+		w.record(status)
+	}
 }
 
 // Replay sends a recorded answer.
