@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"net"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +15,7 @@ import (
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
+	"golang.org/x/sys/unix"
 
 	"github.com/backstay/backstay/internal/export"
 	"github.com/backstay/backstay/internal/fault"
@@ -36,10 +37,7 @@ func s3Server(t *testing.T, bucket string) (endpoint string, client *minio.Clien
 		}
 		t.Skip("set BACKSTAY_TEST_VERSITYGW to the S3 server versitygw: test/servers/build.sh versitygw")
 	}
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	must(t, err)
-	endpoint = l.Addr().String()
-	must(t, l.Close())
+	endpoint = heldPort(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	server := exec.CommandContext(ctx, program, "--port", endpoint, "--quiet", "posix", t.TempDir())
 	server.Env = append(os.Environ(), "ROOT_ACCESS_KEY="+s3Key, "ROOT_SECRET_KEY="+s3Secret)
@@ -53,7 +51,7 @@ func s3Server(t *testing.T, bucket string) (endpoint string, client *minio.Clien
 			t.Logf("the server said: %s", said.String())
 		}
 	})
-	client, err = minio.New(endpoint, &minio.Options{Creds: credentials.NewStaticV4(s3Key, s3Secret, ""), Region: "us-east-1", MaxRetries: 1})
+	client, err := minio.New(endpoint, &minio.Options{Creds: credentials.NewStaticV4(s3Key, s3Secret, ""), Region: "us-east-1", MaxRetries: 1})
 	must(t, err)
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		if err = client.MakeBucket(ctx, bucket, minio.MakeBucketOptions{}); err == nil {
@@ -63,6 +61,20 @@ func s3Server(t *testing.T, bucket string) (endpoint string, client *minio.Clien
 			t.Fatalf("the S3 server does not answer: %v", err)
 		}
 	}
+}
+
+// heldPort is an address whose port nobody is given by chance until the test ends. A server that asks for it by its number gets it, for it
+// is bound with leave to reuse it, and not listened on.
+func heldPort(t *testing.T) string {
+	t.Helper()
+	held, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	must(t, err)
+	t.Cleanup(func() { must(t, unix.Close(held)) })
+	must(t, unix.SetsockoptInt(held, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
+	must(t, unix.Bind(held, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	at, err := unix.Getsockname(held)
+	must(t, err)
+	return fmt.Sprintf("127.0.0.1:%d", at.(*unix.SockaddrInet4).Port)
 }
 
 // objects are the names in a bucket, with what tells one version from another.
