@@ -75,7 +75,7 @@ func (e *estate) shared(run string) parts {
 	accounts := []*forge.Account{e.connect(), e.connect()}
 	for i, account := range accounts {
 		all.Go(func() {
-			receipt, _, err := protect.BackupShared(e.t.Context(), store, account, "nightly", 1, protect.Shared{Run: run, Term: 5 * time.Second, Clock: e.clock.Now})
+			receipt, _, err := protect.BackupShared(e.t.Context(), store, account, "nightly", 1, protect.Shared{Run: run, Term: 30 * time.Second, Clock: e.clock.Now})
 			if receipt == nil {
 				e.t.Error(err)
 				return
