@@ -3,11 +3,13 @@ package forge
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"maps"
 	"mime/multipart"
 	"net/http"
 	"net/url"
+	"sync"
 
 	"github.com/backstay/backstay/internal/fault"
 )
@@ -43,8 +45,9 @@ func (c *Client) Send(ctx context.Context, method, path string, query url.Values
 		sent = true
 		ctx, watch := newWatch(ctx, fileIdle)
 		defer watch.stop()
-		body := io.MultiReader(bytes.NewReader(before), io.LimitReader(u.Body, u.Size), bytes.NewReader(after))
-		req, err := http.NewRequestWithContext(ctx, method, target.String(), &stirring{body, watch})
+		body := &stirring{from: io.MultiReader(bytes.NewReader(before), io.LimitReader(u.Body, u.Size), bytes.NewReader(after)), watch: watch}
+		defer body.end()
+		req, err := http.NewRequestWithContext(ctx, method, target.String(), body)
 		if err != nil {
 			return fault.New("", fault.ErrInvalid, "it is no request that can be sent", "")
 		}
@@ -118,14 +121,31 @@ func (c *Client) deliver(ctx context.Context, l call, req *http.Request) error {
 	return decode(r, l.into)
 }
 
-// stirring is a body that tells the watch that something is sent.
+// stirring is a body that tells the watch that something is sent. An answer may come while the body is still being read, which goes on
+// beside what follows; once it has ended, nothing is read any more.
 type stirring struct {
-	io.Reader
+	mu    sync.Mutex
+	ended bool
+	from  io.Reader
 	watch *watch
 }
 
 // Read implements io.Reader.
 func (s *stirring) Read(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		return 0, errAnswered
+	}
 	s.watch.stir()
-	return s.Reader.Read(p)
+	return s.from.Read(p)
 }
+
+// end waits for a read that is under way, and lets no other begin.
+func (s *stirring) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = true
+}
+
+var errAnswered = errors.New("the answer came before the file was sent") //nolint:gochecknoglobals // a constant, but for its type
