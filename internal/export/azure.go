@@ -219,11 +219,8 @@ func (a *Azure) Put(ctx context.Context, name string, body io.Reader) (int64, er
 	defer from.close()
 	client := a.client.NewBlockBlobClient(key(name))
 	err = a.do(ctx, "write", name, transferTime(from.size), func(ctx context.Context) error {
-		if err := from.rewind(); err != nil {
-			return err
-		}
 		if from.size <= oneUpload {
-			_, err := client.Upload(ctx, streaming.NopCloser(from), nil)
+			_, err := client.Upload(ctx, streaming.NopCloser(from.content()), nil)
 			return err
 		}
 		_, err := client.UploadFile(ctx, from.file, &blockblob.UploadFileOptions{BlockSize: max(8<<20, from.size/40_000), Concurrency: 2})

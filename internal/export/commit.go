@@ -123,11 +123,7 @@ func (c *copying) putSmall(ctx context.Context, w *writer, name string) error {
 	if had := w.before(); had != nil && c.inPlace() && had.Sums[name] == w.sums[name] {
 		return nil
 	}
-	s := w.small[name]
-	if err := s.rewind(); err != nil {
-		return systemFault("read scratch file", err)
-	}
-	_, err := c.w.Put(ctx, c.at.path(w.slot, name), s)
+	_, err := c.w.Put(ctx, c.at.path(w.slot, name), w.small[name].content())
 	return err
 }
 

@@ -65,7 +65,7 @@ const inMemory = 1 << 20
 
 // spool is a file on its way, which can be read again when a server fails.
 type spool struct {
-	io.ReadSeeker
+	io.ReaderAt
 	size int64
 	file *os.File // nil for what is held in memory
 }
@@ -77,20 +77,17 @@ func newSpool(scratch string, body io.Reader) (*spool, error) {
 		return nil, err
 	}
 	if len(small) <= inMemory {
-		return &spool{ReadSeeker: bytes.NewReader(small), size: int64(len(small))}, nil
+		return &spool{ReaderAt: bytes.NewReader(small), size: int64(len(small))}, nil
 	}
 	file, err := os.CreateTemp(scratch, "backstay-export-")
 	if err != nil {
 		return nil, systemFault("make scratch file", err)
 	}
-	s := &spool{ReadSeeker: file, file: file}
+	s := &spool{ReaderAt: file, file: file}
 	written := &failedWrite{w: file}
 	s.size, err = io.Copy(written, io.MultiReader(bytes.NewReader(small), body))
 	if written.err != nil {
 		err = systemFault("write scratch file", written.err)
-	}
-	if err == nil {
-		err = s.rewind()
 	}
 	if err != nil {
 		s.close()
@@ -99,10 +96,8 @@ func newSpool(scratch string, body io.Reader) (*spool, error) {
 	return s, nil
 }
 
-func (s *spool) rewind() error {
-	_, err := s.Seek(0, io.SeekStart)
-	return err
-}
+// content is all of it, from the beginning, for one try: a transport may still read that of the try before.
+func (s *spool) content() *io.SectionReader { return io.NewSectionReader(s, 0, s.size) }
 
 // close frees what the spool takes. It is only read from, so that nothing can be lost.
 func (s *spool) close() {

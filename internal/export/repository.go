@@ -157,11 +157,7 @@ func (c *copying) putConfig(ctx context.Context, w *writer) error {
 
 // read reads a small file again.
 func (w *writer) read(name string, limit int64) ([]byte, error) {
-	s := w.small[name]
-	if err := s.rewind(); err != nil {
-		return nil, systemFault("read scratch file", err)
-	}
-	data, err := io.ReadAll(io.LimitReader(s, limit+1))
+	data, err := io.ReadAll(io.LimitReader(w.small[name].content(), limit+1))
 	if err == nil && int64(len(data)) > limit {
 		err = fault.New("write "+name, fault.ErrUnsupported, "it is too long", "")
 	}

@@ -198,14 +198,8 @@ func (s *S3) Put(ctx context.Context, name string, body io.Reader) (int64, error
 	}
 	defer from.close()
 	err = s.do(ctx, "write", name, transferTime(from.size), func(ctx context.Context) error {
-		if err := from.rewind(); err != nil {
-			return err
-		}
-		var content io.Reader = from
-		if from.file != nil { // of a file, parts are sent from the disk, not from memory
-			content = from.file
-		}
-		_, err := s.client.PutObject(ctx, s.o.Bucket, key(name), content, from.size, minio.PutObjectOptions{
+		// A section can be read at any place: parts are sent from the disk, not from memory.
+		_, err := s.client.PutObject(ctx, s.o.Bucket, key(name), from.content(), from.size, minio.PutObjectOptions{
 			StorageClass: s.o.StorageClass, UserTags: s.tags, ContentType: "application/octet-stream",
 		})
 		return err

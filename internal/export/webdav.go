@@ -163,10 +163,7 @@ func (d *WebDAV) Put(ctx context.Context, name string, body io.Reader) (int64, e
 	defer from.close()
 	beside := path.Join(path.Dir(name), unfinished())
 	err = d.do(ctx, "write", name, transferTime(from.size), func(c *gowebdav.Client) error {
-		if err := from.rewind(); err != nil {
-			return err
-		}
-		return c.WriteStreamWithLength(d.at(beside), from, from.size, 0)
+		return c.WriteStreamWithLength(d.at(beside), from.content(), from.size, 0)
 	})
 	if err == nil {
 		err = d.do(ctx, "write", name, requestTime, func(c *gowebdav.Client) error { return c.Rename(d.at(beside), d.at(name), true) })

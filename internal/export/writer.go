@@ -132,7 +132,7 @@ func (w *writer) putSmall(ctx context.Context, name string, r io.Reader) (int64,
 			return s.size, w.Keep(ctx, name)
 		}
 	}
-	n, err := w.copying.put(ctx, w.slot, name, s)
+	n, err := w.copying.put(ctx, w.slot, name, s.content())
 	return n, w.note(name, n, err)
 }
 
