@@ -1,8 +1,10 @@
 package forge
 
 import (
+	"bufio"
 	"context"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -54,5 +56,53 @@ func TestSend(t *testing.T) {
 				t.Errorf("got %+v, %v after %d tries", into, err, tries)
 			}
 		})
+	}
+}
+
+// slow is a body that takes a millisecond for a KiB.
+type slow struct {
+	*strings.Reader
+}
+
+func (s slow) Read(p []byte) (int, error) {
+	time.Sleep(time.Millisecond)
+	return s.Reader.Read(p[:min(len(p), 1<<10)])
+}
+
+// A server that answers before it has read the body leaves the transport reading it.
+func TestSendAfterAnEarlyAnswer(t *testing.T) {
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, answered := strings.Repeat("0123456789", 10_000), make(chan struct{})
+	second := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		defer close(answered)
+		if got, err := io.ReadAll(r.Body); err != nil || string(got) != content {
+			t.Errorf("%d bytes came, %v", len(got), err)
+		}
+	})}
+	go func() {
+		early, err := l.Accept()
+		if err == nil {
+			_, err = http.ReadRequest(bufio.NewReaderSize(early, 16))
+		}
+		if err == nil {
+			io.WriteString(early, "HTTP/1.1 502 Bad Gateway\r\nContent-Length: 2\r\n\r\n{}")
+			go func() {
+				<-answered
+				early.Close()
+			}()
+			_ = second.Serve(l)
+		}
+	}()
+	defer second.Close()
+	c, err := NewClient(ClientOptions{Base: "http://" + l.Addr().String(), Sleep: func(context.Context, time.Duration) error { return nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = c.Send(t.Context(), http.MethodPut, "/uploads", nil, Upload{Name: "a", Size: int64(len(content)), Body: slow{strings.NewReader(content)}}, nil)
+	if err != nil {
+		t.Error(err)
 	}
 }
