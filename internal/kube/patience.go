@@ -22,7 +22,12 @@ func (c *Cluster) patiently(ctx context.Context, read func() error) error {
 	pause := firstPause
 	for attempt := 1; ; attempt++ {
 		err := read()
-		if err == nil || ctx.Err() != nil || attempt >= c.attemptsAt(ctx, err) {
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil: // whatever the server said last
+			return context.Cause(ctx)
+		case attempt >= c.attemptsAt(ctx, err):
 			return err
 		}
 		select {
