@@ -240,7 +240,7 @@ func TestHooksThatFail(t *testing.T) {
 	w := newWard(t, true)
 	w.pod("db-0", corev1.PodRunning, "main")
 	hanging, bad := hook("db", []string{"hang"}, nil), hook("db", nil, nil)
-	hanging.Timeout = "50ms"
+	hanging.Timeout = "3s" // the command must have begun by then
 	a := w.application(hook("db", []string{"fail"}, []string{"thaw"}), hook("web", []string{"freeze"}, nil), hanging, bad, hook("db", []string{"flush"}, []string{"fail"}))
 	var resting []v1alpha1.RestingPod
 	record := func(pods []v1alpha1.RestingPod) error { resting = pods; return nil }
@@ -250,7 +250,7 @@ func TestHooksThatFail(t *testing.T) {
 	}
 	for _, want := range []string{
 		"hook 1 in pod " + w.ns + "/db-0: fail ended with status 3: [31mthe disk? is full", "hook 2: no pod runs with labels app=web",
-		"hook 3 in pod " + w.ns + "/db-0: hang did not end within 50ms", "hook 4 in pod " + w.ns + "/db-0: its command is empty",
+		"hook 3 in pod " + w.ns + "/db-0: hang did not end within 3s", "hook 4 in pod " + w.ns + "/db-0: its command is empty",
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not in %v", want, err)

@@ -23,13 +23,13 @@ import (
 
 // apiServer is a small API server: it serves namespaces and config maps, and misbehaves as a test says.
 type apiServer struct {
-	objects  []map[string]any // config maps of the namespace shop
-	notReady int              // answers that it is starting, before it is ready; until then it has no kinds
+	objects []map[string]any // config maps of the namespace shop
 	// answer may answer a list of config maps in the server's place: it returns false to leave that to it.
 	answer func(w http.ResponseWriter, r *http.Request) bool
 
-	mu       sync.Mutex
-	requests []string // queries of the lists of config maps
+	mu       sync.Mutex // a request that was given up may still be answered beside the next
+	notReady int        // answers that it is starting, before it is ready; until then it has no kinds
+	requests []string   // queries of the lists of config maps
 }
 
 // start serves until the test ends.
@@ -48,11 +48,11 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "/apis":
 		fmt.Fprint(w, `{"kind": "APIGroupList", "apiVersion": "v1", "groups": []}`)
 	case "/readyz":
-		if s.notReady--; s.notReady >= 0 {
+		if s.starts(1) {
 			http.Error(w, "[-]poststarthook/crd-informer-synced failed", http.StatusInternalServerError)
 		}
 	case "/api/v1":
-		if s.notReady > 0 {
+		if s.starts(0) {
 			fmt.Fprint(w, `{"kind": "APIResourceList", "groupVersion": "v1", "resources": []}`)
 			return
 		}
@@ -70,6 +70,15 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		refuse(w, http.StatusNotFound, "NotFound")
 	}
+}
+
+// starts reports whether the server has answers left that it is not ready, and takes some of them.
+func (s *apiServer) starts(taken int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	left := s.notReady
+	s.notReady -= taken
+	return left > 0
 }
 
 // page answers with a page of the config maps.

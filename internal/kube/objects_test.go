@@ -153,9 +153,10 @@ func served(c *kube.Cluster, groupVersion string) bool {
 
 func eventually(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !done(); time.Sleep(20 * time.Millisecond) {
+	const limit = 2 * time.Minute // it only ends a hang
+	for end := time.Now().Add(limit); !done(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("not within 20 s: %s", what)
+			t.Fatalf("not within %s: %s", limit, what)
 		}
 	}
 }
