@@ -97,11 +97,8 @@ func readDefinitions(file string) ([]*unstructured.Unstructured, error) {
 
 // established waits until the server serves what a definition defines.
 func established(ctx context.Context, crds dynamic.ResourceInterface, name string) error {
-	const (
-		pause    = 50 * time.Millisecond
-		deadline = 30 * time.Second
-	)
-	ctx, cancel := context.WithTimeout(ctx, deadline)
+	const pause = 50 * time.Millisecond
+	ctx, cancel := context.WithTimeout(ctx, startDeadline)
 	defer cancel()
 	for {
 		crd, err := crds.Get(ctx, name, metav1.GetOptions{})
@@ -119,7 +116,7 @@ func established(ctx context.Context, crds dynamic.ResourceInterface, name strin
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%s was not established within %v: %v", name, deadline, conditions)
+			return fmt.Errorf("%s was not established within %v: %v", name, startDeadline, conditions)
 		case <-time.After(pause):
 		}
 	}

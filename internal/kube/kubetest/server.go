@@ -100,7 +100,7 @@ func (s *server) wait(ctx context.Context, deadline time.Duration) error {
 }
 
 func (s *server) ready(ctx context.Context) error {
-	const patience = time.Second // the port is open before anybody answers there
+	const patience = 10 * time.Second // the port is open before anybody answers there, and a busy machine takes its time to shake hands
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	client, err := rest.HTTPClientFor(s.config)
