@@ -255,7 +255,7 @@ func TestOwnersAreFoundAgain(t *testing.T) {
 	c := connect(t)
 	const group = "owners.example.com"
 	put(t, c, []unstructured.Unstructured{define(t, group, "Gadget", "Namespaced")})
-	eventually(t, "definition", func() bool { return established(t, c, "gadgets."+group) })
+	eventually(t, "definition", func() bool { return served(t, c, group, "Gadget") })
 	namespace, objects := shop(t, c, strings.ReplaceAll(family, "OWNERS", group))
 	parent, hen, egg := objects[0], objects[4], objects[5]
 	own(&objects[1], parent)
@@ -430,6 +430,12 @@ subjects: [{kind: ServiceAccount, name: backstay, namespace: NAMESPACE}]`, "NAME
 	if err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "the tenant's rights", func() bool { // the server takes a moment to know them
+		config := &unstructured.UnstructuredList{}
+		config.SetAPIVersion("v1")
+		config.SetKind("ConfigMapList")
+		return as.Client.List(t.Context(), config, client.InNamespace(namespace)) == nil
+	})
 	return as
 }
 
@@ -552,6 +558,11 @@ spec: {selector: {app: a}, ports: [{port: 80}]}`)
 	quota := put(t, c, within(t, namespace, `{apiVersion: v1, kind: ResourceQuota, metadata: {name: q}, spec: {hard: {services: "0"}}}`))
 	set(t, c, &quota[0], map[string]any{"hard": map[string]any{"services": "0"}, "used": map[string]any{"services": "0"}}, "status")
 	statusOf(t, c, &quota[0], map[string]any{"hard": map[string]any{"services": "0"}, "used": map[string]any{"services": "0"}})
+	eventually(t, "the quota", func() bool { // the server takes a moment to know it, too
+		tried := within(t, namespace, `{apiVersion: v1, kind: Service, metadata: {name: probe}, spec: {ports: [{port: 80}]}}`)
+		err := c.Client.Create(t.Context(), &tried[0], client.DryRunAll)
+		return err != nil && strings.Contains(err.Error(), "exceeded quota")
+	})
 
 	var got restore.Outcome
 	eventually(t, "the webhook", func() bool { // the server takes a moment to know it

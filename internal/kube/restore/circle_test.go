@@ -66,8 +66,8 @@ func TestCaptureRestoreCapture(t *testing.T) {
 	c := connect(t)
 	const group = "circle.example.com"
 	put(t, c, []unstructured.Unstructured{define(t, group, "Gadget", "Namespaced")})
-	eventually(t, "definition", func() bool { return established(t, c, "gadgets."+group) })
-	namespace, objects := shop(t, c, strings.ReplaceAll(everyKind, "GROUP", group))
+	eventually(t, "definition", func() bool { return served(t, c, group, "Gadget") })
+	namespace, objects := shop(t, c, strings.NewReplacer("GROUP", group, "NODEPORT", "30002").Replace(everyKind))
 	role := put(t, c, parse(t, fmt.Sprintf(`
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole

@@ -285,10 +285,11 @@ func TestIntoAnotherNamespace(t *testing.T) {
 // eventually waits until something is so.
 func eventually(t *testing.T, what string, so func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	const limit = 2 * time.Minute // it only ends a hang
+	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		if so() {
 			return
 		}
 	}
-	t.Fatalf("%s: not within 20 seconds", what)
+	t.Fatalf("%s: not within %s", what, limit)
 }

@@ -178,7 +178,7 @@ func TestHostileObjectsAreNamedAndHoldUpNothing(t *testing.T) {
 	good := odd(func(u *unstructured.Unstructured) { u.SetName("good") })
 	hostile = append(hostile, refs, good, good)
 
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	p, err := restore.Build(ctx, restore.Options{Cluster: c, Objects: map[string][]unstructured.Unstructured{namespace: hostile}})
 	if err != nil {
@@ -251,7 +251,7 @@ spec: {selector: {matchLabels: {a: never}}, template: {metadata: {labels: {a: ne
 	run(1, 1)
 	p := build(t, restore.Options{Cluster: c, Objects: map[string][]unstructured.Unstructured{namespace: objects}})
 	begun := time.Now()
-	if got, err := p.Ready(t.Context(), time.Minute); err != nil || len(got) != 1 || time.Since(begun) > 5*time.Second {
+	if got, err := p.Ready(t.Context(), time.Minute); err != nil || len(got) != 1 || time.Since(begun) > 30*time.Second {
 		t.Errorf("%+v, %v after %s", got, err, time.Since(begun))
 	}
 	canceled, cancel := context.WithCancel(t.Context())
