@@ -217,7 +217,11 @@ func TestGroup(t *testing.T) {
 	if err != nil || result.State != point.Stored {
 		t.Errorf("moved: %+v, %v", result, err)
 	}
-	l.eventually("the mover's pod is gone", func() bool { return len(l.everything(&corev1.PodList{})) == 0 })
+	l.eventually("the mover's pod and its claim are gone", func() bool { // which Tidy would end once more, and say so
+		var claims corev1.PersistentVolumeClaimList
+		l.ok(l.cluster.Client.List(t.Context(), &claims, client.InNamespace(l.system)))
+		return len(l.everything(&corev1.PodList{})) == 0 && len(claims.Items) == 0
+	})
 	l.ok(k.Keep(t.Context(), vols, "point1"))
 	if removed, err := k.Tidy(t.Context(), l.others); err != nil || len(removed) != 0 {
 		t.Errorf("tidied away what is kept: %v, %v", removed, err)

@@ -36,7 +36,7 @@ func (l *lab) wanted() volume.Wanted {
 
 func (l *lab) fill(cluster *kube.Cluster, w volume.Wanted) (string, error) {
 	r := &volume.Restorer{
-		Cluster: cluster, Application: cluster, System: l.system, Owner: l.one, Wait: 10 * time.Second, Poll: 5 * time.Millisecond, Now: time.Now,
+		Cluster: cluster, Application: cluster, System: l.system, Owner: l.one, Wait: longest, Poll: 5 * time.Millisecond, Now: time.Now,
 	}
 	task := volume.Task{Operation: volume.Restore, Volumes: []volume.Mount{{Part: "volumes/shop/data"}}}
 	return r.Fill(l.Context(), l.keeper(l.one, cluster), w, task)

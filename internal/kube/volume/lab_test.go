@@ -28,6 +28,9 @@ import (
 	"github.com/backstay/backstay/internal/point"
 )
 
+// longest is what tests wait for that is to come: it only ends a hang.
+const longest = 2 * time.Minute
+
 // lab is a real API server where the test plays the rest of a cluster: snapshot controller and driver, provisioner, Jobs and kubelet.
 // Its driver has one class each of volumes, snapshots and group snapshots; all are named like the application's namespace.
 type lab struct {
@@ -164,7 +167,7 @@ func (l *lab) claim(name string, change func(*corev1.PersistentVolumeClaim, *cor
 func (l *lab) keeper(owner string, cluster *kube.Cluster) *volume.Keeper {
 	return volume.New(volume.Options{
 		Cluster: cluster, System: l.system, Owner: owner, Series: "lab", Now: time.Now, Image: "backstay:test", Poll: 5 * time.Millisecond,
-		CutDeadline: 10 * time.Second, ReadyDeadline: 10 * time.Second, Note: func(text string) { l.Log("note: ", text) },
+		CutDeadline: longest, ReadyDeadline: longest, Note: func(text string) { l.Log("note: ", text) },
 	})
 }
 
@@ -202,13 +205,11 @@ func (l *lab) everything(list client.ObjectList) []string {
 // eventually waits until something is so.
 func (l *lab) eventually(what string, so func() bool) {
 	l.Helper()
-	for range 1000 {
-		if so() {
-			return
+	for limit := time.Now().Add(longest); !so(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(limit) {
+			l.Fatalf("not so within %s: %s", longest, what)
 		}
-		time.Sleep(5 * time.Millisecond)
 	}
-	l.Fatalf("never so: %s", what)
 }
 
 // clean waits until nothing is left that a Keeper made.
@@ -233,13 +234,11 @@ func (l *lab) clean() {
 		}
 		return all
 	}
-	for range 1000 {
-		if len(left()) == 0 {
-			break
-		}
+	all := left()
+	for limit := time.Now().Add(longest); len(all) > 0 && time.Now().Before(limit); all = left() {
 		time.Sleep(5 * time.Millisecond)
 	}
-	if all := left(); len(all) > 0 {
+	if len(all) > 0 {
 		l.Errorf("left behind: %v", all)
 	}
 	l.mu.Lock()

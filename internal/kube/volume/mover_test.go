@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"path"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -198,10 +199,18 @@ func TestMoverPod(t *testing.T) {
 
 	// Somebody else takes it up, with a new password.
 	task.Location.Password = "herring"
-	l.with(func() { l.idle = false })
 	again := l.keeper(l.one, l.cluster)
-	_, err = again.RunMover(t.Context(), key.Name, nil, task, time.Hour)
-	l.ok(err)
+	go func() {
+		_, err := again.RunMover(t.Context(), key.Name, nil, task, time.Hour)
+		ran <- err
+	}()
+	l.eventually("the Secret has the new password", func() bool { // only then may it be read
+		var secret corev1.Secret
+		l.ok(l.cluster.Client.Get(t.Context(), key, &secret))
+		return strings.Contains(string(secret.Data[path.Base(volume.TaskFile)]), "herring")
+	})
+	l.with(func() { l.idle = false })
+	l.ok(<-ran)
 	var taken batchv1.Job
 	l.ok(l.cluster.Client.Get(t.Context(), key, &taken))
 	if taken.UID != job.UID {
@@ -226,6 +235,15 @@ func TestMoverThatDoesNotStart(t *testing.T) {
 	run := func(name string, change func(*corev1.Pod)) error {
 		k := l.keeper(l.one, l.cluster)
 		k.StartDeadline = 300 * time.Millisecond
+		begun, changed := time.Now(), make(chan struct{})
+		k.Now = func() time.Time { // it stands still until all is as the test wants it
+			select {
+			case <-changed:
+				return time.Now()
+			default:
+				return begun
+			}
+		}
 		ran := make(chan error)
 		go func() {
 			_, err := k.RunMover(t.Context(), name, nil, backup("p"), time.Hour)
@@ -242,6 +260,7 @@ func TestMoverThatDoesNotStart(t *testing.T) {
 			change(pod)
 			l.ok(l.cluster.Client.Status().Update(t.Context(), pod))
 		}
+		close(changed)
 		return <-ran
 	}
 	tests := []struct {

@@ -369,7 +369,11 @@ func TestStopByScale(t *testing.T) {
 	}}
 	s.eventually("the kind is served", func() bool { return s.cluster.Client.Create(t.Context(), shop) == nil })
 	s.before["shop"] = shop
-	s.cluster.Discovery.Invalidate()
+	s.eventually("that it has a scale is told", func() bool { // a moment later
+		s.cluster.Discovery.Invalidate()
+		list, err := s.cluster.Discovery.ServerResourcesForGroupVersion("volumes.test/v1")
+		return err == nil && slices.ContainsFunc(list.APIResources, func(r metav1.APIResource) bool { return r.Name == "shops/scale" })
+	})
 
 	web := &unstructured.Unstructured{}
 	s.ok(yaml.Unmarshal([]byte(strings.ReplaceAll(workloads["web"], "NAME", "web")), web))

@@ -105,7 +105,7 @@ func (s *scene) own(name, uid string) {
 func (s *scene) restorer(owner string, cluster *kube.Cluster) *volume.Restorer {
 	return &volume.Restorer{
 		Cluster: cluster, Application: cluster, System: s.ns, Owner: s.uid(owner), Keep: time.Hour,
-		Wait: 10 * time.Second, Poll: 10 * time.Millisecond, Now: time.Now,
+		Wait: longest, Poll: 10 * time.Millisecond, Now: time.Now,
 	}
 }
 
@@ -132,7 +132,7 @@ func (s *scene) bound() *corev1.PersistentVolumeClaim {
 
 func (s *scene) eventually(what string, done func() bool) {
 	s.Helper()
-	for limit := time.Now().Add(10 * time.Second); !done(); time.Sleep(5 * time.Millisecond) {
+	for limit := time.Now().Add(longest); !done(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(limit) {
 			s.Fatalf("waited in vain until %s", what)
 		}
