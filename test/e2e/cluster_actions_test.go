@@ -28,7 +28,7 @@ func newTheatre(t *testing.T, ns string) *theatre {
 		t.Fatal(err)
 	}
 	c.kubectlWith(t, string(definitions), "apply", "--server-side", "--force-conflicts", "-f", "-")
-	c.kubectl(t, "wait", "--for=condition=Established", "--timeout=30s", "crd/actionsets.cr.kanister.io", "crd/blueprints.cr.kanister.io")
+	c.kubectl(t, "wait", "--for=condition=Established", "--timeout=240s", "crd/actionsets.cr.kanister.io", "crd/blueprints.cr.kanister.io")
 	for _, o := range c.list(t, "actionsets.cr.kanister.io", "--all-namespaces") { // of a test that failed: they would hold their namespace
 		c.try(t, "", "-n", o.Metadata.Namespace, "patch", "actionsets.cr.kanister.io", o.Metadata.Name, "--type=merge", "-p", noFinalizers)
 	}
@@ -65,13 +65,13 @@ spec:
           volumeMounts: [{name: data, mountPath: /data}]
       volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]
 `)
-	c.kubectl(t, "-n", ns, "rollout", "status", "--timeout=120s", "deployment/db")
+	c.kubectl(t, "-n", ns, "rollout", "status", "--timeout=240s", "deployment/db")
 }
 
 // read is what a file of the application's volume has.
 func (c *theatre) read(t *testing.T, ns, file string) string {
 	t.Helper()
-	c.kubectl(t, "-n", ns, "rollout", "status", "--timeout=120s", "deployment/db")
+	c.kubectl(t, "-n", ns, "rollout", "status", "--timeout=240s", "deployment/db")
 	return c.exec(t, ns, "deployment/db", "bash", "-c", "cat /data/"+file+" 2>/dev/null || true")
 }
 
@@ -192,7 +192,7 @@ func (c *theatre) ended(t *testing.T, home, name string) played {
 // cleared waits until nothing is left that was made for phases, and no worker runs.
 func (c *theatre) cleared(t *testing.T) {
 	t.Helper()
-	c.wait(t, "nothing of phases is left", time.Minute, func() (bool, string) {
+	c.wait(t, "nothing of phases is left", 3*time.Minute, func() (bool, string) {
 		var left []string
 		for _, o := range c.list(t, "pods,secrets", "--all-namespaces", "-l", "backstay.io/actionset") {
 			left = append(left, o.String())
@@ -307,9 +307,10 @@ func TestClusterActionsOfEveryKind(t *testing.T) {
 	if !strings.Contains(snapshots(), made["snapshot"]) {
 		t.Errorf("no snapshot %s: %s", made["snapshot"], snapshots())
 	}
-	if events := c.kubectl(t, "-n", system, "get", "events", "--field-selector", "involvedObject.name=first", "-o", "jsonpath={.items[*].reason}"); !strings.Contains(events, "Complete") {
-		t.Errorf("events: %s", events)
-	}
+	c.wait(t, "an event says so", time.Minute, func() (bool, string) { // a moment later
+		events := c.kubectl(t, "-n", system, "get", "events", "--field-selector", "involvedObject.name=first", "-o", "jsonpath={.items[*].reason}")
+		return strings.Contains(events, "Complete"), events
+	})
 	c.actionSet(t, system, "second", "kinds", "delete", 0, "      artifacts: {db: {keyValue: {snapshot: "+made["snapshot"]+"}}}\n")
 	if p := c.ended(t, system, "second"); p.Status.State != "complete" || snapshots() != "" {
 		t.Errorf("%s; snapshots left: %s", p, snapshots())
@@ -429,7 +430,7 @@ func (c *theatre) killed(t *testing.T, kind, victim, when string) {
 		}
 	}
 	if when == "deferred" { // it has done what it does, and lingers
-		c.wait(t, "the deferPhase has begun", time.Minute, func() (bool, string) { said := c.read(t, c.ns, "deferred-"+name); return said != "", said })
+		c.wait(t, "the deferPhase has begun", 3*time.Minute, func() (bool, string) { said := c.read(t, c.ns, "deferred-"+name); return said != "", said })
 	}
 	c.kubectl(t, "-n", system, "delete", "pods", "-l", "app.kubernetes.io/component="+victim, "--force", "--grace-period=0", "--wait=false")
 	c.kubectl(t, "-n", c.ns, "patch", "configmap", "awaited", "--type=merge", "-p", `{"data":{"now":"yes"}}`)
@@ -514,11 +515,11 @@ func TestClusterActionsDeleted(t *testing.T) {
 	c := newTheatre(t, "acts")
 	c.apply(t, system, strings.ReplaceAll(slow, "sleep 8", "sleep 600"))
 	c.actionSet(t, system, "gone", "slow", "task", 0, "")
-	c.wait(t, "it runs", time.Minute, func() (bool, string) {
+	c.wait(t, "it runs", 3*time.Minute, func() (bool, string) {
 		p := c.standing(t, system, "gone")
 		return p.phase("slow") == "running", p.String()
 	})
-	c.kubectl(t, "-n", system, "delete", "actionsets.cr.kanister.io", "gone", "--timeout=120s")
+	c.kubectl(t, "-n", system, "delete", "actionsets.cr.kanister.io", "gone", "--timeout=240s")
 	if got := c.read(t, c.ns, "deferred-gone"); got != "once\n" {
 		t.Errorf("the deferPhase left %q", got)
 	}

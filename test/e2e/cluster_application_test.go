@@ -22,7 +22,7 @@ func (c *cluster) shop(t *testing.T, namespace string, rows int) {
 	c.newNamespace(t, namespace)
 	c.clean(t, "delete", "clusterrole/"+namespace+"-nodes", "clusterrolebinding/"+namespace+"-nodes", "--ignore-not-found")
 	c.apply(t, namespace, manifest(t, "definition.yaml"))
-	c.kubectl(t, "wait", "--for=condition=Established", "--timeout=30s", "crd/widgets.shop.backstay.io")
+	c.kubectl(t, "wait", "--for=condition=Established", "--timeout=240s", "crd/widgets.shop.backstay.io")
 	fill := strings.NewReplacer("${NAMESPACE}", namespace, "${ROWS}", strconv.Itoa(rows))
 	c.apply(t, namespace, fill.Replace(manifest(t, "app.yaml")))
 	c.shopReady(t, namespace)
@@ -32,7 +32,7 @@ func (c *cluster) shop(t *testing.T, namespace string, rows int) {
 func (c *cluster) shopReady(t *testing.T, namespace string) {
 	t.Helper()
 	for _, workload := range []string{"statefulset/mariadb", "deployment/postgresql", "deployment/counter"} {
-		c.kubectl(t, "-n", namespace, "rollout", "status", "--timeout=180s", workload)
+		c.kubectl(t, "-n", namespace, "rollout", "status", "--timeout=240s", workload)
 	}
 }
 
@@ -98,11 +98,11 @@ func TestClusterApplication(t *testing.T) {
 	before, _ := c.counters(t, ns)
 
 	c.kill(t, "kube-apiserver")
-	c.wait(t, "the API server is back", time.Minute, func() (bool, string) {
+	c.wait(t, "the API server is back", 3*time.Minute, func() (bool, string) {
 		r := c.try(t, "", "-n", ns, "delete", "pods", "--all", "--grace-period=0", "--force")
 		return r.exit == 0, r.stderr
 	})
-	c.wait(t, "pods are there again", 2*time.Minute, func() (bool, string) {
+	c.wait(t, "pods are there again", 4*time.Minute, func() (bool, string) {
 		ready := c.kubectl(t, "-n", ns, "get", "pods", "-o", `jsonpath={.items[*].status.conditions[?(@.type=="Ready")].status}`)
 		return ready == "True True True", ready
 	})
@@ -165,5 +165,5 @@ spec:
       - {name: a, persistentVolumeClaim: {claimName: a}}
       - {name: b, persistentVolumeClaim: {claimName: b}}
 `, class))
-	c.kubectl(t, "-n", namespace, "rollout", "status", "--timeout=120s", "deployment/counter")
+	c.kubectl(t, "-n", namespace, "rollout", "status", "--timeout=240s", "deployment/counter")
 }

@@ -56,7 +56,7 @@ func (c *cluster) argo(t *testing.T, env ...string) *argo {
 	if script(t.Context(), "up"); t.Failed() {
 		t.FailNow()
 	}
-	c.kubectl(t, "delete", "applicationsets.argoproj.io,applications.argoproj.io", "--all", "--all-namespaces", "--timeout=60s")
+	c.kubectl(t, "delete", "applicationsets.argoproj.io,applications.argoproj.io", "--all", "--all-namespaces", "--timeout=240s")
 	c.kubectl(t, "-n", argoNamespace, "delete", "secrets", "-l", labelRepository)
 	c.kubectl(t, "-n", argoNamespace, "patch", "appproject", "default", "--type=merge", "-p", `{"spec":{"syncWindows":null}}`)
 	a := &argo{cluster: c, api: c.connect(t).Client, forgeDir: t.TempDir(), private: map[string]string{}}

@@ -56,7 +56,7 @@ func (c *cluster) deploy(t *testing.T) {
 	text := strings.ReplaceAll(string(manifests), "backstay:dev", backstayImage)
 	text = strings.Replace(text, "- controller\n", "- controller\n            - --kubelet-dir=/run/node/kubelet\n", 1) // as test/cluster has it
 	c.kubectlWith(t, text, "apply", "--server-side", "--force-conflicts", "-f", "-")
-	c.kubectl(t, "-n", system, "rollout", "status", "--timeout=120s", "deployment/backstay-controller")
+	c.kubectl(t, "-n", system, "rollout", "status", "--timeout=240s", "deployment/backstay-controller")
 	t.Cleanup(func() {
 		if t.Failed() {
 			c.explain(t)
@@ -115,7 +115,7 @@ spec:
     AWS_ACCESS_KEY_ID: {secretKeyRef: {name: vault, key: id}}
     AWS_SECRET_ACCESS_KEY: {secretKeyRef: {name: vault, key: key}}
 `, vaultPassword, values["AWS_ACCESS_KEY_ID"], values["AWS_SECRET_ACCESS_KEY"], name, i.url))
-	i.kubectl(t, "-n", namespace, "wait", "--for=condition=Ready", "--timeout=120s", "locations.backstay.io/"+name)
+	i.kubectl(t, "-n", namespace, "wait", "--for=condition=Ready", "--timeout=240s", "locations.backstay.io/"+name)
 }
 
 // explain logs what the cluster has to say about a failure.
@@ -197,7 +197,7 @@ func (c *cluster) down(t *testing.T) {
 // create makes an object, although the API server may just be on its way back.
 func create(t *testing.T, api client.Client, o client.Object) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	for {
 		err := api.Create(ctx, o)

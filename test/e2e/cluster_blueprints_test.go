@@ -149,7 +149,7 @@ func TestClusterReadyBlueprints(t *testing.T) {
 	for _, r := range readyBlueprints {
 		t.Run(r.name, func(t *testing.T) { i.comesBack(t, r, bucket) })
 	}
-	c.wait(t, "nothing of phases is left", time.Minute, func() (bool, string) {
+	c.wait(t, "nothing of phases is left", 3*time.Minute, func() (bool, string) {
 		left := c.list(t, "pods,secrets", "--all-namespaces", "-l", "backstay.io/actionset")
 		return len(left) == 0, fmt.Sprint(left)
 	})
@@ -178,7 +178,7 @@ skipSSLVerify: false
 
 // comesBack backs a database up, damages it, and has it as it was after the restore. What the backup made is gone after the delete.
 func (i *installed) comesBack(t *testing.T, r readyBlueprint, bucket string) {
-	i.kubectl(t, "-n", "stores", "rollout", "status", "--timeout=180s", "statefulset/"+r.name)
+	i.kubectl(t, "-n", "stores", "rollout", "status", "--timeout=240s", "statefulset/"+r.name)
 	do := func(script string) string {
 		return i.exec(t, "stores", r.name+"-0", "bash", "-c", script)
 	}
@@ -191,7 +191,7 @@ func (i *installed) comesBack(t *testing.T, r readyBlueprint, bucket string) {
 		t.Fatalf("the damage does not show: %s", before)
 	}
 	i.act(t, r, "restore", artifacts)
-	i.kubectl(t, "-n", "stores", "rollout", "status", "--timeout=60s", "statefulset/"+r.name)
+	i.kubectl(t, "-n", "stores", "rollout", "status", "--timeout=240s", "statefulset/"+r.name)
 	if after := do(r.look); after != before {
 		t.Errorf("before:\n%s\nafter the restore:\n%s", before, after)
 	}
@@ -253,7 +253,7 @@ func (i *installed) act(t *testing.T, r readyBlueprint, action string, artifacts
 			} `json:"actions"`
 		} `json:"status"`
 	}
-	i.wait(t, name+" ends", 3*time.Minute, func() (bool, string) {
+	i.wait(t, name+" ends", 10*time.Minute, func() (bool, string) {
 		said := i.kubectl(t, "-n", system, "get", "actionsets.cr.kanister.io", name, "-o", "json")
 		decode(t, said, &ended)
 		if bytes.Contains([]byte(said), []byte("p4ss $word")) {

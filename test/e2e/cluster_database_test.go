@@ -188,7 +188,7 @@ spec:
         env: [{name: PASSWORD, valueFrom: {secretKeyRef: {name: redis, key: password}}}]
         readinessProbe: {exec: {command: [bash, -c, '[ "$(REDISCLI_AUTH=$PASSWORD redis-cli PING)" = PONG ]']}, periodSeconds: 1, failureThreshold: 100}
 `, cachePassword))
-	c.kubectl(t, "-n", namespace, "rollout", "status", "--timeout=120s", "deployment/redis")
+	c.kubectl(t, "-n", namespace, "rollout", "status", "--timeout=240s", "deployment/redis")
 	c.redis(t, namespace, `for i in {1..2000}; do echo "SET key$i value$i"; done | redis-cli --pipe; redis-cli LPUSH list a b c; redis-cli HSET map one 1 two 2
 redis-cli -n 3 SET other "$(head -c 100000 /dev/zero | tr '\0' x)" PXAT 4102444800000`)
 }
@@ -230,7 +230,7 @@ func (c *cluster) backupStatus(t *testing.T, policy string) v1alpha1.BackupStatu
 func (c *cluster) backupEnds(t *testing.T, policy string) v1alpha1.BackupStatus {
 	t.Helper()
 	var s v1alpha1.BackupStatus
-	c.wait(t, "the Backup of policy "+policy+" ends", 5*time.Minute, func() (bool, string) {
+	c.wait(t, "the Backup of policy "+policy+" ends", 10*time.Minute, func() (bool, string) {
 		s = c.backupStatus(t, policy)
 		return s.Phase.Final(), string(s.Phase)
 	})

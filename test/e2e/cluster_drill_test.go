@@ -132,7 +132,7 @@ func (d *drilled) backup(t *testing.T) {
 func (d *drilled) serves(t *testing.T, only string) {
 	t.Helper()
 	d.apply(t, d.namespace, strings.NewReplacer("${NAMESPACE}", d.namespace, "${ONLY}", only).Replace(web))
-	d.kubectl(t, "-n", d.namespace, "rollout", "status", "--timeout=120s", "deployment/web")
+	d.kubectl(t, "-n", d.namespace, "rollout", "status", "--timeout=240s", "deployment/web")
 }
 
 // everything is what a drill may not change: what the application has, at which version each object is, and of the cluster what there is.
@@ -184,7 +184,7 @@ func (d *drilled) asItWas(t *testing.T) {
 // proof is what the newest point's object says of it: Proven's status and message.
 func (d *drilled) proof(t *testing.T, o *v1alpha1.Drill, want string) (message string) {
 	t.Helper()
-	d.wait(t, "the point says Proven="+want, time.Minute, func() (bool, string) {
+	d.wait(t, "the point says Proven="+want, 3*time.Minute, func() (bool, string) {
 		said := d.kubectl(t, "-n", system, "get", "restorepoints.backstay.io", o.Status.RestorePoint, "-o",
 			`jsonpath={.status.conditions[?(@.type=="Proven")].status} {.status.conditions[?(@.type=="Proven")].message}`)
 		status, rest, _ := strings.Cut(said, " ")
@@ -205,11 +205,11 @@ func (d *drilled) fails(t *testing.T, name string, spec v1alpha1.DrillSpec, caus
 	if message := d.proof(t, o, "False"); !pattern.MatchString(message) {
 		t.Errorf("the point says %q, want %s", message, cause)
 	}
-	events := d.kubectl(t, "-n", system, "get", "events", "--field-selector", "involvedObject.kind=RestorePoint,reason=NotProven", "-o",
-		`jsonpath={range .items[*]}{.message}{"\n"}{end}`)
-	if !pattern.MatchString(events) {
-		t.Errorf("events say %q, want %s", events, cause)
-	}
+	d.wait(t, "an event says "+cause, time.Minute, func() (bool, string) { // a moment later
+		events := d.kubectl(t, "-n", system, "get", "events", "--field-selector", "involvedObject.kind=RestorePoint,reason=NotProven", "-o",
+			`jsonpath={range .items[*]}{.message}{"\n"}{end}`)
+		return pattern.MatchString(events), events
+	})
 	d.asItWas(t)
 }
 
@@ -217,7 +217,7 @@ func (d *drilled) fails(t *testing.T, name string, spec v1alpha1.DrillSpec, caus
 func (d *drilled) counts(t *testing.T, want string) {
 	t.Helper()
 	pattern := regexp.MustCompile(want)
-	d.wait(t, "metrics have "+want, time.Minute, func() (bool, string) {
+	d.wait(t, "metrics have "+want, 3*time.Minute, func() (bool, string) {
 		said := d.metrics(t)
 		return pattern.MatchString(said), said
 	})

@@ -101,7 +101,7 @@ func (c *cluster) apply(t *testing.T, namespace, manifests string) {
 func (c *cluster) kubectlWith(t *testing.T, input string, args ...string) string {
 	t.Helper()
 	r := c.try(t, input, args...)
-	for deadline := time.Now().Add(time.Minute); r.exit != 0 && away(r.stderr) && time.Now().Before(deadline); time.Sleep(time.Second) {
+	for deadline := time.Now().Add(3 * time.Minute); r.exit != 0 && away(r.stderr) && time.Now().Before(deadline); time.Sleep(time.Second) {
 		r = c.try(t, input, args...)
 	}
 	if r.exit != 0 {
@@ -112,7 +112,7 @@ func (c *cluster) kubectlWith(t *testing.T, input string, args ...string) string
 
 // away reports whether kubectl failed for want of an API server: a test may have killed it.
 func away(said string) bool {
-	return slices.ContainsFunc([]string{"was refused", "connection refused", "EOF", "connection reset", "the server is currently unable", "http2: "},
+	return slices.ContainsFunc([]string{"was refused", "connection refused", "EOF", "connection reset", "the server is currently unable", "http2: ", "TLS handshake timeout"},
 		func(sign string) bool { return strings.Contains(said, sign) })
 }
 
@@ -197,7 +197,7 @@ func (c *cluster) clean(t *testing.T, args ...string) {
 func (c *cluster) deleteNamespace(t *testing.T, name string) {
 	t.Helper()
 	c.try(t, "", "-n", name, "patch", "widgets.shop.backstay.io", "green", "--type=merge", "-p", noFinalizers)
-	c.kubectl(t, "delete", "namespace", name, "--ignore-not-found", "--timeout=120s")
+	c.kubectl(t, "delete", "namespace", name, "--ignore-not-found", "--timeout=240s")
 }
 
 // exec runs a command in a pod, or in one of a workload: deployment/postgresql.
@@ -293,7 +293,7 @@ func (c *cluster) leftovers(t *testing.T) []string {
 // noLeftovers waits for the controllers of the cluster, which delete in their own time.
 func (c *cluster) noLeftovers(t *testing.T) {
 	t.Helper()
-	c.wait(t, "nothing is left behind", time.Minute, func() (bool, string) {
+	c.wait(t, "nothing is left behind", 3*time.Minute, func() (bool, string) {
 		left := c.leftovers(t)
 		return len(left) == 0, strings.Join(left, "\n")
 	})
@@ -351,7 +351,7 @@ func (c *cluster) s3(t *testing.T, dir string) (url string, env []string) {
 			t.Logf("the S3 server said: %s", said)
 		}
 	})
-	c.wait(t, "the S3 server answers", 20*time.Second, func() (bool, string) {
+	c.wait(t, "the S3 server answers", 2*time.Minute, func() (bool, string) {
 		conn, err := c.dial(t.Context(), "tcp", address)
 		if err != nil {
 			return false, err.Error() + said.String()

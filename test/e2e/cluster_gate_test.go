@@ -145,7 +145,7 @@ func TestClusterGate(t *testing.T) {
 		instant.Begun.UTC(), instant.Released.UTC(), instant.Listed.UTC(), b.Status.Finished.UTC())
 
 	app.apply(t, system, `{apiVersion: backstay.io/v1alpha1, kind: Backup, metadata: {name: live}, spec: {policy: pipeline, application: {argocd: [shop]}}}`)
-	i.kubectl(t, "-n", system, "wait", "--for=condition=Ready", "--timeout=120s", "backups.backstay.io/live")
+	i.kubectl(t, "-n", system, "wait", "--for=condition=Ready", "--timeout=240s", "backups.backstay.io/live")
 	third := app.commit(t, "third", map[string]string{"settings.yaml": gatedFiles(t, "three")["settings.yaml"]})
 	syncs(third, v1alpha1.GateFresh, 5*time.Second)
 

@@ -141,9 +141,9 @@ spec:
 		c.apply(t, "default", relics)
 		defer func() { // the kind can go only when its objects can be listed again
 			c.kubectl(t, "patch", "crd", "relics.dead.backstay.io", "--type=merge", "-p", `{"spec":{"conversion":{"strategy":"None","webhook":null}}}`)
-			c.kubectl(t, "delete", "crd", "relics.dead.backstay.io", "--timeout=60s")
+			c.kubectl(t, "delete", "crd", "relics.dead.backstay.io", "--timeout=240s")
 		}()
-		c.kubectl(t, "wait", "--for=condition=Established", "--timeout=30s", "crd/relics.dead.backstay.io")
+		c.kubectl(t, "wait", "--for=condition=Established", "--timeout=240s", "crd/relics.dead.backstay.io")
 		c.apply(t, ns, "apiVersion: dead.backstay.io/v1\nkind: Relic\nmetadata: {name: old}\n")
 		c.apply(t, "default", relicsThatNobodyConverts)
 		backup(t, 3, "kubernetes/half", "relics.dead.backstay.io")

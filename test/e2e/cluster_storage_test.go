@@ -51,14 +51,14 @@ spec:
   - {name: b, persistentVolumeClaim: {claimName: b}}
   - {name: disk, persistentVolumeClaim: {claimName: disk}}
 `)
-	c.kubectl(t, "-n", ns, "wait", "--for=condition=Ready", "--timeout=90s", "pod/writer")
+	c.kubectl(t, "-n", ns, "wait", "--for=condition=Ready", "--timeout=240s", "pod/writer")
 	c.apply(t, ns, `
 apiVersion: groupsnapshot.storage.k8s.io/v1beta1
 kind: VolumeGroupSnapshot
 metadata: {name: all}
 spec: {source: {selector: {matchLabels: {group: one}}}}
 `)
-	c.kubectl(t, "-n", ns, "wait", "--for=jsonpath={.status.readyToUse}=true", "--timeout=60s", "volumegroupsnapshot/all")
+	c.kubectl(t, "-n", ns, "wait", "--for=jsonpath={.status.readyToUse}=true", "--timeout=240s", "volumegroupsnapshot/all")
 	c.kubectl(t, "-n", ns, "exec", "writer", "-c", "disk", "--", "bash", "-c", "echo later >/dev/disk; sync")
 	c.apply(t, ns, c.clonesOf(t, ns, "a", "b", "disk")+`
 apiVersion: v1
@@ -82,7 +82,7 @@ spec:
   - {name: b, persistentVolumeClaim: {claimName: b-clone}}
   - {name: disk, persistentVolumeClaim: {claimName: disk-clone}}
 `)
-	c.kubectl(t, "-n", ns, "wait", "--for=condition=Ready", "--timeout=90s", "pod/reader")
+	c.kubectl(t, "-n", ns, "wait", "--for=condition=Ready", "--timeout=240s", "pod/reader")
 	first, second := both(t, strings.SplitN(c.kubectl(t, "-n", ns, "logs", "reader", "-c", "counter"), "\n", 2)[0])
 	if first.Count == 0 || first.Count-second.Count < 0 || first.Count-second.Count > 1 {
 		t.Errorf("a group snapshot holds the counters %d and %d, want them of one instant", first.Count, second.Count)
@@ -91,20 +91,21 @@ spec:
 		t.Errorf("the clone of the block volume holds %q", disk)
 	}
 
-	if left := c.leftovers(t); slices.ContainsFunc(left, func(s string) bool { return !strings.Contains(s, "storage/") }) {
-		t.Errorf("left over before anything was: %q", left)
-	}
-	c.storageFaults(t, "CreateSnapshot storage/a fail", "CreateSnapshot storage/b unready 4s")
+	c.wait(t, "nothing is left over before anything was", 3*time.Minute, func() (bool, string) { // of a test before: its namespace goes by itself
+		left := c.leftovers(t)
+		return !slices.ContainsFunc(left, func(s string) bool { return !strings.Contains(s, "storage/") }), strings.Join(left, "\n")
+	})
+	c.storageFaults(t, "CreateSnapshot storage/a fail", "CreateSnapshot storage/b unready 20s") // long enough to see that it is not
 	for _, claim := range []string{"a", "b"} {
 		c.apply(t, ns, "apiVersion: snapshot.storage.k8s.io/v1\nkind: VolumeSnapshot\nmetadata: {name: of-"+claim+
 			", labels: {backstay.io/owner: nobody}}\nspec: {source: {persistentVolumeClaimName: "+claim+"}}\n")
 	}
-	c.kubectl(t, "-n", ns, "wait", "--for=jsonpath={.status.creationTime}", "--timeout=30s", "volumesnapshot/of-b")
+	c.kubectl(t, "-n", ns, "wait", "--for=jsonpath={.status.creationTime}", "--timeout=240s", "volumesnapshot/of-b")
 	if ready := c.kubectl(t, "-n", ns, "get", "volumesnapshot/of-b", "-o", "jsonpath={.status.readyToUse}"); ready != "false" {
 		t.Errorf("a snapshot that is to be ready late is ready when it is cut: %q", ready)
 	}
-	c.kubectl(t, "-n", ns, "wait", "--for=jsonpath={.status.error.message}", "--timeout=30s", "volumesnapshot/of-a")
-	c.kubectl(t, "-n", ns, "wait", "--for=jsonpath={.status.readyToUse}=true", "--timeout=60s", "volumesnapshot/of-b")
+	c.kubectl(t, "-n", ns, "wait", "--for=jsonpath={.status.error.message}", "--timeout=240s", "volumesnapshot/of-a")
+	c.kubectl(t, "-n", ns, "wait", "--for=jsonpath={.status.readyToUse}=true", "--timeout=240s", "volumesnapshot/of-b")
 	if left := c.leftovers(t); !slices.Contains(left, "storage/volumesnapshot/of-a of nobody") || !slices.Contains(left, "storage/volumesnapshot/of-b of nobody") {
 		t.Errorf("leftovers are %q, want the two snapshots of nobody among them", left)
 	}
@@ -118,7 +119,7 @@ func (c *cluster) clonesOf(t *testing.T, namespace string, claims ...string) str
 	var manifests strings.Builder
 	for _, claim := range claims {
 		var snapshot string
-		c.wait(t, "a snapshot of "+claim, 30*time.Second, func() (bool, string) {
+		c.wait(t, "a snapshot of "+claim, 3*time.Minute, func() (bool, string) {
 			snapshot = c.kubectl(t, "-n", namespace, "get", "volumesnapshots", "-o",
 				`jsonpath={.items[?(@.spec.source.persistentVolumeClaimName=="`+claim+`")].metadata.name}`)
 			return snapshot != "", "none"

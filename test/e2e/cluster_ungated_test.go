@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -112,10 +113,10 @@ func TestClusterUngated(t *testing.T) {
 	if got := app.settings(t); got != "one" {
 		t.Errorf("after Argo CD's rollback settings are %q", got)
 	}
-	said := c.kubectl(t, "-n", argoNamespace, "get", "events", "--field-selector", "involvedObject.name=loose,reason=SyncUngated", "-o", "jsonpath={.items[*].message}")
 	for _, want := range []string{"put right", "some resources", "own rollback", "waited at a gate"} {
-		if !strings.Contains(said, want) {
-			t.Errorf("events do not say %q: %s", want, said)
-		}
+		c.wait(t, "events say "+want, time.Minute, func() (bool, string) { // the last of them a moment later
+			said := c.kubectl(t, "-n", argoNamespace, "get", "events", "--field-selector", "involvedObject.name=loose,reason=SyncUngated", "-o", "jsonpath={.items[*].message}")
+			return strings.Contains(said, want), said
+		})
 	}
 }

@@ -442,7 +442,7 @@ func (c *cluster) lockedBucket(t *testing.T) *lockedBucket {
 		t.Fatal(err)
 	}
 	b.client = client
-	c.wait(t, "the bucket is there", 20*time.Second, func() (bool, string) {
+	c.wait(t, "the bucket is there", 2*time.Minute, func() (bool, string) {
 		err := client.MakeBucket(t.Context(), bucketName, minio.MakeBucketOptions{ObjectLocking: true})
 		return err == nil, fmt.Sprint(err, said)
 	})

@@ -109,10 +109,13 @@ func TestKilledAtAnyMoment(t *testing.T) {
 			t.Logf("BACKSTAY_TEST_SEED=%d", seed)
 			random := rand.New(rand.NewPCG(seed, 0))
 			c := newCrashed(t)
-			test.prepare(t, c)
-			start := time.Now()
-			c.ok(t, test.args(c)...)
-			took := time.Since(start)
+			took := time.Hour
+			for range 3 { // one may meet a machine that is busy for a moment: kills by its time would come too late
+				test.prepare(t, c)
+				start := time.Now()
+				c.ok(t, test.args(c)...)
+				took = min(took, time.Since(start))
+			}
 			done := 0
 			for i := range kills {
 				test.prepare(t, c)

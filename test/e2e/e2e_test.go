@@ -82,7 +82,7 @@ func cleanEnv() []string {
 
 func (b *backstay) run(t *testing.T, args ...string) result {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute) // it only ends a hang
 	defer cancel()
 	return finish(t, b.command(ctx, args...))
 }
@@ -265,12 +265,12 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-// until waits, at most a minute, for what a running program does.
+// until waits, at most five minutes, for what a running program does.
 func until(t *testing.T, said *lockedBuffer, done func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !done(); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Minute); !done(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("it did not happen within a minute:\n%s", said.String())
+			t.Fatalf("it did not happen within five minutes:\n%s", said.String())
 		}
 	}
 }

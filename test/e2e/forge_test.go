@@ -149,7 +149,7 @@ func testGoesOn(t *testing.T, g *gitea) {
 		t.Fatal(err)
 	}
 	<-stalled
-	time.Sleep(3 * time.Second) // for the checkpoint that follows the end of a part
+	time.Sleep(10 * time.Second) // for the checkpoint that follows the end of a part
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}

@@ -108,12 +108,12 @@ func startGitea(t *testing.T) *gitea {
 			t.Logf("gitea said:\n%s", log.Bytes())
 		}
 	})
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		if g.healthy(t) {
 			return g
 		}
 		if time.Now().After(deadline) {
-			t.Fatal("gitea is not up after a minute")
+			t.Fatal("gitea is not up after three minutes")
 		}
 	}
 }

@@ -113,6 +113,13 @@ func sum(counts map[string]int) (n int) {
 	return n
 }
 
+// packs is how many were delivered whole. One may be on its way to who was killed.
+func (h *hub) packs() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return sum(h.fetches)
+}
+
 func (h *hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.mu.Lock()
 	refuse := h.refuse

@@ -119,7 +119,7 @@ func TestThousandRepositories(t *testing.T) {
 		time.Sleep(time.Duration(1+random.IntN(4)) * time.Second)
 		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) //nolint:errcheck // it may be over
 		cmd.Wait()
-		t.Logf("killed after %d packs", sum(h.fetches))
+		t.Logf("killed after %d packs", h.packs())
 	}
 	first := b.many(t, args)
 	if s := first.Runs[0].Sources[0]; s.State != "complete" || s.Listed != manyRepositories || len(s.Repositories) != manyRepositories || !s.Ledger.Closed {

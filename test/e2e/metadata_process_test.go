@@ -34,6 +34,7 @@ type talk struct {
 	url string
 
 	mu       sync.Mutex
+	busy     int              // requests to the API that are being answered
 	run      int              // number of the client's run
 	requests int              // to the API in this run, but for the account's list and the marks, which repositories share
 	handed   int64            // bytes in this run
@@ -62,6 +63,8 @@ func newTalk(t *testing.T, issues, comments, length int) *talk {
 			code.ServeHTTP(w, r)
 			return
 		}
+		h.answering(1)
+		defer h.answering(-1)
 		path := r.URL.Path
 		asked, _ := io.ReadAll(r.Body) // it may have been killed; and the server sees a client go only when all that it sent is read
 		if h.over() {
@@ -118,6 +121,26 @@ func (h *talk) count(path string, answer []byte, shared bool) {
 	before := h.handed
 	if h.handed += int64(len(answer)); h.most > 0 && before < h.most && h.handed >= h.most {
 		h.reached()
+	}
+}
+
+// answering counts requests that are being answered.
+func (h *talk) answering(more int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.busy += more
+}
+
+// quiet waits until nothing is answered any more: a client that was killed may have asked just before.
+func (h *talk) quiet() {
+	for {
+		h.mu.Lock()
+		busy := h.busy
+		h.mu.Unlock()
+		if busy == 0 {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
 	}
 }
 
@@ -179,6 +202,7 @@ func (h *talk) backUp(t *testing.T, b *backstay, most int64, more time.Duration)
 	err := cmd.Wait()
 	close(ended)
 	watching.Wait()
+	h.quiet()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		t.Fatal(err)

@@ -68,13 +68,13 @@ func startSSHD(t *testing.T) *sshd {
 			t.Logf("sshd said:\n%s", log.Bytes())
 		}
 	})
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		if conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", "127.0.0.1:"+port); err == nil {
 			conn.Close()
 			return &sshd{port, user, filepath.Join(dir, "known_hosts")}
 		}
 	}
-	t.Fatal("sshd is not up after ten seconds")
+	t.Fatal("sshd is not up after two minutes")
 	return nil
 }
 
