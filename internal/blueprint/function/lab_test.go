@@ -87,8 +87,9 @@ func (l *lab) now() time.Time {
 	return l.clock
 }
 
-// looked waits until a function that watches the time has looked twice more: all that it compares the next time with is of now.
-func (l *lab) looked() {
+// looked waits until a function that watches the time has looked twice more: all that it compares the next time with is of now. That it ends
+// before is a fault.
+func (l *lab) looked(ended <-chan error) {
 	l.Helper()
 	asked := func() int {
 		l.mu.Lock()
@@ -96,7 +97,11 @@ func (l *lab) looked() {
 		return l.asked
 	}
 	for begun := asked(); asked() < begun+2; {
-		l.ok(kube.Pause(l.Context(), time.Millisecond))
+		select {
+		case err := <-ended:
+			l.Fatalf("it ended before its time: %v", err)
+		case <-time.After(time.Millisecond):
+		}
 	}
 }
 

@@ -143,9 +143,9 @@ func TestPodThatCannotStart(t *testing.T) {
 		want   string
 	}{
 		{"no such image", waiting("ErrImagePull", "not found"), imageGrace, "image tools: ErrImagePull not found"},
-		{"a bad name", waiting("InvalidImageName", ""), 0, "image tools: InvalidImageName"},
 		{"a Secret is missing", waiting("CreateContainerConfigError", `secret "x" not found`), imageGrace, `CreateContainerConfigError secret "x" not found`},
 		{"no node", unschedulable, scheduleGrace, "no node takes it: 0/3 nodes are available"},
+		{"a bad name", waiting("InvalidImageName", ""), 0, "image tools: InvalidImageName"},
 	}
 	l := newLab(t)
 	var status atomic.Pointer[corev1.PodStatus]
@@ -159,7 +159,7 @@ func TestPodThatCannotStart(t *testing.T) {
 				ended <- err
 			}()
 			if test.after > 0 {
-				l.looked() // the time is asked for once something hinders the pod
+				l.looked(ended) // the time is asked for once something hinders the pod
 				l.later(test.after - time.Second)
 				select {
 				case err := <-ended:
