@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -215,12 +216,13 @@ func TestAnObjectThatIsTooLargeIsNamedByItsKind(t *testing.T) {
 }
 
 func TestAPassingFailureIsTriedAgain(t *testing.T) {
-	failures := 0
+	var asked atomic.Int64 // nothing orders who is cut off before who asks again
 	s := &apiServer{objects: configMaps(3, 10), answer: func(w http.ResponseWriter, r *http.Request) bool {
-		if failures++; failures > 2 {
+		n := asked.Add(1)
+		if n > 2 {
 			return false
 		}
-		if failures == 1 {
+		if n == 1 {
 			panic(http.ErrAbortHandler) // the connection ends
 		}
 		refuse(w, http.StatusInternalServerError, "InternalError")

@@ -102,7 +102,8 @@ keep kube-controller-manager --kubeconfig=kubeconfig/kube-controller-manager --b
 	--use-service-account-credentials=true --service-account-private-key-file=pki/sa.key --root-ca-file=pki/ca.crt \
 	--cluster-signing-cert-file=pki/ca.crt --cluster-signing-key-file=pki/ca.key --client-ca-file=pki/ca.crt \
 	--requestheader-client-ca-file=pki/front-proxy-ca.crt --cert-dir=pki/kube-controller-manager
-keep kube-scheduler --kubeconfig=kubeconfig/kube-scheduler --authentication-kubeconfig=kubeconfig/kube-scheduler \
+# The scheduler may overlook the binding of a claim while it tries a pod, and looks again after five minutes, if it is not told otherwise.
+keep kube-scheduler --pod-max-in-unschedulable-pods-duration=20s --kubeconfig=kubeconfig/kube-scheduler --authentication-kubeconfig=kubeconfig/kube-scheduler \
 	--authorization-kubeconfig=kubeconfig/kube-scheduler --bind-address=127.0.0.1 --leader-elect=false --cert-dir=pki/kube-scheduler
 keep kubelet --config=/run/conf/kubelet.yaml --kubeconfig=kubeconfig/kubelet --hostname-override=node1 --node-ip=$address \
 	--root-dir=/run/node/kubelet --cert-dir=pki/kubelet --cgroup-root="$group"

@@ -95,7 +95,7 @@ spec:
 		left := c.leftovers(t)
 		return !slices.ContainsFunc(left, func(s string) bool { return !strings.Contains(s, "storage/") }), strings.Join(left, "\n")
 	})
-	c.storageFaults(t, "CreateSnapshot storage/a fail", "CreateSnapshot storage/b unready 20s") // long enough to see that it is not
+	c.storageFaults(t, "CreateSnapshot storage/a fail", "CreateSnapshot storage/b unready 10s") // long enough to see that it is not
 	for _, claim := range []string{"a", "b"} {
 		c.apply(t, ns, "apiVersion: snapshot.storage.k8s.io/v1\nkind: VolumeSnapshot\nmetadata: {name: of-"+claim+
 			", labels: {backstay.io/owner: nobody}}\nspec: {source: {persistentVolumeClaimName: "+claim+"}}\n")
